@@ -1,0 +1,29 @@
+"""The ConvNeXt modernization roadmap as a ladder of composable steps; README.md says how to use it.
+
+Importing this package is cheap: torch comes in only with what needs it.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from roadmap.cost import count_macs, count_params
+    from roadmap.ladder import Ladder, Rung, read_ladder
+    from roadmap.model import build_model
+
+__all__ = ["Ladder", "Rung", "build_model", "count_macs", "count_params", "read_ladder"]
+_HOMES = {
+    "Ladder": "ladder",
+    "Rung": "ladder",
+    "read_ladder": "ladder",
+    "build_model": "model",
+    "count_macs": "cost",
+    "count_params": "cost",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'roadmap' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f"roadmap.{_HOMES[name]}"), name)

@@ -1,0 +1,273 @@
+"""The ladder: a strict reader of steps.yaml, and the climb from a base to its rungs."""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from roadmap.config import BASES, NetConfig
+from roadmap.errors import UserError, unknown
+from roadmap.reading import read_yaml
+from roadmap.recipe import Recipe, read_plain
+from roadmap.steps import NET_STEPS, RECIPE_STEPS, STEPS
+
+STEPS_FILE = Path(__file__).parents[1] / "steps.yaml"
+
+
+class Strict(BaseModel):
+    """A part of steps.yaml: no unknown keys, no changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Erratum(Strict):
+    """The true value of a misprint, and why."""
+
+    gmacs: float
+    note: str
+
+
+class Published(Strict):
+    """What the paper reports for a rung: top-1 in percent, its standard deviation over seeds, 1e9 multiply-adds."""
+
+    top1: float | None = None
+    top1_std: float | None = None
+    gmacs: float | None = None
+    erratum: Erratum | None = None
+
+    @property
+    def true_gmacs(self) -> float | None:
+        """The count to hold ours against: what is printed, or what the erratum says it should be."""
+        return self.erratum.gmacs if self.erratum else self.gmacs
+
+
+class Reference(Strict):
+    """The network that a ladder is measured against, as published."""
+
+    label: str
+    top1: float
+    gmacs: float
+
+
+class Base(Strict):
+    """Where a ladder starts: its name in a figure, the name of its last rung, where its numbers are published."""
+
+    label: str
+    result: str
+    source: str = ""
+    seeds: int = Field(default=1, ge=1)
+    reference: Reference | None = None
+
+
+class RungEntry(Strict):
+    """A rung as steps.yaml lists it."""
+
+    id: str = Field(pattern=r"^[a-z0-9_]+$")
+    label: str
+    section: str | None = None
+    step: str | None = None
+    args: dict[str, Any] = {}
+    parent: str | None = Field(default=None, alias="from")
+    adopted: bool = True
+    recipe: Literal["plain", "full"] = "full"
+    published: dict[str, Published] = {}
+
+
+@dataclass(frozen=True)
+class RecipeStep:
+    """A step on the recipe, as a rung applies it."""
+
+    name: str
+    args: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A named network and recipe on the ladder.
+
+    Attributes:
+        id: Its name, unique on the ladder.
+        label: Its name in tables and figures.
+        section: The heading that it stands under; None for the start.
+        adopted: Whether the ladder goes on from it; if not, it is a side branch.
+        parent: The rung that its step was applied to, and that it is judged against; None for the start.
+        step: The step that made it; None for the start.
+        net: The network.
+        plain_start: Whether the ladder started from the recipe's plain counterpart.
+        recipe_steps: What the rungs up to here changed in the recipe.
+        paper: What is published about it.
+    """
+
+    id: str
+    label: str
+    section: str | None
+    adopted: bool
+    parent: str | None
+    step: str | None
+    net: NetConfig
+    plain_start: bool
+    recipe_steps: tuple[RecipeStep, ...]
+    paper: Published
+
+    def recipe(self, target: Recipe, base: str | None = None) -> Recipe:
+        """Return the recipe that this rung trains under, where the study's recipe is `target`."""
+        recipe = read_plain(target, base) if self.plain_start else target
+        for step in self.recipe_steps:
+            recipe = RECIPE_STEPS[step.name](recipe, target=target, **dict(step.args))
+        return recipe
+
+
+class Ladder(Strict):
+    """A study as data: where it can start, and its rungs in order. Read one with `read_ladder`."""
+
+    sections: tuple[str, ...] = ()
+    bases: dict[str, Base]
+    rungs: tuple[RungEntry, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = [problem for index, rung in enumerate(self.rungs) for problem in self._problems(index, rung)]
+        problems += [str(unknown("base", name, BASES)) for name in self.bases if name not in BASES]
+        if not self.rungs:
+            problems.append("rungs: a ladder has at least its start")
+        if problems:
+            raise UserError("\n  ".join(problems))
+        return self
+
+    def _problems(self, index: int, rung: RungEntry) -> list[str]:
+        """Return what is wrong with one rung, each a sentence."""
+        place, above = f"rung '{rung.id}'", [other.id for other in self.rungs[:index]]
+        found: list[str | UserError] = []
+        if rung.id in above:
+            found.append(f"{place}: stands twice. Give one of the two another id.")
+        if rung.section is not None and rung.section not in self.sections:
+            found.append(unknown("section", rung.section, self.sections, place=place))
+        found += [
+            unknown("base", name, self.bases, place=f"{place}: published")
+            for name in rung.published
+            if name not in self.bases
+        ]
+        if index == 0:
+            if rung.step or rung.parent:
+                found.append(f"{place}: is where the ladder starts, so it has no step and no 'from'. Take them out.")
+            return [str(problem) for problem in found]
+        if rung.recipe == "plain":
+            found.append(f"{place}: only the first rung says under which recipe the ladder starts. Take 'recipe' out.")
+        if rung.parent is not None and rung.parent not in above:
+            found.append(unknown("rung", rung.parent, above, place=f"{place}: from"))
+        if rung.step is None:
+            found.append(f"{place}: has no step. Known: {', '.join(STEPS)}.")
+        elif rung.step not in STEPS:
+            found.append(unknown("step", rung.step, STEPS, place=place))
+        else:
+            for base in self.bases:
+                found += _argument_problems(f"{place}: step '{rung.step}'", rung.step, _arguments(rung, base, self.bases))
+        return list(dict.fromkeys(str(problem) for problem in found))
+
+    def climb(self, base: str) -> list[Rung]:
+        """Return every rung from a base, in order, each with its network.
+
+        Raises:
+            UserError: If the base is unknown, a step is out of order, or a rung changes nothing.
+        """
+        if base not in self.bases:
+            raise unknown("base", base, self.bases)
+        plain_start = self.rungs[0].recipe == "plain"
+        rungs: dict[str, Rung] = {}
+        current = ""
+        for entry in self.rungs:
+            parent = rungs.get(entry.parent or current)
+            try:
+                net = parent.net if parent else BASES[base]
+                recipe_steps = parent.recipe_steps if parent else ()
+                arguments = _arguments(entry, base, self.bases)
+                if entry.step in NET_STEPS:
+                    net = NET_STEPS[entry.step](net, **arguments)
+                elif entry.step is not None:
+                    recipe_steps = (*recipe_steps, RecipeStep(entry.step, tuple(arguments.items())))
+                if parent and (net, recipe_steps) == (parent.net, parent.recipe_steps):
+                    raise UserError(f"step '{entry.step}' changes nothing after '{parent.id}'. Take the rung out.")
+            except (UserError, TypeError) as error:
+                raise UserError(f"rung '{entry.id}' from {base}: {error}") from error
+            rungs[entry.id] = Rung(
+                id=entry.id,
+                label=entry.label,
+                section=entry.section,
+                adopted=entry.adopted,
+                parent=parent.id if parent else None,
+                step=entry.step,
+                net=net,
+                plain_start=plain_start,
+                recipe_steps=recipe_steps,
+                paper=entry.published.get(base, Published()),
+            )
+            if entry.adopted:
+                current = entry.id
+        return list(rungs.values())
+
+
+# What a reader of steps.yaml may have meant by a misspelt key.
+KEYS = {
+    model.__name__: [field.alias or name for name, field in model.model_fields.items()]
+    for model in (Ladder, Base, RungEntry, Published, Reference, Erratum)
+}
+
+
+def _arguments(rung: RungEntry, base: str, bases: Mapping[str, Base]) -> dict[str, Any]:
+    """Return the step's arguments for a base: those under its name, or, where no base is named, all."""
+    return dict(rung.args.get(base) or {}) if set(rung.args) & set(bases) else rung.args
+
+
+def _argument_problems(place: str, step: str, arguments: Mapping[str, Any]) -> list[str | UserError]:
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(STEPS[step]).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "target"
+    }
+    wrong: list[str | UserError] = [
+        unknown("argument", name, parameters or ("none",), place=place) for name in arguments if name not in parameters
+    ]
+    return wrong + [
+        f"{place}: argument '{name}' is missing."
+        for name, parameter in parameters.items()
+        if parameter.default is inspect.Parameter.empty and name not in arguments
+    ]
+
+
+def read_ladder(path: str | Path = STEPS_FILE) -> Ladder:
+    """Read a ladder; without a path, the paper's.
+
+    Raises:
+        UserError: If the file is missing, is no YAML, or describes no ladder: all misfits in one message, each with
+            its place, what was found and the nearest name that would be right.
+    """
+    return read_yaml(Path(path), Ladder)
+
+
+def select(rungs: list[Rung], *, only: list[str] | None = None, until: str | None = None) -> list[Rung]:
+    """Return the rungs that a user asked for (`--only`, `--until`), in the ladder's order.
+
+    Raises:
+        UserError: If a name is unknown.
+    """
+    names = [rung.id for rung in rungs]
+    for name in [*(only or ()), *([until] if until else ())]:
+        if name not in names:
+            raise unknown("rung", name, names)
+    if until:
+        rungs = rungs[: names.index(until) + 1]
+    return [rung for rung in rungs if only is None or rung.id in only]
+
+
+def scaled(rung: Rung, recipe: Recipe) -> Rung:
+    """Return the rung at the scale that a recipe trains at."""
+    from roadmap.config import scale_down
+
+    if recipe.width_divisor == 1 and recipe.stem_stride == rung.net.stem_stride:
+        return rung
+    net = scale_down(rung.net, width_divisor=recipe.width_divisor, stem_stride=recipe.stem_stride)
+    return dataclasses.replace(rung, net=net)

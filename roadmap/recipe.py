@@ -1,0 +1,162 @@
+"""How a network is trained: `Recipe`, every setting of the paper's Table 5 and of its plain counterpart, and its reader."""
+
+import dataclasses
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from roadmap.errors import UserError, unknown
+from roadmap.reading import explain, read_yaml
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+Dataset = Literal["fashion_mnist_part", "fashion_mnist", "cifar10", "cifar100", "folder"]
+
+# Fields that say what a recipe is or how a study uses it, not how one run trains: they do not enter a run's id.
+# (The scale is in the run's network already.)
+DESCRIPTIVE = ("name", "about", "plain", "seeds", "width_divisor", "stem_stride", "for_base")
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Recipe:
+    """One training recipe; the YAML files of recipes/ have these keys.
+
+    Lengths are epochs, sizes pixels, learning rates those of the whole (global) batch. A rate or probability of 0 turns
+    its part off.
+
+    Attributes:
+        name: The file's name.
+        about: What it reproduces, in a line.
+        plain: The recipe that is the plain counterpart of this one: the paper's ladder starts under it.
+        seeds: One run a rung for each of these.
+        width_divisor: Proxy: every stage width is divided by this. 1 is full width.
+        stem_stride: Proxy: stride of the stem; 4 in the paper, 2 for small images.
+        for_base: Settings that differ where the ladder starts from a certain base, by its name.
+        dataset: The images; "folder" is an image folder with train/ and val/.
+        image_size: Height and width of the network's input.
+        optimizer: "adamw" or "sgd" (with momentum, not Nesterov's).
+        decay_norms_and_biases: Whether weight decay applies to norms and biases too.
+        schedule: "cosine" to `min_lr`, or "step": times `decay_rate` every `decay_epochs`. Set at every step.
+        clip_grad: Largest norm of the gradient, or None.
+        amp: Precision of the forward pass: "none" (float32) or "bfloat16" autocast.
+        shift: Small images: random translation by up to this many pixels.
+        hflip: Probability of a mirrored image.
+        random_resized_crop: Image folders: smallest share of the area that a training crop keeps; 1 turns it off.
+        randaugment: Image folders: timm's name for the policy, or None.
+        color_jitter: Image folders: strength, used where RandAugment is off, as in timm.
+        interpolation: Image folders: how images are resized.
+        test_crop: Image folders: share of the shorter side that the centre crop keeps at test.
+        mixup_switch_prob: Probability of cutmix instead of mixup where both are on.
+        random_erasing: Probability that a rectangle becomes noise, pixel by pixel.
+        drop_path: Stochastic depth of the last block, linear over depth.
+        ema: Decay of the moving average of the weights, or None; the ladder of the paper had none.
+
+    Source: Table 5 (the field's values in recipes/imagenet.yaml), He et al. 2016 (recipes/imagenet_original.yaml).
+    """
+
+    name: str
+    about: str
+    plain: str
+    seeds: tuple[int, ...] = (0, 1, 2)
+    width_divisor: PositiveInt = 1
+    stem_stride: Literal[2, 4] = 4
+    for_base: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+    dataset: Dataset
+    image_size: PositiveInt
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    optimizer: Literal["adamw", "sgd"]
+    lr: float
+    weight_decay: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
+    decay_norms_and_biases: bool = False
+    schedule: Literal["cosine", "step"]
+    min_lr: float = 0.0
+    warmup_epochs: float = 0.0
+    warmup_lr: float = 0.0
+    decay_epochs: PositiveInt = 30
+    decay_rate: float = 0.1
+    clip_grad: float | None = None
+    amp: Literal["none", "bfloat16"] = "none"
+
+    shift: int = 0
+    hflip: float = 0.0
+    random_resized_crop: float = 1.0
+    randaugment: str | None = None
+    color_jitter: float = 0.0
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    test_crop: float = 0.875
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixup_switch_prob: float = 0.5
+    random_erasing: float = 0.0
+    label_smoothing: float = 0.0
+    drop_path: float = 0.0
+    ema: float | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Recipe":
+        for field in ("lr", "epochs", "batch_size"):
+            if getattr(self, field) <= 0:
+                raise UserError(f"{field} is {getattr(self, field)}, but must be above 0")
+        rates = ("hflip", "mixup_switch_prob", "random_erasing", "label_smoothing", "drop_path")
+        for field in rates:
+            if not 0 <= getattr(self, field) <= 1:
+                raise UserError(f"{field} is {getattr(self, field)}, but is a rate between 0 and 1")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise UserError(f"seeds are {self.seeds}, but must be one or more different whole numbers")
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            raise UserError(f"batch_size is {self.batch_size}, but mixup and cutmix mix pairs: use an even one")
+        for_folders = {"randaugment": None, "color_jitter": 0.0, "random_resized_crop": 1.0}
+        if self.dataset != "folder" and (wrong := [f for f, off in for_folders.items() if getattr(self, f) != off]):
+            raise UserError(f"{', '.join(wrong)} work on image folders, not on dataset '{self.dataset}': take them out")
+        if self.dataset == "folder" and self.shift:
+            raise UserError("shift works on small images in memory; image folders have random_resized_crop")
+        return self
+
+    @property
+    def is_proxy(self) -> bool:
+        """Whether results under this recipe stand for the paper's experiment instead of repeating it."""
+        return self.dataset != "folder" or self.width_divisor != 1 or self.stem_stride != 4
+
+    def training(self) -> dict[str, Any]:
+        """Return the settings that decide what a run computes, for its id."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in DESCRIPTIVE}
+
+
+KEYS = {"Recipe": [field.name for field in dataclasses.fields(Recipe)]}
+
+
+@cache
+def read_recipe(name: str, base: str | None = None) -> Recipe:
+    """Read a recipe by its name in recipes/, or by the path of a YAML file, as it applies to a base.
+
+    Raises:
+        UserError: If there is none of that name, or it does not fit (every misfit in one message).
+    """
+    known = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
+    if path is None:
+        raise unknown("recipe", name, known)
+    recipe = read_yaml(path, Recipe)
+    if recipe.name != path.stem:
+        raise UserError(f"{path}: name is '{recipe.name}', but must be the file's name, '{path.stem}'.")
+    if recipe.plain not in known and not (path.parent / f"{recipe.plain}.yaml").is_file():
+        raise unknown("recipe", recipe.plain, known, place=f"{path}: plain")
+    settings = recipe.for_base.get(base or "", {})
+    try:
+        return replace(recipe, **settings)
+    except (ValidationError, TypeError) as error:
+        text = explain(error, f"{path}: for_base.{base}") if isinstance(error, ValidationError) else error
+        raise UserError(str(text)) from error
+
+
+def read_plain(recipe: Recipe, base: str | None = None) -> Recipe:
+    """Return the plain counterpart that a recipe names."""
+    return read_recipe(recipe.plain, base)

@@ -1,0 +1,107 @@
+"""One run: a network, a recipe, a data set and a seed; and its id, the hash of all that decides its numbers."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from roadmap.config import BlockConfig, NetConfig
+from roadmap.errors import UserError
+from roadmap.recipe import Recipe
+
+# Raised when the same configuration would now give other numbers (CHANGELOG.md says why each time).
+TRAINING_VERSION = 1
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images a run sees.
+
+    Attributes:
+        name: The data set.
+        fingerprint: Hash of its content, so that other images under the same name make another run.
+        num_classes: Classes.
+        in_channels: 1 (grey) or 3.
+        train_images: Images to train on.
+        holdout: Of the training images, how many (the last ones) are kept from training and tested on in place of the
+            test set. For choosing recipes; 0 in every reported result.
+    """
+
+    name: str
+    fingerprint: str
+    num_classes: int
+    in_channels: int
+    train_images: int
+    holdout: int = 0
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the numbers of a run."""
+
+    net: NetConfig
+    recipe: Recipe
+    data: DataConfig
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """The hash of everything but the seed: the runs of one network under one recipe share it."""
+        content = {
+            "version": TRAINING_VERSION,
+            "net": dataclasses.asdict(self.net),
+            "recipe": self.recipe.training(),
+            "data": dataclasses.asdict(self.data),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def id(self) -> str:
+        """The run's name and that of its folder: `<hash>-s<seed>`."""
+        return f"{self.key}-s{self.seed}"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch; the last incomplete batch is dropped."""
+        return self.data.train_images // self.recipe.batch_size
+
+    @property
+    def images_seen(self) -> int:
+        """Training images that the run uses, repeats counted."""
+        return self.steps_per_epoch * self.recipe.batch_size * self.recipe.epochs
+
+    def check(self) -> None:
+        """Refuse what would fail only after the start.
+
+        Raises:
+            UserError: If the training part is smaller than one batch.
+        """
+        if not self.steps_per_epoch:
+            raise UserError(
+                f"recipe '{self.recipe.name}': batch_size is {self.recipe.batch_size}, but '{self.data.name}' has only "
+                f"{self.data.train_images} training images. Use a smaller batch."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the configuration as JSON-able values."""
+        return {"training_version": TRAINING_VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "RunConfig":
+        """Return the configuration that `to_json` wrote.
+
+        Raises:
+            UserError: If it was written by another version of the training code.
+        """
+        if content.get("training_version") != TRAINING_VERSION:
+            raise UserError(
+                f"run.json: training_version is {content.get('training_version')}, but this program trains version "
+                f"{TRAINING_VERSION}. Start the run again."
+            )
+        net = {k: tuple(v) if isinstance(v, list) else v for k, v in content["net"].items()}
+        block = {k: tuple(v) if isinstance(v, list) else v for k, v in net.pop("block").items()}
+        recipe = {k: tuple(v) if isinstance(v, list) else v for k, v in content["recipe"].items()}
+        return cls(
+            NetConfig(**net, block=BlockConfig(**block)), Recipe(**recipe), DataConfig(**content["data"]), content["seed"]
+        )

@@ -1,0 +1,179 @@
+"""The paper's design steps, one pure function each, under the paper's headings.
+
+A network step maps a `NetConfig` to the next one; a recipe step maps a `Recipe`, given the recipe that the ladder
+trains towards. A step has one idea, never looks at where the ladder started (what differs between bases comes in as an
+argument from steps.yaml), and says its source. Multiply-adds are those of ResNet-50's ladder, in 1e9, at 224x224.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from roadmap.config import NetConfig
+from roadmap.errors import UserError
+
+if TYPE_CHECKING:
+    from roadmap.recipe import Recipe
+
+NetStep = Callable[..., NetConfig]
+RecipeStep = Callable[..., "Recipe"]
+
+
+def require(met: bool, step: str, needs: str, why: str) -> None:
+    """Refuse a step that is out of order, naming the step to put first."""
+    if not met:
+        raise UserError(f"step '{step}' needs the step '{needs}' before it: {why}. Put '{needs}' first.")
+
+
+def _with_width(net: NetConfig, width: int) -> NetConfig:
+    """Set the first stage's width and keep the proportions of the others."""
+    return replace(net, widths=tuple(width * w // net.widths[0] for w in net.widths))
+
+
+# Training techniques
+
+
+def enhanced_recipe(recipe: Recipe, *, target: Recipe) -> Recipe:
+    """Train with the full modern recipe instead of the plain one. Costs no multiply-adds, but more epochs.
+
+    Source: section 2.1 and Table 5; ResNet-50 76.1 -> 78.8, the largest single change of the roadmap.
+    """
+    return target
+
+
+# Macro design
+
+
+def stage_ratio(net: NetConfig, *, blocks: Sequence[int], width: int | None = None) -> NetConfig:
+    """Distribute the blocks over the stages as Swin does, 1:1:3:1; ResNet-200 also gets wider. 4.09 -> 4.53.
+
+    Source: section 2.2, "Changing stage compute ratio"; the width in Table 11.
+    """
+    net = replace(net, depths=tuple(blocks))
+    return net if width is None else _with_width(net, width)
+
+
+def patchify_stem(net: NetConfig) -> NetConfig:
+    """Replace the stem by one convolution whose kernel is its stride, without norm, activation or pool. 4.53 -> 4.42.
+
+    Source: section 2.2, "Changing stem to 'Patchify'".
+    """
+    return replace(net, stem="patchify")
+
+
+# ResNeXt
+
+
+def depthwise_conv(net: NetConfig) -> NetConfig:
+    """Give the spatial convolution one group per channel. 4.42 -> 2.35, and accuracy falls until the width makes up.
+
+    Source: section 2.3.
+    """
+    return replace(net, block=replace(net.block, depthwise=True))
+
+
+def increase_width(net: NetConfig, *, width: int) -> NetConfig:
+    """Widen all stages in proportion, so that the first has `width` channels, as in Swin. 2.35 -> 5.27.
+
+    Source: section 2.3.
+    """
+    return _with_width(net, width)
+
+
+# Inverted bottleneck
+
+
+def inverted_bottleneck(net: NetConfig) -> NetConfig:
+    """Make the hidden width four times the stream's, not a quarter of it. 5.27 -> 4.64.
+
+    Source: section 2.4; block (b) of Figure 3.
+    """
+    return replace(net, block=replace(net.block, residual_ratio=1, hidden_ratio=4))
+
+
+# Large kernel
+
+
+def move_up_depthwise(net: NetConfig) -> NetConfig:
+    """Put the depthwise convolution before the two 1x1 convolutions, on the narrow stream. 4.64 -> 4.07.
+
+    Source: section 2.5; block (c) of Figure 3.
+    """
+    require(net.block.depthwise, "move_up_depthwise", "depthwise_conv", "there is no depthwise convolution to move")
+    return replace(net, block=replace(net.block, spatial_first=True))
+
+
+def kernel_size(net: NetConfig, *, size: int) -> NetConfig:
+    """Set the spatial convolution's kernel. From 3 to 7: 4.07 -> 4.15.
+
+    Source: section 2.5; 7 is adopted, larger ones bring no more.
+    """
+    return replace(net, block=replace(net.block, kernel_size=size))
+
+
+# Micro design
+
+
+def gelu(net: NetConfig) -> NetConfig:
+    """Use GELU for every ReLU. Costs no multiply-adds.
+
+    Source: section 2.6, "Replacing ReLU with GELU".
+    """
+    return replace(net, block=replace(net.block, act="gelu"))
+
+
+def fewer_activations(net: NetConfig) -> NetConfig:
+    """Keep only the activation between the two 1x1 convolutions. Costs no multiply-adds.
+
+    Source: section 2.6, "Fewer activation functions".
+    """
+    return replace(net, block=replace(net.block, act_after=("pointwise1",)))
+
+
+def fewer_norms(net: NetConfig) -> NetConfig:
+    """Keep only the norm after the spatial convolution, beside the shortcut's. Costs no multiply-adds.
+
+    Source: section 2.6, "Fewer normalization layers".
+    """
+    return replace(net, block=replace(net.block, norm_after=("spatial",)))
+
+
+def layer_norm(net: NetConfig) -> NetConfig:
+    """Use LayerNorm over channels for BatchNorm; convolutions in blocks get the biases that BatchNorm made idle.
+
+    Source: section 2.6, "Substituting BN with LN".
+    """
+    return replace(net, block=replace(net.block, norm="layer_norm"))
+
+
+def separate_downsampling(net: NetConfig, *, norms: bool = True) -> NetConfig:
+    """Downsample between stages by a 2x2 convolution of stride 2, with norms where the resolution changes. -> 4.456.
+
+    With `norms=False` the three extra norms stay out: the paper's training diverged without them.
+    Source: section 2.6, "Separate downsampling layers".
+    """
+    return replace(net, downsample="separate", boundary_norms=norms, final_norm=norms)
+
+
+# Every step that steps.yaml can name.
+NET_STEPS: dict[str, NetStep] = {
+    step.__name__: step
+    for step in (
+        stage_ratio,
+        patchify_stem,
+        depthwise_conv,
+        increase_width,
+        inverted_bottleneck,
+        move_up_depthwise,
+        kernel_size,
+        gelu,
+        fewer_activations,
+        fewer_norms,
+        layer_norm,
+        separate_downsampling,
+    )
+}
+RECIPE_STEPS: dict[str, RecipeStep] = {step.__name__: step for step in (enhanced_recipe,)}
+STEPS: dict[str, Callable[..., Any]] = {**RECIPE_STEPS, **NET_STEPS}
