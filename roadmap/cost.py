@@ -1,17 +1,21 @@
 """What a network costs, counted on the built model: multiply-adds and parameters."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import torch
-from fvcore.nn.jit_handles import conv_flop_count
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from roadmap.config import NetConfig
 from roadmap.errors import UserError
 from roadmap.model import build_model
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # fvcore's use of torch.jit, deprecated there
+    from fvcore.nn.jit_handles import conv_flop_count
 
 # The operators that count, as in the paper's tables: where their input and their weight stand among the arguments.
 _COUNTED = {

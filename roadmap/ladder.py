@@ -1,6 +1,5 @@
 """The ladder: a strict reader of steps.yaml, and the climb from a base to its rungs."""
 
-import dataclasses
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -261,13 +260,3 @@ def select(rungs: list[Rung], *, only: list[str] | None = None, until: str | Non
     if until:
         rungs = rungs[: names.index(until) + 1]
     return [rung for rung in rungs if only is None or rung.id in only]
-
-
-def scaled(rung: Rung, recipe: Recipe) -> Rung:
-    """Return the rung at the scale that a recipe trains at."""
-    from roadmap.config import scale_down
-
-    if recipe.width_divisor == 1 and recipe.stem_stride == rung.net.stem_stride:
-        return rung
-    net = scale_down(rung.net, width_divisor=recipe.width_divisor, stem_stride=recipe.stem_stride)
-    return dataclasses.replace(rung, net=net)

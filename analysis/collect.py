@@ -1,0 +1,42 @@
+"""From run folders to one data frame, a row for each rung and seed of a study."""
+
+import pandas as pd
+
+from roadmap import results
+from roadmap.plan import Study
+
+# What a run's row says beside `results.COLUMNS`.
+IDENTITY = ("base", "rung", "seed", "run", "recipe", "macs", "params")
+WIDE = ("result_version", "classes", "top1_per_class")
+
+
+def collect(study: Study) -> pd.DataFrame:
+    """Read the results of a study's runs.
+
+    A run without a result is a row with the state "missing" and nothing measured; one that diverged or failed says so.
+
+    Args:
+        study: The rungs and seeds that are wanted, and the runs folder.
+
+    Returns:
+        A row for each rung and seed, in the ladder's order: `IDENTITY`, then `results.COLUMNS` but the lists.
+    """
+    rows = []
+    for rung in study.rungs:
+        for seed in study.seeds:
+            config = study.configs[rung.id, seed]
+            folder = study.folder(config)
+            about = results.read_json(folder / results.RUN) or {}
+            row = results.read_result(folder) or {"state": "missing"}
+            identity = (study.base, rung.id, seed, config.id, config.recipe.name, about.get("macs"), about.get("params"))
+            measured = {column: row.get(column) for column in results.COLUMNS if column not in WIDE}
+            rows.append(dict(zip(IDENTITY, identity, strict=True)) | measured)
+    frame = pd.DataFrame(rows, columns=[*IDENTITY, *(c for c in results.COLUMNS if c not in WIDE)])
+    numbers = [column for column in frame if column not in ("base", "rung", "run", "recipe", "state", "error")]
+    frame[numbers] = frame[numbers].apply(pd.to_numeric)
+    return frame
+
+
+def has_results(runs: pd.DataFrame) -> bool:
+    """Whether any run of the frame finished."""
+    return bool((runs["state"] == "finished").any())

@@ -1,0 +1,140 @@
+"""What each step did: a row a rung, its change from the rung before, the paper's change beside it."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from roadmap.ladder import Ladder, Rung
+
+# A row of the ladder's table: column -> meaning and unit.
+LADDER_COLUMNS = {
+    "rung": "id",
+    "label": "name in figures",
+    "section": "heading",
+    "adopted": "whether the ladder goes on from it",
+    "parent": "the rung before, against which it is judged",
+    "state": "finished; else what became of its runs: missing, diverged, failed",
+    "n": "finished runs (seeds)",
+    "top1": "mean top-1 accuracy, percent",
+    "top1_std": "its standard deviation over seeds (n - 1), points",
+    "top1_delta": "change of the mean from the rung before, points",
+    "paper_top1": "the paper's top-1, percent",
+    "paper_top1_std": "its standard deviation over the paper's seeds, points",
+    "paper_top1_delta": "the paper's change from the rung before, points",
+    "macs": "multiply-adds of the network for one image",
+    "params": "trainable parameters",
+    "images_per_s": "mean training images per second",
+    "erratum": "where a published number is a misprint: what it should be",
+}
+SIGNIFICANCE = 0.05
+
+
+def ladder_table(runs: pd.DataFrame, rungs: Sequence[Rung]) -> pd.DataFrame:
+    """Summarise a frame of runs (see `analysis.collect`) to a row a rung, in the ladder's order.
+
+    Returns:
+        A frame with the columns of `LADDER_COLUMNS`. Means are over finished runs alone; where a rung or the rung
+        before it has none, the change is missing.
+    """
+    rows = []
+    for rung in rungs:
+        own = runs[runs["rung"] == rung.id]
+        done = own[own["state"] == "finished"]
+        states = [state for state in ("failed", "diverged", "missing") if (own["state"] == state).any()]
+        rows.append(
+            _rung_row(rung)
+            | {
+                "state": "finished" if len(done) else states[0] if states else "missing",
+                "n": len(done),
+                "top1": done["top1"].mean(),
+                "top1_std": done["top1"].std(),
+                "macs": own["macs"].max(),
+                "params": own["params"].max(),
+                "images_per_s": done["images_per_s"].mean(),
+            }
+        )
+    return _with_deltas(pd.DataFrame(rows, columns=list(LADDER_COLUMNS)))
+
+
+def published_table(ladder: Ladder, base: str) -> pd.DataFrame:
+    """Return the paper's own numbers in the shape of `ladder_table`: its top-1 as ours, multiply-adds as printed."""
+    info = ladder.bases[base]
+    rows = []
+    for rung in ladder.climb(base):
+        paper = rung.paper
+        seeds = info.seeds if paper.top1_std is not None else 1
+        rows.append(
+            _rung_row(rung)
+            | {
+                "state": "finished" if paper.top1 is not None else "missing",
+                "n": seeds if paper.top1 is not None else 0,
+                "top1": paper.top1,
+                "top1_std": paper.top1_std,
+                "macs": None if paper.gmacs is None else round(paper.gmacs * 1e9),
+            }
+        )
+    return _with_deltas(pd.DataFrame(rows, columns=list(LADDER_COLUMNS)))
+
+
+def _rung_row(rung: Rung) -> dict[str, object]:
+    return {
+        "rung": rung.id,
+        "label": rung.label,
+        "section": rung.section,
+        "adopted": rung.adopted,
+        "parent": rung.parent,
+        "paper_top1": rung.paper.top1,
+        "paper_top1_std": rung.paper.top1_std,
+        "erratum": rung.paper.erratum.note if rung.paper.erratum else "",
+    }
+
+
+def _with_deltas(table: pd.DataFrame) -> pd.DataFrame:
+    """Fill in the changes from the rung before."""
+    numbers = ["top1", "top1_std", "paper_top1", "paper_top1_std", "macs", "params", "images_per_s"]
+    table[numbers] = table[numbers].apply(pd.to_numeric).astype(float)
+    by_rung = table.set_index("rung")
+    for column in ("top1", "paper_top1"):
+        table[f"{column}_delta"] = table[column] - table["parent"].map(by_rung[column])
+    return table
+
+
+def separated_steps(ladder: Ladder, base: str) -> dict[str, float]:
+    """Return the adopted steps that the paper's own seeds separate from the rung before: rung -> p.
+
+    Welch's t-test on the published means and standard deviations, two-sided, p below 0.05, each adopted rung against
+    the one it comes from. Empty where the paper has one run a rung.
+    """
+    from scipy.stats import ttest_ind_from_stats
+
+    rungs = {rung.id: rung for rung in ladder.climb(base)}
+    n = ladder.bases[base].seeds
+    found = {}
+    for after in rungs.values():
+        if not after.adopted or after.parent is None:
+            continue
+        old, new = rungs[after.parent].paper, after.paper
+        if None in (old.top1, old.top1_std, new.top1, new.top1_std) or n < 2:
+            continue
+        test = ttest_ind_from_stats(new.top1, new.top1_std, n, old.top1, old.top1_std, n, equal_var=False)
+        if test.pvalue < SIGNIFICANCE:
+            found[after.id] = float(test.pvalue)
+    return found
+
+
+def agreement(table: pd.DataFrame, ladder: Ladder, base: str) -> str:
+    """Say which of the steps that the paper's seeds separate move the same way in our results, and which do not."""
+    steps = separated_steps(ladder, base)
+    by_rung = table.set_index("rung")
+    change, paper = by_rung["top1_delta"], by_rung["paper_top1_delta"]
+    judged = [rung for rung in steps if rung in change.index and math.isfinite(change[rung])]
+    if not judged:
+        return "Agreement with the paper: nothing to say; " + (
+            "no separated step has results yet." if steps else "the paper has one run a rung here, so it separates no step."
+        )
+    same = [rung for rung in judged if change[rung] * paper[rung] > 0]
+    other = [f"{rung} ({change[rung]:+.2f} here, {paper[rung]:+.2f} there)" for rung in judged if rung not in same]
+    text = f"Agreement with the paper: {len(same)} of the {len(judged)} steps that its own seeds separate (Welch, p < 0.05)"
+    text += f" move the same way here: {', '.join(same) or 'none'}."
+    return text + (f" The other way: {', '.join(other)}." if other else "")

@@ -1,0 +1,368 @@
+"""What run_ladder.py's actions do: each a screen, from its options to its exit code."""
+
+import json
+import signal
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from roadmap.errors import UserError, unknown
+from roadmap.ladder import STEPS_FILE, Ladder, read_ladder, select
+
+if TYPE_CHECKING:
+    from roadmap.plan import PlannedRun, Study
+
+TOLERANCE_GMACS = 0.006  # between our count and the paper's print of two decimals
+EXECUTORS = ("local", "debug")
+# Multiply-adds that this harness trains a second on one core of a recent x86 server (measured on an AMD EPYC 9004);
+# an estimate before anything has run here, and said to be one.
+GUESSED_MACS_PER_S = 5e9
+
+
+def act(options: Namespace, names: Iterable[str]) -> int:
+    """Carry out the action that the options name and return the exit code."""
+    actions = {
+        "run": run,
+        "verify": verify,
+        "plan": plan,
+        "launch": launch,
+        "status": status,
+        "cancel": cancel,
+        "report": report,
+        "compare": compare,
+    }
+    if options.action not in actions:
+        raise unknown("action", options.action, names)
+    if options.executor not in EXECUTORS:
+        raise unknown("executor", options.executor, EXECUTORS)
+    return actions[options.action](options)
+
+
+# -- looking
+
+
+def verify(options: Namespace) -> int:
+    """Print our multiply-adds and parameters beside the paper's; 1 where a cell is off by more than 0.006 G."""
+    from roadmap.cost import count_macs, count_params
+
+    ladder = _ladder(options)
+    bases = [options.base] if options.base else list(ladder.bases)
+    failed = 0
+    for base in bases:
+        rows = []
+        for rung in ladder.climb(base):
+            macs, paper = count_macs(rung.net), rung.paper
+            ok = paper.true_gmacs is None or abs(macs / 1e9 - paper.true_gmacs) <= TOLERANCE_GMACS
+            failed += not ok
+            note = paper.erratum.note if paper.erratum else "" if ok else f"off by {macs / 1e9 - (paper.gmacs or 0):+.3f} G"
+            rows.append(
+                {
+                    "base": base,
+                    "rung": rung.id,
+                    "macs": macs,
+                    "params": count_params(rung.net),
+                    "paper_gmacs": paper.gmacs,
+                    "ok": ok,
+                    "note": note,
+                }
+            )
+        if options.json:
+            _print_json(rows)
+        else:
+            _print_verify(base, ladder, rows)
+    return 1 if failed else 0
+
+
+def _print_verify(base: str, ladder: Ladder, rows: list[dict[str, Any]]) -> None:
+    info = ladder.bases[base]
+    table = Table(title=f"{info.label}: multiply-adds (1e9) at 224x224 beside {info.source or 'the paper'}", box=None)
+    for name in ("rung", "ours", "paper", "parameters", ""):
+        table.add_column(name, justify="left" if name in ("rung", "") else "right")
+    notes: list[str] = []
+    for row in rows:
+        mark = "ok" if row["ok"] else "[red]DRIFT[/red]"
+        if row["note"]:
+            notes.append(f"[{len(notes) + 1}] {row['rung']}: {row['note']}.")
+            mark += f" \\[{len(notes)}]"
+        paper = "" if row["paper_gmacs"] is None else f"{row['paper_gmacs']:.2f}"
+        table.add_row(row["rung"], f"{row['macs'] / 1e9:.3f}", paper, f"{row['params']:,}", mark)
+    console = Console()
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+    console.print()
+
+
+def plan(options: Namespace) -> int:
+    """Print what would run, what it costs, how long it takes and what is done already."""
+    from roadmap.launch import look_around, state_of
+
+    study = _study(options)
+    cluster = look_around(_jobs(options))
+    planned = study.planned()
+    states = {run.config.id: state_of(run.folder) for run in planned}
+    if options.json:
+        _print_json(
+            {"run": r.config.id, "rungs": r.rungs, "seed": r.config.seed, "macs": r.macs, "params": r.params,
+             "state": states[r.config.id]} for r in planned
+        )  # fmt: skip
+        return 0
+    from analysis.tables import big
+    from roadmap.watch import clock
+
+    console = Console()
+    console.print(study.describe(), highlight=False)
+    table = Table(box=None)
+    for name in ("rung", "from", "multiply-adds", "parameters", "done", "note"):
+        table.add_column(name, justify="left" if name in ("rung", "from", "note") else "right", no_wrap=True)
+    for rung in study.rungs:
+        own = [run for run in planned if rung.id in run.rungs]
+        done = sum(states[run.config.id] in ("finished", "diverged") for run in own)
+        trained = own[0].config.recipe.name
+        note = "not adopted" if not rung.adopted else "" if trained == study.recipe.name else f"under '{trained}'"
+        table.add_row(rung.id, rung.parent, big(own[0].macs), big(own[0].params), f"{done}/{len(own)}", note)
+    console.print(table)
+    pending = [run for run in planned if states[run.config.id] not in ("finished", "diverged")]
+    seconds, source = _estimate(study, planned, pending, cluster.jobs)
+    console.print(
+        f"{len(planned)} runs, {len(pending)} to do, {cluster.jobs} at a time "
+        f"({f'{cluster.gpus} GPUs' if cluster.gpus else f'{cluster.threads} thread each'}): "
+        f"about {clock(seconds)} ({source}).",
+        highlight=False,
+    )
+    return 0
+
+
+def _estimate(
+    study: "Study", planned: list["PlannedRun"], pending: list["PlannedRun"], jobs: int
+) -> tuple[float, str]:
+    """Return the seconds that the pending runs will take, and what that is based on."""
+    from roadmap.results import read_result
+
+    done = [(run.cost, row["wall_s"]) for run in planned if (row := read_result(run.folder)) and row["wall_s"]]
+    cost = sum(run.cost for run in pending)
+    if done:
+        speed = sum(cost for cost, _ in done) / sum(seconds for _, seconds in done)
+        return cost / speed / jobs, f"from the {len(done)} runs done here"
+    return cost / GUESSED_MACS_PER_S / jobs, "a rough guess for one core a job; nothing has run here yet"
+
+
+def status(options: Namespace) -> int:
+    """Print where every run stands."""
+    from roadmap.launch import state_of
+    from roadmap.results import PROGRESS, read_json, read_result
+
+    study = _study(options)
+    rows = []
+    for run in study.planned():
+        row, now = read_result(run.folder) or {}, read_json(run.folder / PROGRESS) or {}
+        rows.append(
+            {
+                "rung": ", ".join(run.rungs),
+                "seed": run.config.seed,
+                "run": run.config.id,
+                "state": state_of(run.folder),
+                "step": f"{now['step']}/{now['steps']}" if now and not row else "",
+                "top1": row.get("top1"),
+                "note": row.get("error") or "",
+            }
+        )
+    if options.json:
+        _print_json(rows)
+        return 0
+    table = Table(box=None)
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(f"{v:.2f}" if isinstance(v, float) else "" if v is None else str(v) for v in row.values()))
+    Console().print(table)
+    return 0
+
+
+def report(options: Namespace) -> int:
+    """Write tables and figure from the run folders, or from the published numbers."""
+    from analysis.report import write_published, write_report
+
+    if options.published:
+        ladder, base = _ladder(options), _base(options)
+        files = write_published(ladder, base, options.out or Path("out") / f"{base}-published")
+    else:
+        study = _study(options)
+        files = write_report(study, _out(options, study), behind=_behind(options, study))
+    _print_files(files)
+    return 0
+
+
+def compare(options: Namespace) -> int:
+    """Print one step against the rung before it: fields, costs, every metric, seed by seed."""
+    from analysis.step import compare_step, print_step
+
+    if not options.step:
+        raise UserError("compare: which step? Say --step RUNG, such as --step depthwise_conv.")
+    ladder, base = _ladder(options), _base(options)
+    names = [rung.id for rung in ladder.climb(base)]
+    for name in filter(None, (options.step, options.against)):
+        if name not in names:
+            raise unknown("rung", name, names)
+    options.only = options.until = None
+    comparison = compare_step(_study(options), options.step, options.against)
+    if options.json:
+        _print_json(comparison.rows())
+    else:
+        print_step(comparison, Console())
+    return 0
+
+
+# -- doing
+
+
+def run(options: Namespace) -> int:
+    """Train what is missing, with live progress, and report; Ctrl-C stops in order and the same command goes on."""
+    from roadmap import launch as jobs_module
+    from roadmap.watch import Watch, clock
+
+    start, console = time.monotonic(), Console()
+    study = _study(options)
+    planned = study.planned()
+    pending = jobs_module.prepare(planned)
+    _say_plan(console, study, planned, pending)
+    if pending:
+        cluster = jobs_module.look_around(_jobs(options))
+        jobs = jobs_module.submit(
+            [run.folder for run in pending], options.runs, executor=options.executor, cluster=cluster,
+            data_root=options.data, wait=True,
+        )  # fmt: skip
+        watch = Watch(planned, [run.cost for run in planned], [rung.id for rung in study.rungs], console)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            if options.executor == "debug":
+                jobs[0].result()
+            watch.follow(jobs)
+        except KeyboardInterrupt:
+            console.print("Stopping: every run saves itself ...")
+            jobs_module.stop(jobs)
+            done = sum(jobs_module.results.is_done(run.folder) for run in planned)
+            console.print(f"Stopped with {done} of {len(planned)} runs done. The same command goes on from here.")
+            return 130
+    files = _report_after(options, study)
+    _print_files(files)
+    return _say_outcome(console, study, planned, clock(time.monotonic() - start), options.runs)
+
+
+def launch(options: Namespace) -> int:
+    """Start the jobs for what is missing and return."""
+    from roadmap import launch as jobs_module
+
+    if options.executor == "debug":
+        raise UserError("launch: the debug executor runs in this process, so it cannot be left alone. Use the action run.")
+    console = Console()
+    study = _study(options)
+    planned = study.planned()
+    pending = jobs_module.prepare(planned)
+    _say_plan(console, study, planned, pending)
+    if pending:
+        cluster = jobs_module.look_around(_jobs(options))
+        jobs_module.submit(
+            [run.folder for run in pending], options.runs, executor=options.executor, cluster=cluster,
+            data_root=options.data, wait=False,
+        )  # fmt: skip
+        console.print("Started. See 'status'; 'report' when done.")
+    return 0
+
+
+def cancel(options: Namespace) -> int:
+    """Stop the jobs of this study that run on this machine; their runs save themselves."""
+    from roadmap.launch import cancel_holders
+
+    study = _study(options)
+    stopped = cancel_holders([run.folder for run in study.planned()])
+    print(f"Asked {len(stopped)} jobs to stop. 'launch' or 'run' goes on from their checkpoints.")
+    return 0
+
+
+# -- shared by several
+
+
+def _say_plan(console: Console, study: "Study", planned: list["PlannedRun"], pending: list["PlannedRun"]) -> None:
+    console.print(study.describe(), highlight=False)
+    console.print(f"{len(planned)} runs, {len(planned) - len(pending)} done already, {len(pending)} to do.", highlight=False)
+
+
+def _say_outcome(console: Console, study: "Study", planned: list["PlannedRun"], took: str, runs: Path) -> int:
+    from roadmap.results import read_result
+
+    rows = [(run, read_result(run.folder)) for run in planned]
+    unfinished = [run for run, row in rows if row is None]
+    failed = [(run, row) for run, row in rows if row and row["state"] == "failed"]
+    for run, row in failed:
+        console.print(f"{run.rungs[0]} seed {run.config.seed} failed: {row['error']} (logs: {runs / 'jobs'})", markup=False)
+    if unfinished:
+        console.print(f"{len(unfinished)} runs did not finish (logs: {runs / 'jobs'}). The same command goes on with them.")
+    console.print(f"{len(planned) - len(unfinished) - len(failed)} of {len(planned)} runs done. Took {took}.", highlight=False)
+    return 1 if unfinished or failed else 0
+
+
+def _report_after(options: Namespace, study: "Study") -> list[Path]:
+    from analysis.report import write_report
+
+    return write_report(study, _out(options, study), behind=_behind(options, study))
+
+
+def _ladder(options: Namespace) -> Ladder:
+    ladder = read_ladder(options.steps or STEPS_FILE)
+    if options.base and options.base not in ladder.bases:
+        raise unknown("base", options.base, ladder.bases)
+    return ladder
+
+
+def _base(options: Namespace) -> str:
+    if not options.base:
+        raise UserError("which base? Say --base resnet50 or --base resnet200.")
+    return str(options.base)
+
+
+def _study(options: Namespace, base: str | None = None) -> "Study":
+    from roadmap.plan import make_study
+
+    ladder = _ladder(options)
+    base = base or _base(options)
+    rungs = select(ladder.climb(base), only=options.only, until=options.until)
+    seeds = None if options.seeds is None else [_whole(seed, "--seeds", 0) for seed in options.seeds]
+    return make_study(
+        ladder, base, options.recipe, runs=options.runs, rungs=rungs, seeds=seeds, data_root=options.data
+    )
+
+
+def _behind(options: Namespace, study: "Study") -> "Study | None":
+    """Return the same study from the next other base, for the grey bars."""
+    others = [name for name in study.ladder.bases if name != study.base]
+    return _study(options, others[0]) if others else None
+
+
+def _out(options: Namespace, study: "Study") -> Path:
+    return options.out or Path("out") / f"{study.base}-{study.recipe.name}"
+
+
+def _jobs(options: Namespace) -> int | None:
+    return None if options.jobs is None else _whole(options.jobs, "--jobs", 1)
+
+
+def _whole(text: str, option: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise UserError(f"{option}: '{text}' is not a whole number from {least} up.")
+    return int(text)
+
+
+def _print_json(rows: Iterable[Mapping[str, Any]]) -> None:
+    for row in rows:
+        print(json.dumps(row))
+
+
+def _print_files(files: list[Path]) -> None:
+    print("Wrote " + ", ".join(str(file) for file in files), file=sys.stdout)

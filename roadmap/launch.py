@@ -1,0 +1,279 @@
+"""Jobs: which runs, spread over which jobs, on which executor. Starting again is always safe.
+
+A job is a process that takes the next run nobody else holds, longest first, until none is left; so all jobs end about
+together, and a run that fails costs only itself. A run is held by a lock on its folder that the operating system lets
+go of when its process is gone, however it went.
+"""
+
+import fcntl
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from roadmap import results
+from roadmap.errors import UserError
+from roadmap.plan import PlannedRun
+
+ROOT = Path(__file__).parents[1]
+LOCK = ".lock"
+JOBS = "jobs"  # folder of scheduler files and logs, in the runs folder
+WEEK_MIN = 7 * 24 * 60
+
+State = Literal["waiting", "running", "interrupted", "finished", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job is given.
+
+    Attributes:
+        folders: Run folders, longest run first; each holds its run.json.
+        data_root: Where the data set lies, as `--data` says.
+        threads: CPU threads of this job.
+        owner: Process that the job ends with; None lets the job live on its own.
+    """
+
+    folders: tuple[Path, ...]
+    data_root: Path | None
+    threads: int
+    owner: int | None = None
+
+
+def do_work(work: Work) -> None:
+    """Train every run of the list that is not done and that nobody else holds. This is what a job runs."""
+    stopped = _stop_on_signals()
+    for folder in work.folders:
+        if stopped() or _gone(work.owner):
+            return
+        with hold(folder) as mine:
+            if mine and not results.is_done(folder):
+                _train_safely(folder, work, lambda: stopped() or _gone(work.owner))
+
+
+def _train_safely(folder: Path, work: Work, stop: Any) -> None:
+    from roadmap.run import RunConfig
+    from roadmap.train import Stopped, train
+
+    start = time.monotonic()
+    print(f"{folder.name}: start", flush=True)
+    try:
+        config = RunConfig.from_json(results.read_json(folder / results.RUN)["config"])
+        row = train(config, folder, data_root=work.data_root, threads=work.threads, stop=stop)
+        print(f"{folder.name}: {row['state']}, top-1 {row['top1']}, {row['wall_s']:.1f} s", flush=True)
+    except Stopped:
+        print(f"{folder.name}: stopped; its checkpoint is saved", flush=True)
+    except Exception as error:  # one run's failure must not take the others along
+        traceback.print_exc()
+        row = dict.fromkeys(results.COLUMNS) | {
+            "result_version": results.RESULT_VERSION,
+            "state": "failed",
+            "error": f"{type(error).__name__}: {error}",
+            "wall_s": time.monotonic() - start,
+        }
+        results.write_json(folder / results.RESULT, row)
+
+
+def _stop_on_signals() -> Any:
+    """Return a function that says whether this process was asked to stop (SIGTERM, SIGINT)."""
+    asked: list[int] = []
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda number, _: asked.append(number))
+    return lambda: bool(asked)
+
+
+def _gone(owner: int | None) -> bool:
+    return owner is not None and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists()
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[bool]:
+    """Hold a run's folder, if nobody else does; yields whether it is ours. The lock's file has the holder's number."""
+    with (folder / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield True
+
+
+def cancel_holders(folders: Sequence[Path]) -> set[int]:
+    """Ask the jobs on this machine that hold any of these folders to save and end; return their process numbers."""
+    asked = set()
+    for folder in filter(Path.is_dir, folders):
+        with hold(folder) as free:
+            holder = "" if free else (folder / LOCK).read_text()
+        if holder.isdecimal():
+            os.kill(int(holder), signal.SIGTERM)
+            asked.add(int(holder))
+    return asked
+
+
+def state_of(folder: Path) -> State:
+    """Return where a run stands, from its folder alone."""
+    row = results.read_result(folder)
+    if row is not None and row["state"] != "failed":
+        return row["state"]  # type: ignore[no-any-return]
+    if not folder.is_dir():
+        return "waiting"
+    with hold(folder) as free:
+        if not free:
+            return "running"
+    if row is not None:
+        return "failed"
+    return "interrupted" if (folder / results.PROGRESS).exists() else "waiting"
+
+
+def prepare(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Write run.json where it is missing; return the runs that are still to be done, longest first.
+
+    Raises:
+        UserError: If a run folder cannot be written.
+    """
+    where = _provenance()
+    pending = [run for run in planned if not results.is_done(run.folder)]
+    for run in pending:
+        if not (run.folder / results.RUN).exists():
+            about = {"rungs": run.rungs, "macs": run.macs, "params": run.params, "config": run.config.to_json()}
+            results.write_json(run.folder / results.RUN, about | where)
+    return sorted(pending, key=lambda run: -run.cost)
+
+
+def _provenance() -> dict[str, Any]:
+    """Return where and with what a run was planned: commit, versions, host, command, time."""
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return {
+        "commit": git.stdout.strip() or None,
+        "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "numpy")},
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "processor": _processor(),
+        "command": sys.argv,
+        "planned_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _processor() -> str:
+    """Return the processor's name, as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What this machine offers: how many jobs at once, on what, with how many threads each."""
+
+    jobs: int
+    gpus: int
+    threads: int
+
+
+def look_around(jobs: int | None = None) -> Cluster:
+    """Return one job a GPU, or, without GPUs, one a core; `jobs` overrides the number.
+
+    Two processes of one thread do about 1.4 times the work of one process with two threads on small networks, and
+    processes with more threads than cores a third of it; so threads are cores / jobs.
+    """
+    cores = len(os.sched_getaffinity(0))
+    gpus = _count_gpus()
+    jobs = jobs or gpus or cores
+    return Cluster(jobs, gpus, max(1, cores // jobs))
+
+
+def _count_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def submit(
+    folders: Sequence[Path], runs: Path, *, executor: str, cluster: Cluster, data_root: Path | None, wait: bool
+) -> list[Any]:
+    """Start the jobs that work through these run folders (longest first) and return their submitit jobs.
+
+    Args:
+        folders: The runs' folders.
+        runs: The runs folder, where logs go.
+        executor: "local" (processes on this machine) or "debug" (in this process, when waited for).
+        cluster: How many jobs and threads.
+        data_root: Where the data set lies.
+        wait: Whether the caller stays; jobs of one who stays end with it, even if it is killed.
+
+    Raises:
+        UserError: If the runs folder cannot be written.
+    """
+    import submitit
+
+    # A fresh folder for each launch: submitit would take an old result for that of a new job of the same number.
+    logs = runs / JOBS / time.strftime("%Y%m%d-%H%M%S") / str(os.getpid())
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{logs}: cannot be made ({error.strerror}). Choose another place with --runs.") from error
+    work = Work(tuple(folders), data_root, cluster.threads, os.getpid() if wait else None)
+    count = min(cluster.jobs, len(folders)) if executor == "local" else 1
+    pool = submitit.AutoExecutor(folder=logs, cluster=executor)
+    started = []
+    with _environment_for_jobs(cluster.threads):
+        for number in range(count):
+            pool.update_parameters(timeout_min=WEEK_MIN)
+            if cluster.gpus and executor == "local":
+                pool.update_parameters(gpus_per_node=1, local_visible_gpus=(number % cluster.gpus,))
+            started.append(pool.submit(do_work, work))
+    return started
+
+
+@contextmanager
+def _environment_for_jobs(threads: int) -> Iterator[None]:
+    """Set what jobs inherit: thread counts, the way to this package, and no share in a Ctrl-C at the terminal.
+
+    The terminal sends Ctrl-C to every process of its group; jobs ignore it, and the one who waits for them asks them to
+    stop in order (`stop`).
+    """
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ours = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")} | {"PYTHONPATH": path}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def stop(jobs: Sequence[Any], patience_s: float = 30.0) -> None:
+    """Ask jobs to save their runs and end; wait for that, at most `patience_s`."""
+    for job in jobs:
+        if not job.done():
+            os.kill(int(job.job_id), signal.SIGTERM)
+    deadline = time.monotonic() + patience_s
+    while any(not job.done() for job in jobs) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def log_of(jobs: Sequence[Any]) -> list[Path]:
+    """Return the jobs' logs."""
+    return [Path(str(path)) for job in jobs for path in (job.paths.stdout, job.paths.stderr) if Path(str(path)).exists()]

@@ -1,0 +1,152 @@
+"""The plan: every run that a study needs, checked before anything is started."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from roadmap.config import NetConfig, scale_down
+from roadmap.data import describe_data
+from roadmap.errors import UserError
+from roadmap.ladder import Ladder, Rung
+from roadmap.recipe import Recipe, read_recipe
+from roadmap.run import RunConfig
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that a study needs, and the rungs that share it (two rungs may meet in one network and recipe)."""
+
+    config: RunConfig
+    rungs: tuple[str, ...]
+    folder: Path
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the network for one image."""
+        data = self.config.data
+        from roadmap.cost import count_macs
+
+        size = self.config.recipe.image_size
+        return count_macs(self.config.net, size, in_channels=data.in_channels, num_classes=data.num_classes)
+
+    @property
+    def params(self) -> int:
+        """Parameters of the network."""
+        data = self.config.data
+        from roadmap.cost import count_params
+
+        return count_params(self.config.net, in_channels=data.in_channels, num_classes=data.num_classes)
+
+    @property
+    def cost(self) -> float:
+        """Multiply-adds of the whole run: forward and backward (twice the forward) over the images it sees."""
+        return 3.0 * self.macs * self.config.images_seen
+
+
+@dataclass(frozen=True)
+class Study:
+    """A ladder climbed from a base under a recipe on a data set: the rungs as trained, and their runs by rung and seed.
+
+    Attributes:
+        ladder: What was climbed.
+        base: From where.
+        recipe: The study's recipe (the start may train under its plain counterpart).
+        rungs: The rungs, their networks at the recipe's scale.
+        seeds: One run a rung for each.
+        configs: The run of each (rung id, seed).
+        runs: The runs folder.
+    """
+
+    ladder: Ladder
+    base: str
+    recipe: Recipe
+    rungs: tuple[Rung, ...]
+    seeds: tuple[int, ...]
+    configs: dict[tuple[str, int], RunConfig]
+    runs: Path
+
+    def folder(self, config: RunConfig) -> Path:
+        """Return the run folder of a configuration."""
+        return self.runs / config.id
+
+    def describe(self) -> str:
+        """Say in a line what the numbers are; a proxy says so first."""
+        recipe = self.recipe
+        config = next(iter(self.configs.values()))
+        images = max(config.images_seen for config in self.configs.values())
+        seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) != 1 else ''}"
+        if not recipe.is_proxy:
+            return f"Recipe '{recipe.name}', {recipe.epochs} epochs, {seeds}"
+        scale = f"width / {recipe.width_divisor}, " if recipe.width_divisor != 1 else ""
+        return (
+            f"PROXY, not ImageNet: {recipe.dataset} ({config.data.train_images:,} training images), {scale}stem stride "
+            f"{recipe.stem_stride}, {recipe.image_size}x{recipe.image_size}, {images:,} images seen a run, {seeds}, "
+            f"recipe '{recipe.name}'"
+        )
+
+    def planned(self) -> list[PlannedRun]:
+        """Return each run once, in the ladder's order, seed by seed."""
+        sharing: dict[str, list[str]] = {}
+        by_id: dict[str, RunConfig] = {}
+        for seed in self.seeds:
+            for rung in self.rungs:
+                config = self.configs[rung.id, seed]
+                by_id[config.id] = config
+                sharing.setdefault(config.id, []).append(rung.id)
+        return [PlannedRun(config, tuple(sharing[run]), self.folder(config)) for run, config in by_id.items()]
+
+
+def make_study(
+    ladder: Ladder,
+    base: str,
+    recipe_name: str,
+    *,
+    runs: Path,
+    rungs: Sequence[Rung] | None = None,
+    seeds: Sequence[int] | None = None,
+    data_root: Path | None = None,
+) -> Study:
+    """Combine ladder, base, recipe, data and seeds into the runs that they need, checking all that can be checked.
+
+    Args:
+        ladder: The ladder.
+        base: Where to start.
+        recipe_name: A name in recipes/ or a path.
+        runs: The runs folder.
+        rungs: Those of the climb that are wanted; None takes all.
+        seeds: None takes the recipe's.
+        data_root: Where the data set lies.
+
+    Raises:
+        UserError: If a name, a setting, the data or a combination does not hold.
+    """
+    recipe = read_recipe(recipe_name, base)
+    climbed = list(ladder.climb(base) if rungs is None else rungs)
+    seeds = tuple(recipe.seeds if seeds is None else seeds)
+    if any(seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
+        raise UserError(f"seeds are {' '.join(map(str, seeds))}, but must be different whole numbers from 0 up.")
+    scaled = [replace(rung, net=scale(rung.net, recipe)) for rung in climbed]
+    configs = {}
+    for rung in scaled:
+        own = rung.recipe(recipe, base)
+        shared = ("dataset", "image_size", "width_divisor", "stem_stride")
+        if any(getattr(own, field) != getattr(recipe, field) for field in shared):
+            raise UserError(
+                f"recipe '{recipe.name}' and its plain counterpart '{own.name}' differ in scale or data, so rungs "
+                f"under them cannot be compared. Give both the same {', '.join(shared)}."
+            )
+        data = describe_data(own, data_root)
+        if own.image_size < rung.net.total_stride:
+            raise UserError(
+                f"recipe '{own.name}': image_size is {own.image_size}, but the networks divide the resolution by "
+                f"{rung.net.total_stride}. Use larger images, or stem_stride: 2."
+            )
+        for seed in seeds:
+            configs[rung.id, seed] = RunConfig(rung.net, own, data, seed)
+            configs[rung.id, seed].check()
+    return Study(ladder, base, recipe, tuple(scaled), seeds, configs, runs)
+
+
+def scale(net: NetConfig, recipe: Recipe) -> NetConfig:
+    """Return a network at the scale that a recipe trains at: every rung by the same transform, after the climb."""
+    return scale_down(net, width_divisor=recipe.width_divisor, stem_stride=recipe.stem_stride)

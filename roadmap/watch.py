@@ -1,0 +1,152 @@
+"""Live progress of a study's jobs: a table and a bar on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from roadmap import results
+from roadmap.plan import PlannedRun
+
+LOOK_EVERY_S = 0.5
+PLAIN_EVERY_S = 30.0
+
+
+@dataclass
+class Standing:
+    """Where one run stands, as its folder says."""
+
+    state: str = "waiting"
+    ended: bool = False
+    share: float = 0.0  # of its steps done
+    epoch: str = ""
+    loss: float | None = None
+    top1: float | None = None
+    images_per_s: float | None = None
+
+
+def look(run: PlannedRun, began: float) -> Standing:
+    """Read where a run stands; progress from before `began` (seconds since the epoch) is an earlier attempt's."""
+    row = results.read_result(run.folder)
+    if row is not None and not (row["state"] == "failed" and (run.folder / results.RESULT).stat().st_mtime < began):
+        epochs = run.config.recipe.epochs
+        return Standing(row["state"], True, 1.0, f"{epochs}/{epochs}", row["train_loss"], row["top1"], row["images_per_s"])
+    now = results.read_json(run.folder / results.PROGRESS)
+    if now is None or now["at"] < began:
+        return Standing()
+    return Standing(
+        now["state"],
+        False,
+        now["step"] / now["steps"],
+        f"{now['epoch']}/{now['epochs']}",
+        now["train_loss"],
+        None,
+        now["images_per_s"],
+    )
+
+
+@dataclass
+class Watch:
+    """Shows a study's runs until its jobs are done.
+
+    Attributes:
+        runs: All runs of the study.
+        costs: What each will take, in any unit (multiply-adds times images, say).
+        labels: Rung ids in the ladder's order.
+        console: Where to print.
+    """
+
+    runs: Sequence[PlannedRun]
+    costs: Sequence[float]
+    labels: Sequence[str]
+    console: Console
+    began: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        """Note what was done before, which says nothing about how fast this launch is."""
+        self.before = sum(c for run, c in zip(self.runs, self.costs, strict=True) if look(run, self.began).ended)
+
+    def follow(self, jobs: Sequence[Any]) -> None:
+        """Show progress until every job is done."""
+        if self.console.is_terminal:
+            with Live(self.picture(), console=self.console, refresh_per_second=2, transient=True) as live:
+                while not all(job.done() for job in jobs):
+                    time.sleep(LOOK_EVERY_S)
+                    live.update(self.picture())
+        else:
+            self._follow_plainly(jobs)
+
+    def _follow_plainly(self, jobs: Sequence[Any]) -> None:
+        told = {run.config.id for run in self.runs if look(run, self.began).ended}
+        said_at = time.monotonic()
+        while True:
+            done = all(job.done() for job in jobs)
+            for run in self.runs:
+                now = look(run, self.began)
+                if now.ended and run.config.id not in told:
+                    told.add(run.config.id)
+                    said_at = time.monotonic()
+                    top1 = f", top-1 {now.top1:.2f}" if now.top1 is not None else ""
+                    name = f"{run.rungs[0]} seed {run.config.seed}"
+                    self.console.print(f"[{len(told)}/{len(self.runs)}] {name}: {now.state}{top1}. {self.time_left()}")
+            if time.monotonic() - said_at > PLAIN_EVERY_S:
+                said_at = time.monotonic()
+                self.console.print(f"[{len(told)}/{len(self.runs)}] {self.time_left()}")
+            if done:
+                return
+            time.sleep(LOOK_EVERY_S)
+
+    def done_cost(self) -> float:
+        """Return the cost of the work that is done, in the unit of `costs`."""
+        return sum(c * look(run, self.began).share for run, c in zip(self.runs, self.costs, strict=True))
+
+    def time_left(self) -> str:
+        """Estimate the time left from the cost done since this launch began."""
+        done, total = self.done_cost(), sum(self.costs)
+        gained, elapsed = done - self.before, time.time() - self.began
+        if total - done <= 0:
+            return "All runs are done"
+        if gained <= 0:
+            return "Starting"
+        return f"About {clock((total - done) * elapsed / gained)} left"
+
+    def picture(self) -> Group:
+        """Return the table of rungs and the bar."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("rung", "runs", "state", "epoch", "loss", "top-1", "images/s"):
+            table.add_column(name, justify="left" if name in ("rung", "state") else "right", no_wrap=True)
+        for label in self.labels:
+            table.add_row(label, *self._cells([look(run, self.began) for run in self.runs if label in run.rungs]))
+        bar = Progress(BarColumn(bar_width=40), TextColumn("{task.percentage:3.0f}%  {task.description}"))
+        bar.add_task(self.time_left(), total=sum(self.costs), completed=self.done_cost())
+        return Group(table, bar)
+
+    def _cells(self, all_runs: list[Standing]) -> list[str]:
+        ended = [run for run in all_runs if run.ended]
+        moving = [run for run in all_runs if not run.ended and run.state != "waiting"]
+        odd = sorted({run.state for run in ended} - {"finished"})
+        state = moving[0].state if moving else "finished" if len(ended) == len(all_runs) else "waiting"
+        top1 = [run.top1 for run in ended if run.top1 is not None]
+        shown = moving or [run for run in ended if run.loss is not None]
+        speeds = [run.images_per_s for run in shown if run.images_per_s]
+        return [
+            f"{len(ended)}/{len(all_runs)}",
+            " ".join(dict.fromkeys([*odd, state])) if odd and state != "finished" else ", ".join(odd) or state,
+            moving[0].epoch if moving else "",
+            f"{shown[-1].loss:.3f}" if shown and shown[-1].loss is not None else "",
+            f"{sum(top1) / len(top1):.2f}" if top1 else "",
+            f"{sum(speeds) / len(speeds):,.0f}" if speeds else "",
+        ]
+
+
+def clock(seconds: float) -> str:
+    """Return a duration for people: 45 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Climb the ConvNeXt modernization roadmap: plan, train, judge and draw a ladder of design steps.
+
+Examples:
+  python run_ladder.py --base resnet50                      train the default ladder and report it
+  python run_ladder.py verify                               our multiply-adds beside the paper's, both bases
+  python run_ladder.py plan --base resnet50 --recipe imagenet
+  python run_ladder.py report --base resnet50 --published   the paper's own numbers, drawn the same way
+  python run_ladder.py compare --base resnet50 --step depthwise_conv
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from roadmap.errors import UserError
+
+ACTIONS = {
+    "run": "plan, launch, wait with live progress, report (the default)",
+    "verify": "build every rung and hold its multiply-adds against the paper's; exit 1 on any drift",
+    "plan": "what would run: rungs, seeds, cost, time, and what is already done",
+    "launch": "start the jobs and return",
+    "status": "where every run stands",
+    "cancel": "stop what is running; it goes on from its checkpoints when launched again",
+    "report": "tables and figure from the run folders",
+    "compare": "one step against the rung before it (or any other)",
+}
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    listing = "\n".join(f"  {name:<9}{does}" for name, does in ACTIONS.items())
+    parser = argparse.ArgumentParser(
+        prog="run_ladder.py",
+        description=f"{__doc__}\nActions:\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("action", nargs="?", default="run", metavar="ACTION", help="see above; left out: run")
+    parser.add_argument("--base", help="where the ladder starts: resnet50, resnet200 (or a base of your own --steps)")
+    parser.add_argument("--steps", type=Path, metavar="FILE", help="the ladder (default: steps.yaml, the paper's)")
+    parser.add_argument("--recipe", default="fashion", metavar="NAME|FILE", help="how to train (default: fashion)")
+    parser.add_argument("--seeds", nargs="+", metavar="N", help="one run a rung for each (default: the recipe's)")
+    parser.add_argument("--only", nargs="+", metavar="RUNG", help="these rungs alone")
+    parser.add_argument("--until", metavar="RUNG", help="the rungs up to this one")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where the recipe's data set lies")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="run folders (default: runs)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="reports (default: out/BASE-RECIPE)")
+    parser.add_argument("--executor", default="local", metavar="local|debug", help="where jobs run (default: local)")
+    parser.add_argument("--jobs", metavar="N", help="jobs at once (default: one a GPU, else one a core)")
+    parser.add_argument("--published", action="store_true", help="report: the paper's own numbers")
+    parser.add_argument("--step", metavar="RUNG", help="compare: this rung")
+    parser.add_argument("--against", metavar="RUNG", help="compare: with this one (default: the rung it comes from)")
+    parser.add_argument("--json", action="store_true", help="verify, plan, status, compare: one JSON object a line")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one action; return the exit code: 0, 1 (a check or a run failed), 2 (the request cannot be done), 130 (Ctrl-C)."""
+    arguments = parse(argv)
+    try:
+        from roadmap import actions
+
+        return actions.act(arguments, ACTIONS)
+    except UserError as error:
+        print(f"run_ladder.py: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
