@@ -55,7 +55,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one action; return the exit code: 0, 1 (a check or a run failed), 2 (the request cannot be done), 130 (Ctrl-C)."""
+    """Run one action; return the exit code: 0, 1 (a check or run failed), 2 (cannot be done as asked), 130 (Ctrl-C)."""
     arguments = parse(argv)
     try:
         from roadmap import actions

@@ -28,13 +28,13 @@ def collect(study: Study) -> pd.DataFrame:
             folder = study.folder(config)
             about = results.read_json(folder / results.RUN) or {}
             row = results.read_result(folder) or {"state": "missing"}
-            identity = (study.base, rung.id, seed, config.id, config.recipe.name, about.get("macs"), about.get("params"))
+            costs = (about.get("macs"), about.get("params"))
+            identity = (study.base, rung.id, seed, config.id, config.recipe.name, *costs)
             measured = {column: row.get(column) for column in results.COLUMNS if column not in WIDE}
             rows.append(dict(zip(IDENTITY, identity, strict=True)) | measured)
     frame = pd.DataFrame(rows, columns=[*IDENTITY, *(c for c in results.COLUMNS if c not in WIDE)])
-    numbers = [column for column in frame if column not in ("base", "rung", "run", "recipe", "state", "error")]
-    frame[numbers] = frame[numbers].apply(pd.to_numeric)
-    return frame
+    words = ["base", "rung", "run", "recipe", "state", "error"]
+    return frame.assign(**{str(name): pd.to_numeric(frame[name]) for name in frame if name not in words})
 
 
 def has_results(runs: pd.DataFrame) -> bool:

@@ -130,11 +130,12 @@ def agreement(table: pd.DataFrame, ladder: Ladder, base: str) -> str:
     change, paper = by_rung["top1_delta"], by_rung["paper_top1_delta"]
     judged = [rung for rung in steps if rung in change.index and math.isfinite(change[rung])]
     if not judged:
-        return "Agreement with the paper: nothing to say; " + (
-            "no separated step has results yet." if steps else "the paper has one run a rung here, so it separates no step."
-        )
+        why = "none of these steps has results yet" if steps else "with one run a rung, the paper separates no step"
+        return f"Agreement with the paper on the steps that its own seeds separate: nothing to say; {why}."
     same = [rung for rung in judged if change[rung] * paper[rung] > 0]
     other = [f"{rung} ({change[rung]:+.2f} here, {paper[rung]:+.2f} there)" for rung in judged if rung not in same]
-    text = f"Agreement with the paper: {len(same)} of the {len(judged)} steps that its own seeds separate (Welch, p < 0.05)"
-    text += f" move the same way here: {', '.join(same) or 'none'}."
+    text = (
+        f"Agreement with the paper: {len(same)} of the {len(judged)} steps that its own seeds separate (Welch, p < 0.05) "
+        f"move the same way here: {', '.join(same) or 'none'}."
+    )
     return text + (f" The other way: {', '.join(other)}." if other else "")

@@ -1,45 +1,46 @@
 """The roadmap figure, a bar a rung from top to bottom: a ladder's frame in, a matplotlib figure out.
 
-The figures hold no pyplot state, so they work without a display and do not pile up in a notebook.
+No pyplot, so figures need no display and do not pile up in a notebook.
 
 Source: the idea is Figure 2 of Liu et al., "A ConvNet for the 2020s"; the colours are Okabe and Ito's, for all eyes.
 """
 
 import math
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib.style
 import pandas as pd
-from matplotlib import patheffects, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from matplotlib.textpath import TextToPath
-from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Affine2D, ScaledTranslation
+from matplotlib.transforms import Affine2D
 
 from roadmap.ladder import Reference
 from roadmap.results import write_atomically
 
-# Inches.
+# Inches. The labels' column is as wide as the widest, and no wider than LABELS.
 WIDTH, MARGIN, GAP = 7.0, 0.12, 0.08
 ROW, BAR, BEHIND = 0.225, 0.13, 0.195
-LABELS, COSTS, TICKS, KEY = 1.6, 0.8, 0.22, 0.45  # LABELS is a limit: the column is as wide as its widest label
-# Points.
+LABELS, COSTS, TICKS, KEY = 1.6, 0.95, 0.22, 0.47
+# Points, and lines of text as a multiple of them.
 TITLE, TEXT, SMALL, LEADING = 10.0, 7.5, 7.0, 1.25
 
 START_COLOR, PALETTE = "#CC79A7", ("#F0E442", "#56B4E9", "#E69F00", "#0072B2", "#D55E00", "#009E73")
-BEHIND_COLOR, REFERENCE_COLOR, INK, FAINT, NOTE_COLOR = "#D4D4D4", "#666666", "#222222", "#E8E8E8", "#FFE9A8"
-HATCH, MARKS = "//////", "*†‡§¶"
-WORDS = {"missing": "not run yet", "finished": "no result"}  # other states are printed as they are
-TEXT_TO_PATH = TextToPath()
+BEHIND_COLOR, REFERENCE_COLOR, NOTE_COLOR, INK, GRID = "#D4D4D4", "#666666", "#FFE9A8", "#222222", "#E8E8E8"
+HATCH, THIN, THICK = "//////", 0.6, 0.9
+MARKS = "*†‡§¶"
+WORDS = {"missing": "not run yet", "finished": "no result"}  # any other state is printed as it is
+STEPS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # between ticks, points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,7 @@ class Chart:
         title: The headline.
         axis: What the bars measure, with its unit.
         start: The network that the ladder starts from, a heading over the first row; none if empty.
-        result: The network that it arrives at, named beside the last adopted rung; not named if empty, as for a ladder
-            that stops short of it.
+        result: The network that it arrives at, named beside the last adopted rung; empty for a ladder that stops short.
         note: What the numbers are, boxed under the title; a proxy says here that it is one.
         reference: The published network in the last row; None where its number cannot be compared.
         behind_label: What the grey bars are.
@@ -68,225 +68,198 @@ class Chart:
     behind_reference: Reference | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    """A row of the figure. Numbers may be NaN; `word` stands in for a bar that has none."""
-
-    rung: str
-    label: str
-    heading: str
-    color: str
-    top1: float
-    macs: float
-    std: float = math.nan
-    n: int = 0
-    behind: float = math.nan
-    word: str = ""
-    erratum: str = ""
-    adopted: bool = True
-    bold: bool = False
-
-
 class _Page:
-    """A figure that is written from the top down and is as tall as what it holds; (x, y) in inches from the top left."""
+    """A figure written from the top down, as tall as what it holds; places are inches from the top left."""
 
     def __init__(self) -> None:
         self.figure = Figure(figsize=(WIDTH, 1))
-        self.inches = (
-            Affine2D().scale(1, -1) + self.figure.dpi_scale_trans + ScaledTranslation(0, 1, self.figure.transFigure)
-        )
+        self.flip = Affine2D().scale(1, -1)
+        self.inches = self.flip + self.figure.dpi_scale_trans
         self.y = MARGIN
 
     def text(self, x: float, y: float, text: str, **style: Any) -> None:
         """Write a text as it is, dollar signs included."""
-        style = {"color": INK, "fontsize": TEXT, "linespacing": LEADING * 0.95, "parse_math": False} | style
+        style = {"color": INK, "fontsize": TEXT, "linespacing": 0.95 * LEADING, "parse_math": False, **style}
         self.figure.text(x, y, text, transform=self.inches, **style)
 
-    def paragraph(self, text: str, width: float, *, x: float = MARGIN, size: float = TEXT, **style: Any) -> None:
+    def paragraph(self, text: str, width: float, *, x: float = MARGIN, fontsize: float = TEXT, **style: Any) -> None:
         """Write a text below what is there, wrapped."""
-        text = _wrap(text, width, size, style.get("weight", "normal"))
-        self.text(x, self.y, text, fontsize=size, va="top", **style)
-        self.y += _height(text, size)
+        text = _wrap(text, width, fontsize, style.get("weight", "normal"))
+        self.text(x, self.y, text, fontsize=fontsize, va="top", **style)
+        self.y += _height(text, fontsize)
+
+    def close(self) -> None:
+        """Give the figure its height, and its axes, whose y is the page's, their place."""
+        height = self.y + MARGIN
+        self.flip.translate(0, height)
+        self.figure.set_size_inches(WIDTH, height)
+        for axes in self.figure.axes:
+            (bottom, top), box = axes.get_ylim(), axes.get_position()
+            axes.set_position((box.x0, 1 - bottom / height, box.width, (bottom - top) / height))
 
 
 def draw_roadmap(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None = None) -> Figure:
     """Draw a ladder as bars of top-1 accuracy, one rung a row under its heading, with the networks' multiply-adds.
 
-    Bars are the mean over seeds, with the standard deviation where two or more runs give one. A side branch is hatched;
-    a rung without a result says why in words. The axis does not start at 0, and says where it does.
+    Bars are the mean over seeds, with the standard deviation where there are two or more. A side branch is hatched; a
+    rung without a result says why in words. The axis does not start at 0, and says where it does.
 
     Args:
         frame: A row a rung in the ladder's order, with the columns rung, label, section, adopted, parent, n, top1,
-            top1_std, macs, state and erratum of `compare.LADDER_COLUMNS`. An erratum marks the multiply-adds as a
-            misprint, so a frame with counted ones leaves it empty.
+            top1_std, macs, state and erratum of `compare.LADDER_COLUMNS`. An erratum marks the row's multiply-adds as
+            a misprint, so it is empty where they were counted.
         chart: The words around the bars.
         behind: The ladder from another base with the same rungs, in grey behind; it may lack some.
 
     Returns:
         The figure, 7 inches wide and as tall as its rows need.
     """
-    rows = _rows(frame, chart, behind)
-    page = _Page()
+    table = _table(frame, chart, behind)
+    notes = [note for note in table["erratum"].unique() if note]
+    marks = {note: MARKS[i % len(MARKS)] * (1 + i // len(MARKS)) for i, note in enumerate(notes)}
     with matplotlib.style.context("default"):
-        page.paragraph(chart.title, WIDTH - 2 * MARGIN, size=TITLE, weight="bold")
+        page = _Page()
+        page.paragraph(chart.title, WIDTH - 2 * MARGIN, fontsize=TITLE, weight="bold")
         if chart.note:
             page.y += GAP
             box = {"boxstyle": "square,pad=0.4", "facecolor": NOTE_COLOR, "edgecolor": "none"}
-            page.paragraph(chart.note, WIDTH - 2 * MARGIN - 0.1, x=MARGIN + 0.05, bbox=box)
+            page.paragraph(chart.note, WIDTH - 3 * MARGIN, x=1.5 * MARGIN, bbox=box)
         page.y += 2 * GAP
-        left, low = _draw_rows(page, rows)
+        axes = _draw_rows(page, table, marks)
+        left, (low, _) = axes.get_position().x0 * WIDTH, axes.get_xlim()
         page.y += TICKS
         page.paragraph(f"{chart.axis}; the axis starts at {low:g}", WIDTH - MARGIN - left, x=left)
-        _draw_legend(page, rows, chart.behind_label, left)
-        for erratum, mark in _marks(rows).items():
-            page.paragraph(f"{mark} {erratum}", WIDTH - 2 * MARGIN, size=SMALL)
-        _close(page)
+        _draw_legend(page, table, chart.behind_label, left)
+        page.y += GAP
+        for note, mark in marks.items():
+            page.paragraph(f"{mark} {note}", WIDTH - 2 * MARGIN, fontsize=SMALL)
+        page.close()
     return page.figure
 
 
-def _rows(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None) -> list[_Row]:
-    """Return the rows to draw: the frame's, then the reference."""
+def _table(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None) -> pd.DataFrame:
+    """Return the frame and the reference as they are to be drawn: with color, heading, behind, word and bold."""
     colors = {section: PALETTE[i % len(PALETTE)] for i, section in enumerate(frame["section"].dropna().unique())}
-    shadows = {} if behind is None else behind.set_index("rung")["top1"].to_dict()
-    last = next((row["rung"] for row in reversed(frame.to_dict("records")) if row["adopted"]), None)
-    rows = []
-    for row in frame.to_dict("records"):
-        is_start, has_section = pd.isna(row["parent"]), pd.notna(row["section"])
-        is_result = bool(chart.result) and row["rung"] == last and not is_start
-        rows.append(
-            _Row(
-                rung=row["rung"],
-                # No break after "=", so that the name of the result stays in one piece.
-                label=f"{row['label']} =\N{NO-BREAK SPACE}{chart.result}" if is_result else row["label"],
-                heading=row["section"] if has_section else chart.start if is_start else "",
-                color=colors[row["section"]] if has_section else START_COLOR,
-                top1=_number(row["top1"]),
-                std=_number(row["top1_std"]) if row["n"] > 1 else math.nan,
-                n=row["n"],
-                macs=_number(row["macs"]),
-                behind=_number(shadows.get(row["rung"])),
-                word=WORDS.get(row["state"], row["state"]) if pd.isna(row["top1"]) else "",
-                erratum=row["erratum"] if pd.notna(row["macs"]) else "",
-                adopted=row["adopted"],
-                bold=is_result,
-            )
-        )
+    shadows = {} if behind is None else dict(zip(behind["rung"], behind["top1"], strict=True))
+    adopted = frame.loc[frame["adopted"].astype(bool) & frame["parent"].notna(), "rung"]
+    result = adopted.iloc[-1] if chart.result and len(adopted) else None
+    rows = frame.to_dict("records")
+    for row in rows:
+        start = chart.start if pd.isna(row["parent"]) else ""
+        row["heading"] = start if pd.isna(row["section"]) else row["section"]
+        row["color"] = colors.get(row["section"], START_COLOR)
+        row["behind"] = shadows.get(row["rung"])
+        row["word"] = WORDS.get(row["state"], row["state"])
+        row["bold"] = row["rung"] == result
+        if row["bold"]:  # a line may end before "=", not after it
+            row["label"] += f" =\N{NO-BREAK SPACE}{chart.result}"
     if chart.reference:
-        other = chart.behind_reference
-        rows.append(
-            _Row(
-                rung="reference",
-                label=f"{chart.reference.label} / {other.label}" if other else chart.reference.label,
-                heading="",
-                color=REFERENCE_COLOR,
-                top1=chart.reference.top1,
-                macs=chart.reference.gmacs * 1e9,
-                behind=other.top1 if other else math.nan,
-            )
-        )
-    return rows
+        own, other = chart.reference, chart.behind_reference
+        name, shadow = (f"{own.label} / {other.label}", other.top1) if other else (own.label, None)
+        row = {"rung": "reference", "label": name, "top1": own.top1, "behind": shadow, "macs": own.gmacs * 1e9, "n": 1}
+        rows.append(row | {"adopted": True, "color": REFERENCE_COLOR, "heading": "", "bold": False, "erratum": ""})
+    table = pd.DataFrame(rows)
+    numbers = ["top1", "top1_std", "macs", "behind"]
+    table[numbers] = table[numbers].astype(float)
+    table["top1_std"] = table["top1_std"].where(table["n"] > 1)
+    table["adopted"] = table["adopted"].astype(bool)
+    return table
 
 
-def _draw_rows(page: _Page, rows: Sequence[_Row]) -> tuple[float, float]:
-    """Draw labels, bars and costs; return where the bars begin on the page (inches) and on the axis (percent)."""
+def _draw_rows(page: _Page, table: pd.DataFrame, marks: dict[str, str]) -> Axes:
+    """Draw headings, labels, bars and costs; return the bars' axes."""
+    rows: list[Any] = list(table.itertuples())
     labels = [_wrap(row.label, LABELS, TEXT, "bold" if row.bold else "normal") for row in rows]
-    left = 3 * MARGIN + max((_width(label, TEXT, "bold") for label in labels), default=0)
-    right = WIDTH - MARGIN - COSTS
-    low, high = _limits(rows, right - left)
-    unit, size, digits = ("GFLOPs", 1e9, 2) if max((row.macs for row in rows), default=0) >= 1e9 else ("MFLOPs", 1e6, 1)
-    marks = _marks(rows)
-    costs = WIDTH - MARGIN - 0.1  # where the digits end; marks hang behind them
-    page.text(costs, page.y, f"{unit}\n(multiply-adds)", ha="right", va="top", fontsize=SMALL)
-
+    headings = [_wrap(row.heading, LABELS + MARGIN, TEXT, "bold") for row in rows]
+    labels_width = max(_width(text, TEXT, "bold") for text in labels)
+    left = 3 * MARGIN + max(labels_width, *(_width(text, TEXT, "bold") - MARGIN for text in headings))
+    right, digits = WIDTH - MARGIN - COSTS, WIDTH - 2 * MARGIN  # a mark hangs behind the digits
+    low, high, step = _limits(table, right - left)
+    unit, form, size = ("GFLOPs", ".2f", 1e9) if table["macs"].max() >= 1e9 else ("MFLOPs", ".1f", 1e6)
+    page.text(digits, page.y, f"{unit}\n(multiply-adds)", ha="right", va="top", fontsize=SMALL)
     axes = page.figure.add_axes((left / WIDTH, 0, (right - left) / WIDTH, 1))
-    top, heading = page.y, ""
-    for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
-        if row.heading != heading or index == 0:
-            page.y += GAP
-            heading = row.heading
+    top, above = page.y, None
+    if not headings[0]:  # which would have kept the first row clear of the column's head
+        page.y += _height("\n", SMALL)
+    for row, label, heading in zip(rows, labels, headings, strict=True):
+        if heading != above:
+            page.y, above = page.y + GAP, heading
             if heading:
-                page.paragraph(heading, right - MARGIN, weight="bold", color=_mix(row.color, "black", 0.45))
-        height = max(ROW, _height(label, TEXT) + GAP / 2)
+                page.paragraph(heading, LABELS + MARGIN, weight="bold", color=_mix(row.color, "black", 0.45))
+        height = max(ROW, _height(label, TEXT) + GAP)
         middle = page.y + height / 2
-        style = {"va": "center", "weight": "bold" if row.bold else "normal"}
+        style: dict[str, Any] = {"va": "center_baseline", "weight": "bold" if row.bold else "normal"}
         page.text(2 * MARGIN, middle, label, gid=f"label-{row.rung}", **style)
-        _draw_bar(axes, row, middle, low)
-        cost = "–" if math.isnan(row.macs) else f"{row.macs / size:.{digits}f}"
-        page.text(costs, middle, cost, ha="right", gid=f"cost-{row.rung}", **style)
+        _draw_bar(axes, row, middle, low, style)
+        cost = "-" if pd.isna(row.macs) else format(row.macs / size, form)
+        page.text(digits, middle, cost, ha="right", gid=f"cost-{row.rung}", **style)
         if row.erratum:
-            page.text(costs + 0.02, middle, marks[row.erratum], va="center", gid=f"mark-{row.rung}")
+            page.text(digits + 0.02, middle, marks[row.erratum], gid=f"mark-{row.rung}", **style)
         page.y += height
-    page.y += GAP / 2
-    _draw_axis(axes, low, high, top, page.y)
-    return left, low
-
-
-def _draw_bar(axes: Axes, row: _Row, y: float, low: float) -> None:
-    """Draw a row's bars, spread and value, or the word for why there are none. Bars start at 0, left of the axis."""
-    if not math.isnan(row.behind):
-        axes.barh(y, row.behind, height=BEHIND, color=BEHIND_COLOR, gid=f"behind-{row.rung}")
-    halo = [patheffects.withStroke(linewidth=1.5, foreground="white")]
-    style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": TEXT, "path_effects": halo}
-    if math.isnan(row.top1):
-        axes.annotate(row.word, (low, y), (4, 0), style="italic", color="#555555", gid=f"word-{row.rung}", **style)
-        return
-    fill = row.color if row.adopted else _mix(row.color, "white", 0.7)
-    edge = _mix(row.color, "black", 0.15)
-    (bar,) = axes.barh(y, row.top1, height=BAR, facecolor=fill, edgecolor=edge, linewidth=0.6, gid=f"bar-{row.rung}")
-    if not row.adopted:
-        bar.set_hatch(HATCH)
-        bar.set_hatch_linewidth(0.6)
-    end = row.top1
-    if not math.isnan(row.std):
-        end += row.std
-        axes.errorbar(row.top1, y, xerr=row.std, color=INK, linewidth=0.9, capsize=2, capthick=0.9)
-    weight = "bold" if row.bold else "normal"
-    axes.annotate(f"{row.top1:.2f}", (end, y), (4, 0), weight=weight, color=INK, gid=f"value-{row.rung}", **style)
-
-
-def _limits(rows: Sequence[_Row], width: float) -> tuple[float, float]:
-    """Return the accuracies between which every bar's end shows, with room for the values, on an axis that wide."""
-    spreads = [0 if math.isnan(row.std) else row.std for row in rows]
-    ends = [row.top1 + spread for row, spread in zip(rows, spreads, strict=True) if not math.isnan(row.top1)]
-    starts = [row.top1 - spread for row, spread in zip(rows, spreads, strict=True) if not math.isnan(row.top1)]
-    behind = [row.behind for row in rows if not math.isnan(row.behind)]
-    if not ends + behind:
-        return 0.0, 100.0
-    low, high = min(starts + behind), max(ends + behind)
-    span = max(high - low, 2.0)
-    first, second, *_ = MaxNLocator(nbins=6).tick_values(high - span, high)
-    half = (second - first) / 2
-    low = max(0.0, math.floor((low - 0.08 * span) / half) * half)
-    room = width / (width - _width("100.00", TEXT, "bold") - 0.1)
-    return low, max([low + (end - low) * room for end in ends] + [end + 0.02 * span for end in behind])
-
-
-def _draw_axis(axes: Axes, low: float, high: float, top: float, bottom: float) -> None:
-    axes.set(xlim=(low, high), ylim=(bottom, top), yticks=[])
-    ticks = [tick for tick in MaxNLocator(nbins=8).tick_values(low, high) if low <= tick <= min(high, 100)]
+    page.y += GAP
+    axes.set(xlim=(low, high), ylim=(page.y, top), yticks=[], axisbelow=True)
+    ticks = [low + i * step for i in range(1 + int((min(high, 100) - low) / step))]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.tick_params(length=2, labelsize=SMALL, color=INK, labelcolor=INK)
-    axes.grid(axis="x", color=FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
+    axes.grid(axis="x", color=GRID, linewidth=THIN)
     axes.spines[["top", "right"]].set_visible(False)
+    return axes
 
 
-def _draw_legend(page: _Page, rows: Sequence[_Row], behind_label: str, left: float) -> None:
+def _draw_bar(axes: Axes, row: Any, y: float, low: float, style: dict[str, Any]) -> None:
+    """Draw a row's bars, spread and value, or the word for why there are none. Bars start at 0, left of the axis."""
+    if pd.notna(row.behind):
+        axes.barh(y, row.behind, height=BEHIND, color=BEHIND_COLOR, gid=f"behind-{row.rung}")
+    style = style | {"textcoords": "offset points", "fontsize": TEXT, "color": INK, "parse_math": False}
+    style["path_effects"] = [withStroke(linewidth=1.5, foreground="white")]
+    if pd.isna(row.top1):
+        axes.annotate(row.word, (low, y), (4, 0), fontstyle="italic", gid=f"word-{row.rung}", **style)
+        return
+    fill, edge = row.color if row.adopted else _mix(row.color, "white", 0.7), _mix(row.color, "black", 0.15)
+    (bar,) = axes.barh(y, row.top1, height=BAR, facecolor=fill, edgecolor=edge, linewidth=THIN, gid=f"bar-{row.rung}")
+    if not row.adopted:
+        bar.set_hatch(HATCH)
+        bar.set_hatch_linewidth(THIN)
+    end = row.top1
+    if pd.notna(row.top1_std):
+        end += row.top1_std
+        axes.errorbar(row.top1, y, xerr=row.top1_std, color=INK, linewidth=THICK, capthick=THICK, capsize=2)
+    axes.annotate(f"{row.top1:.2f}", (end, y), (4, 0), gid=f"value-{row.rung}", **style)
+
+
+def _limits(table: pd.DataFrame, width: float) -> tuple[float, float, float]:
+    """Return where an axis of that many inches begins and ends for every bar's end and value to show, and its step."""
+    spread = table["top1_std"].fillna(0)
+    low = pd.concat([table["top1"] - spread, table["behind"]]).min()
+    if pd.isna(low):
+        return 0.0, 100.0, 20.0
+    own, other = (table["top1"] + spread).fillna(0).max(), table["behind"].fillna(0).max()
+    span = max(own - low, other - low, 2.0)  # a spread of less than 2 points is not blown up
+    step = next((step for step in STEPS if span <= 8 * step), STEPS[-1])
+    low = max(0.0, math.floor((max(own, other) - 1.08 * span) / step) * step)
+    value = _width("100.00", TEXT, "bold") + GAP
+    return low, max(low + (own - low) * width / (width - value), other + 0.02 * span), step
+
+
+def _draw_legend(page: _Page, table: pd.DataFrame, behind_label: str, left: float) -> None:
     """Explain what the bars do not say themselves, in one line where it fits."""
     keys: dict[str, Patch | Line2D] = {}
-    if not all(row.adopted for row in rows):
-        keys["not adopted"] = Patch(facecolor="white", edgecolor=REFERENCE_COLOR, hatch=HATCH, linewidth=0.6)
-    if behind_label and not all(math.isnan(row.behind) for row in rows):
+    if (table["top1"].notna() & ~table["adopted"]).any():
+        keys["not adopted"] = Patch(facecolor="white", edgecolor=REFERENCE_COLOR, hatch=HATCH, linewidth=THIN)
+    if behind_label and table["behind"].notna().any():
         keys[behind_label] = Patch(facecolor=BEHIND_COLOR)
-    runs = sorted({row.n for row in rows if not math.isnan(row.std)})
-    if runs:
-        count = f"{runs[0]} seeds" if len(runs) == 1 else f"{runs[0]} to {runs[-1]} seeds"
-        keys[f"standard deviation over {count}"] = Line2D([], [], color=INK, linewidth=0.9, marker="|", markersize=5)
+    runs = table.loc[table["top1_std"].notna(), "n"]
+    if len(runs):
+        seeds = f"{runs.min()}" if runs.min() == runs.max() else f"{runs.min()} to {runs.max()}"
+        line = Line2D([], [], color=INK, linewidth=THICK, marker="|", markersize=5)
+        keys[f"standard deviation over {seeds} seeds"] = line
     if not keys:
         return
+    width = WIDTH - MARGIN - left
+    labels = [_wrap(label, width - KEY, SMALL) for label in keys]
+    heights = [_height(label, SMALL) for label in labels]
+    fits = sum(KEY + _width(label, SMALL) for label in labels) < width
     page.y += GAP
-    labels = [_wrap(label, WIDTH - MARGIN - left - KEY, SMALL) for label in keys]
-    fits = sum(KEY + _width(label, SMALL) for label in labels) < WIDTH - MARGIN - left
     legend = page.figure.legend(
         keys.values(),
         labels,
@@ -295,50 +268,27 @@ def _draw_legend(page: _Page, rows: Sequence[_Row], behind_label: str, left: flo
         bbox_to_anchor=(left, page.y),
         bbox_transform=page.inches,
         fontsize=SMALL,
+        labelcolor=INK,
         numpoints=2,
-        labelspacing=0.4,
-        columnspacing=1.5,
-        handlelength=2,
-        handletextpad=0.6,
         borderpad=0,
         borderaxespad=0,
         frameon=False,
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    heights = [_height(label, SMALL) + 0.06 for label in labels]
-    page.y += max(heights) if fits else sum(heights)
+    page.y += max(heights) if fits else sum(heights) + GAP / 2 * len(labels)
 
 
-def _close(page: _Page) -> None:
-    """Give the figure the height of what it holds, and the axes their place in it."""
-    height = page.y + MARGIN
-    page.figure.set_size_inches(WIDTH, height)
-    for axes in page.figure.axes:
-        bottom, top = axes.get_ylim()
-        box = axes.get_position()
-        axes.set_position((box.x0, 1 - bottom / height, box.width, (bottom - top) / height))
-
-
-def _marks(rows: Sequence[_Row]) -> dict[str, str]:
-    """Return the mark of each erratum: a star, a dagger and so on, doubled when they run out."""
-    errata = dict.fromkeys(row.erratum for row in rows if row.erratum)
-    return {erratum: MARKS[i % len(MARKS)] * (1 + i // len(MARKS)) for i, erratum in enumerate(errata)}
-
-
-def _number(value: Any) -> float:
-    return math.nan if pd.isna(value) else float(value)
-
-
-def _mix(color: str, other: str, share: float) -> str:
-    return to_hex([a + share * (b - a) for a, b in zip(to_rgb(color), to_rgb(other), strict=True)])
+def _mix(color: str, other: str, share: float) -> tuple[float, float, float]:
+    r, g, b = (a + share * (b - a) for a, b in zip(to_rgb(color), to_rgb(other), strict=True))
+    return r, g, b
 
 
 def _width(text: str, size: float, weight: str = "normal") -> float:
     """Return the width in inches of a text as it will be drawn."""
     font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
-    lines = text.split("\n")
-    return max(TEXT_TO_PATH.get_text_width_height_descent(line, font, ismath=False)[0] for line in lines) / 72
+    measure = partial(TextToPath().get_text_width_height_descent, prop=font, ismath=False)
+    return max(measure(line)[0] for line in text.split("\n")) / 72
 
 
 def _height(text: str, size: float) -> float:
@@ -347,11 +297,18 @@ def _height(text: str, size: float) -> float:
 
 def _wrap(text: str, width: float, size: float, weight: str = "normal") -> str:
     """Break a text into lines no wider than `width` inches, inside words only where one is wider by itself."""
-    for columns in range(max(len(text), 1), 0, -1):
-        lines = textwrap.wrap(text, columns, break_on_hyphens=False) or [""]
-        if all(_width(line, size, weight) <= width for line in lines):
-            break
-    return "\n".join(lines)
+
+    def broken(columns: int) -> str:
+        return "\n".join(textwrap.wrap(text, columns, break_on_hyphens=False))
+
+    fewest, most = 1, max(len(text), 1)
+    while fewest < most:
+        columns = (fewest + most + 1) // 2
+        if _width(broken(columns), size, weight) <= width:
+            fewest = columns
+        else:
+            most = columns - 1
+    return broken(fewest)
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
@@ -372,6 +329,6 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "roadmap"}):
         for ending, metadata in {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}.items():
             path = stem.with_name(f"{stem.name}.{ending}")
-            write_atomically(path, lambda file: figure.savefig(file, format=ending, dpi=200, metadata=metadata))
+            write_atomically(path, partial(figure.savefig, format=ending, dpi=200, metadata=metadata))
             files.append(path)
     return files

@@ -47,10 +47,13 @@ def write_report(study: Study, out: Path, *, behind: Study | None = None) -> lis
         reference=None if proxy else info.reference,
         behind_label=shadow_label,
     )
-    text = f"# Modernizing {info.label}\n\n{note}\n\n{markdown(table)}\n\n{agreement(table, study.ladder, study.base)}\n"
-    text += _footnotes(runs)
-    files = [_write(out / "results.csv", runs.to_csv(index=False)), _write(out / "ladder.csv", table.to_csv(index=False))]
-    files.append(_write(out / "ladder.md", text))
+    verdict = agreement(table, study.ladder, study.base)
+    text = f"# Modernizing {info.label}\n\n{note}\n\n{markdown(table)}\n\n{verdict}\n{_footnotes(runs)}"
+    files = [
+        _write(out / "results.csv", runs.to_csv(index=False)),
+        _write(out / "ladder.csv", table.to_csv(index=False)),
+        _write(out / "ladder.md", text),
+    ]
     return files + save_figure(draw_roadmap(table, chart, shadow), out / "roadmap")
 
 
@@ -91,5 +94,5 @@ def _footnotes(runs: pd.DataFrame) -> str:
 
 
 def _write(path: Path, text: str) -> Path:
-    write_atomically(path, lambda file: file.write(text.encode()) and None)
+    write_atomically(path, lambda file: file.write(text.encode()))
     return path

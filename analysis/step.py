@@ -58,7 +58,7 @@ class Comparison:
         return frame.assign(change=frame["step"] - frame["against"])
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a JSON-able row a cost and a metric: means over finished seeds, their change, the change of each seed."""
+        """Return JSON-able rows, one a cost or metric: means over finished seeds, their change, each seed's change."""
         rows = [self._row(cost, *values, {}) for cost, values in self.costs.items()]
         for metric in METRICS:
             pairs = self.pairs(metric)
@@ -103,7 +103,8 @@ def compare_step(study: Study, step: str, against: str | None = None) -> Compari
 
 def print_step(comparison: Comparison, console: Console) -> None:
     """Print a comparison for people."""
-    console.print(f"[bold]{comparison.step}[/bold] against {comparison.against}, from {comparison.base}", highlight=False)
+    head = f"[bold]{comparison.step}[/bold] against {comparison.against}, from {comparison.base}"
+    console.print(head, highlight=False)
     fields = Table(box=None)
     for name in ("what differs", comparison.against, comparison.step):
         fields.add_column(name)

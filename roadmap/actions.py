@@ -60,7 +60,8 @@ def verify(options: Namespace) -> int:
             macs, paper = count_macs(rung.net), rung.paper
             ok = paper.true_gmacs is None or abs(macs / 1e9 - paper.true_gmacs) <= TOLERANCE_GMACS
             failed += not ok
-            note = paper.erratum.note if paper.erratum else "" if ok else f"off by {macs / 1e9 - (paper.gmacs or 0):+.3f} G"
+            drift = macs / 1e9 - (paper.true_gmacs or 0)
+            note = f"off by {drift:+.3f} G" if not ok else paper.erratum.note if paper.erratum else ""
             rows.append(
                 {
                     "base": base,
@@ -225,6 +226,7 @@ def compare(options: Namespace) -> int:
 def run(options: Namespace) -> int:
     """Train what is missing, with live progress, and report; Ctrl-C stops in order and the same command goes on."""
     from roadmap import launch as jobs_module
+    from roadmap.results import is_done
     from roadmap.watch import Watch, clock
 
     start, console = time.monotonic(), Console()
@@ -247,12 +249,12 @@ def run(options: Namespace) -> int:
         except KeyboardInterrupt:
             console.print("Stopping: every run saves itself ...")
             jobs_module.stop(jobs)
-            done = sum(jobs_module.results.is_done(run.folder) for run in planned)
+            done = sum(is_done(run.folder) for run in planned)
             console.print(f"Stopped with {done} of {len(planned)} runs done. The same command goes on from here.")
             return 130
     files = _report_after(options, study)
     _print_files(files)
-    return _say_outcome(console, study, planned, clock(time.monotonic() - start), options.runs)
+    return _say_outcome(console, study, planned, clock(time.monotonic() - start))
 
 
 def launch(options: Namespace) -> int:
@@ -260,7 +262,7 @@ def launch(options: Namespace) -> int:
     from roadmap import launch as jobs_module
 
     if options.executor == "debug":
-        raise UserError("launch: the debug executor runs in this process, so it cannot be left alone. Use the action run.")
+        raise UserError("launch: the debug executor runs in this process, which would not return. Use the action run.")
     console = Console()
     study = _study(options)
     planned = study.planned()
@@ -291,20 +293,23 @@ def cancel(options: Namespace) -> int:
 
 def _say_plan(console: Console, study: "Study", planned: list["PlannedRun"], pending: list["PlannedRun"]) -> None:
     console.print(study.describe(), highlight=False)
-    console.print(f"{len(planned)} runs, {len(planned) - len(pending)} done already, {len(pending)} to do.", highlight=False)
+    done = len(planned) - len(pending)
+    console.print(f"{len(planned)} runs, {done} done already, {len(pending)} to do.", highlight=False)
 
 
-def _say_outcome(console: Console, study: "Study", planned: list["PlannedRun"], took: str, runs: Path) -> int:
+def _say_outcome(console: Console, study: "Study", planned: list["PlannedRun"], took: str) -> int:
     from roadmap.results import read_result
 
     rows = [(run, read_result(run.folder)) for run in planned]
     unfinished = [run for run, row in rows if row is None]
     failed = [(run, row) for run, row in rows if row and row["state"] == "failed"]
+    logs = f"(logs: {study.runs / 'jobs'})"
     for run, row in failed:
-        console.print(f"{run.rungs[0]} seed {run.config.seed} failed: {row['error']} (logs: {runs / 'jobs'})", markup=False)
+        console.print(f"{run.rungs[0]} seed {run.config.seed} failed: {row['error']} {logs}", markup=False)
     if unfinished:
-        console.print(f"{len(unfinished)} runs did not finish (logs: {runs / 'jobs'}). The same command goes on with them.")
-    console.print(f"{len(planned) - len(unfinished) - len(failed)} of {len(planned)} runs done. Took {took}.", highlight=False)
+        console.print(f"{len(unfinished)} runs did not finish {logs}. The same command goes on with them.")
+    done = len(planned) - len(unfinished) - len(failed)
+    console.print(f"{done} of {len(planned)} runs done. Took {took}.", highlight=False)
     return 1 if unfinished or failed else 0
 
 

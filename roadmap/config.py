@@ -134,7 +134,7 @@ class NetConfig:
     @property
     def total_stride(self) -> int:
         """Pixels of the image per pixel of the last stage, in one direction."""
-        return self.stem_stride * 2 ** (len(self.depths) - 1)
+        return int(self.stem_stride * 2 ** (len(self.depths) - 1))
 
 
 def flatten(config: Any) -> dict[str, Any]:
@@ -158,15 +158,10 @@ def diff(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
 def scale_down(net: NetConfig, *, width_divisor: int, stem_stride: int) -> NetConfig:
     """Return the proxy of a network: all stage widths divided, the stem's stride set, the proportions kept.
 
-    Raises:
-        UserError: If a width is not divisible: rounding would change the proportions between rungs.
+    Widths round half up to whole channels (in the paper's ladders only ResNet-200's 84 / 8 needs it: 11, 21, 42, 84).
     """
-    if any(width % width_divisor for width in net.widths):
-        raise UserError(
-            f"proxy: widths {net.widths} cannot be divided by {width_divisor} without rounding, which would change the "
-            "proportions between rungs. Choose a divisor of every width."
-        )
-    return replace(net, widths=tuple(width // width_divisor for width in net.widths), stem_stride=stem_stride)
+    widths = tuple(max(1, (2 * width + width_divisor) // (2 * width_divisor)) for width in net.widths)
+    return replace(net, widths=widths, stem_stride=stem_stride)
 
 
 def convnext(size: str, *, layer_scale: float | None = 1e-6) -> NetConfig:

@@ -1,13 +1,13 @@
 """What a network costs, counted on the built model: multiply-adds and parameters."""
 
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from roadmap.config import NetConfig
 from roadmap.errors import UserError
@@ -17,16 +17,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fvcore's use of torch.jit, deprecated there
     from fvcore.nn.jit_handles import conv_flop_count
 
-# The operators that count, as in the paper's tables: where their input and their weight stand among the arguments.
-_COUNTED = {
-    torch.ops.aten.convolution.default: (0, 1),
-    torch.ops.aten.addmm.default: (1, 2),
-    torch.ops.aten.mm.default: (0, 1),
-}
 
-
-class _OperatorCounts(TorchDispatchMode):
-    """Count every convolution and matrix product that runs, with fvcore's count for each.
+class _OperatorCounts(TorchFunctionMode):
+    """Count every convolution and linear layer that runs, with fvcore's count for each.
 
     fvcore's own `FlopCountAnalysis` sees the same operators through torch.jit's tracer, which has not worked on the
     meta device since torch 2.13 (and would have to compute the whole network elsewhere). A test holds the two equal.
@@ -34,15 +27,19 @@ class _OperatorCounts(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.macs: Counter[str] = Counter()
+        self.macs: int = 0
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func is F.batch_norm:  # counts nothing and keeps the shape, but its meta kernel takes most of the time
+            return args[0]
         out = func(*args, **(kwargs or {}))
-        if func in _COUNTED:
-            x, weight = (args[place] for place in _COUNTED[func])
-            self.macs[str(func)] += int(conv_flop_count(x.shape, weight.shape, out.shape))
+        if func in (F.conv2d, F.linear):
+            x, weight, y = args[0], args[1], out
+            if func is F.linear:  # a layer on every position of (N, H, W, C) is one on N * H * W inputs
+                x, y = x.flatten(0, -2), y.flatten(0, -2)
+            self.macs += int(conv_flop_count(x.shape, weight.shape, y.shape))
         return out
 
 
@@ -70,12 +67,12 @@ def count_macs(net: NetConfig, image_size: int = 224, *, in_channels: int = 3, n
             f"image_size is {image_size}, but the network divides the resolution by {net.total_stride}. "
             f"Use images of at least {net.total_stride} pixels, or a recipe with a smaller stem stride."
         )
-    with torch.device("meta"), torch.no_grad():
+    with torch.device("meta"):
         model = build_model(net, num_classes=num_classes, in_channels=in_channels).eval()
         image = torch.empty(1, in_channels, image_size, image_size)
-        with _OperatorCounts() as counts:
-            model(image)
-    return sum(counts.macs.values())
+    with torch.no_grad(), _OperatorCounts() as counts:
+        model(image)
+    return int(counts.macs)
 
 
 @cache

@@ -170,9 +170,10 @@ def _download(name: str, root: Path) -> Any:
 
 
 def _read_cifar(name: str, root: Path | None) -> Arrays:
-    parts = _download(name.upper(), root or CACHE)
-    arrays = [array for part in parts for array in (part.data.transpose(0, 3, 1, 2), np.array(part.targets, np.uint8))]
-    return Arrays(*arrays, tuple(parts[0].classes))
+    train, test = _download(name.upper(), root or CACHE)
+    images = [part.data.transpose(0, 3, 1, 2) for part in (train, test)]
+    labels = [np.array(part.targets, np.uint8) for part in (train, test)]
+    return Arrays(images[0], labels[0], images[1], labels[1], tuple(train.classes))
 
 
 def _describe_folder(root: Path | None) -> DataConfig:

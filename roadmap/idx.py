@@ -3,14 +3,16 @@
 import gzip
 import lzma
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roadmap.errors import UserError
 
-_OPENERS = {".gz": gzip.open, ".xz": lzma.open}
+_OPENERS: dict[str, Callable[..., IO[bytes]]] = {".gz": gzip.open, ".xz": lzma.open}  # type: ignore[dict-item]
 
 
 def find_idx(folder: Path, name: str) -> Path:
@@ -39,13 +41,14 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise UserError(f"{path}: cannot be read ({error or type(error).__name__}). {way_out}") from error
     if len(content) < 4 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
-        raise UserError(f"{path}: not an idx file of bytes (its first bytes are {content[:4].hex() or 'missing'}). {way_out}")
+        first = content[:4].hex() or "missing"
+        raise UserError(f"{path}: not an idx file of bytes (its first bytes are {first}). {way_out}")
     dims = content[3]
     shape = struct.unpack(f">{dims}I", content[4 : 4 + 4 * dims])
     data = np.frombuffer(content, np.uint8, offset=4 + 4 * dims)
     if data.size != np.prod(shape):
         raise UserError(f"{path}: holds {data.size} bytes, but its head says {shape}: truncated or mixed up. {way_out}")
-    return data.reshape(shape)
+    return data.reshape(shape).copy()  # writable, as torch wants it
 
 
 def write_idx(array: NDArray[np.uint8]) -> bytes:

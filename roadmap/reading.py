@@ -1,4 +1,4 @@
-"""Strict reading of YAML: every error at once, each with file, line, what was found, what is allowed, the nearest name."""
+"""Strict reading of YAML: all errors at once, each with file, line, what was found, what is allowed."""
 
 import difflib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How a network is trained: `Recipe`, every setting of the paper's Table 5 and of its plain counterpart, and its reader."""
+"""How a network is trained: `Recipe`, every setting of the paper's Table 5 and of its plain counterpart; its reader."""
 
 import dataclasses
 from dataclasses import replace
@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, PositiveInt, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from roadmap.errors import UserError, unknown

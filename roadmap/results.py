@@ -1,10 +1,12 @@
 """The run folder and what is written there: names, columns, units, atomic writes.
 
-    runs/<run id>/run.json        the whole configuration and where it ran
-                  metrics.jsonl   one line an epoch
-                  progress.json   where the run stands, about once a second
-                  checkpoint.pt   the last checkpoint; gone when the run is finished
-                  result.json     the outcome: one flat JSON row, its keys are `COLUMNS`
+runs/<run id>/ holds
+- run.json: the whole configuration, where and with what it was planned;
+- metrics.jsonl: one line an epoch;
+- progress.json: where the run stands, about once a second;
+- checkpoint.pt: the last checkpoint, gone when the run is finished;
+- model.safetensors: the trained weights;
+- result.json: the outcome, one flat JSON row whose keys are `COLUMNS`.
 """
 
 import json
@@ -16,7 +18,8 @@ from typing import IO, Any
 
 from roadmap.errors import UserError
 
-RUN, METRICS, PROGRESS, CHECKPOINT, RESULT = "run.json", "metrics.jsonl", "progress.json", "checkpoint.pt", "result.json"
+RUN, METRICS, PROGRESS = "run.json", "metrics.jsonl", "progress.json"
+CHECKPOINT, WEIGHTS, RESULT = "checkpoint.pt", "model.safetensors", "result.json"
 
 # The version of the row below; a result of another version is refused, not guessed at.
 RESULT_VERSION = 1
@@ -44,7 +47,7 @@ COLUMNS = {
 STATES = ("finished", "diverged", "failed")
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that a reader finds the old or the new content and never half of one, whatever is killed when.
 
     Raises:
@@ -72,11 +75,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
     text = json.dumps(content, indent=1) + "\n"
-    write_atomically(path, lambda file: _put(file, text))
-
-
-def _put(file: IO[bytes], text: str) -> None:
-    file.write(text.encode())
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def read_json(path: Path) -> Any:
@@ -98,8 +97,8 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         return None
     if row.get("result_version") != RESULT_VERSION:
         raise UserError(
-            f"{folder / RESULT}: result_version is {row.get('result_version')}, but this program reads {RESULT_VERSION}. "
-            "Read it with the version that wrote it, or move the folder away so that the run is done again."
+            f"{folder / RESULT}: result_version is {row.get('result_version')}, but this program reads "
+            f"{RESULT_VERSION}. Read it with the version that wrote it, or move the folder away so that the run is done again."
         )
     return dict(row)
 

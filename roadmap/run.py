@@ -6,7 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from roadmap.config import BlockConfig, NetConfig
+from pydantic import TypeAdapter
+
+from roadmap.config import NetConfig
 from roadmap.errors import UserError
 from roadmap.recipe import Recipe
 
@@ -99,9 +101,5 @@ class RunConfig:
                 f"run.json: training_version is {content.get('training_version')}, but this program trains version "
                 f"{TRAINING_VERSION}. Start the run again."
             )
-        net = {k: tuple(v) if isinstance(v, list) else v for k, v in content["net"].items()}
-        block = {k: tuple(v) if isinstance(v, list) else v for k, v in net.pop("block").items()}
-        recipe = {k: tuple(v) if isinstance(v, list) else v for k, v in content["recipe"].items()}
-        return cls(
-            NetConfig(**net, block=BlockConfig(**block)), Recipe(**recipe), DataConfig(**content["data"]), content["seed"]
-        )
+        fields = {name: content[name] for name in ("net", "recipe", "data", "seed")}
+        return TypeAdapter(cls).validate_python(fields)

@@ -7,19 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roadmap import results
 from roadmap.data import Data, load_data, seed_step
-from roadmap.errors import UserError
 from roadmap.model import build_model
 from roadmap.run import RunConfig
 
-WEIGHTS = "model.safetensors"
 CHECK_LOSS_EVERY = 50  # steps between looks at whether the loss is finite (each look waits for the device)
 SAVE_EVERY_S = 120.0  # inside an epoch; the end of an epoch saves too,
 SAVE_EPOCH_AFTER_S = 5.0  # unless the last save is this fresh
@@ -77,7 +74,7 @@ def train(
         row = run.evaluate()
     except Diverged as error:
         row = run.row("diverged", error=str(error))
-    save_weights(run.model, folder / WEIGHTS)
+    save_weights(run.model, folder / results.WEIGHTS)
     results.write_json(folder / results.RESULT, row)
     (folder / results.CHECKPOINT).unlink(missing_ok=True)
     return row
@@ -114,8 +111,8 @@ class _Training:
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer,
             sched=recipe.schedule,
-            num_epochs=recipe.epochs - recipe.warmup_epochs,  # type: ignore[arg-type]
-            warmup_epochs=recipe.warmup_epochs,  # type: ignore[arg-type]
+            num_epochs=recipe.epochs - recipe.warmup_epochs,
+            warmup_epochs=recipe.warmup_epochs,
             warmup_prefix=recipe.schedule == "cosine",
             warmup_lr=recipe.warmup_lr,
             min_lr=recipe.min_lr,
@@ -152,8 +149,8 @@ class _Training:
                 speed = (self.step - began_at) * config.recipe.batch_size / max(self.train_s, 1e-9)
                 if last:
                     self.end_epoch(epoch)
-                fresh = SAVE_EPOCH_AFTER_S if last else save_every_s
-                if self.step < config.steps_per_epoch * config.recipe.epochs and (stopping or now - self.saved_at > fresh):
+                due = now - self.saved_at > (SAVE_EPOCH_AFTER_S if last else save_every_s)
+                if (due or stopping) and self.step < config.steps_per_epoch * config.recipe.epochs:
                     self.save()
                 if stopping:
                     raise Stopped
@@ -285,15 +282,13 @@ class _Training:
                 self.history, self.train_s = content["history"], content["train_s"]
                 self.start -= content["wall_s"]
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
-        results.write_atomically(self.folder / results.METRICS, lambda file: file.write(lines.encode()) and None)
+        results.write_atomically(self.folder / results.METRICS, lambda file: file.write(lines.encode()))
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write a network's weights as safetensors, atomically."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    from safetensors.torch import save
-
-    results.write_atomically(path, lambda file: file.write(save(weights)) and None)
+    results.write_atomically(path, lambda file: file.write(save(weights)))
 
 
 @torch.inference_mode()

@@ -34,8 +34,7 @@ def look(run: PlannedRun, began: float) -> Standing:
     """Read where a run stands; progress from before `began` (seconds since the epoch) is an earlier attempt's."""
     row = results.read_result(run.folder)
     if row is not None and not (row["state"] == "failed" and (run.folder / results.RESULT).stat().st_mtime < began):
-        epochs = run.config.recipe.epochs
-        return Standing(row["state"], True, 1.0, f"{epochs}/{epochs}", row["train_loss"], row["top1"], row["images_per_s"])
+        return Standing(row["state"], True, 1.0, "", row["train_loss"], row["top1"], row["images_per_s"])
     now = results.read_json(run.folder / results.PROGRESS)
     if now is None or now["at"] < began:
         return Standing()
@@ -123,7 +122,7 @@ class Watch:
         for label in self.labels:
             table.add_row(label, *self._cells([look(run, self.began) for run in self.runs if label in run.rungs]))
         bar = Progress(BarColumn(bar_width=40), TextColumn("{task.percentage:3.0f}%  {task.description}"))
-        bar.add_task(self.time_left(), total=sum(self.costs), completed=self.done_cost())
+        bar.add_task(self.time_left(), total=100, completed=int(100 * self.done_cost() / sum(self.costs)))
         return Group(table, bar)
 
     def _cells(self, all_runs: list[Standing]) -> list[str]:

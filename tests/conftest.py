@@ -1,0 +1,75 @@
+"""What several tests share: a small cut of the data, tiny recipes, and runs that take a second."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+os.environ["OMP_NUM_THREADS"] = "1"  # here and in every process that a test starts
+
+from roadmap.config import NetConfig
+from roadmap.data import EMBEDDED, IDX_FILES, describe_data
+from roadmap.idx import find_idx, read_idx, write_idx
+from roadmap.recipe import Recipe
+from roadmap.run import RunConfig
+
+TINY = {
+    "name": "tiny",
+    "about": "a few steps of a tiny network, for tests",
+    "plain": "tiny_plain",
+    "seeds": [0],
+    "width_divisor": 32,
+    "dataset": "fashion_mnist",
+    "image_size": 32,
+    "epochs": 2,
+    "batch_size": 64,
+    "optimizer": "adamw",
+    "lr": 2e-3,
+    "weight_decay": 0.05,
+    "schedule": "cosine",
+    "warmup_epochs": 0.5,
+    "label_smoothing": 0.1,
+}
+PLAIN = TINY | {"name": "tiny_plain", "optimizer": "sgd", "lr": 0.05, "schedule": "step", "decay_epochs": 1}
+NET = NetConfig(depths=(1, 2, 1), widths=(4, 8, 16))
+TRAIN_IMAGES, TEST_IMAGES = 640, 200
+
+
+@pytest.fixture(scope="session")
+def small_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in Fashion-MNIST's layout with a few of its images."""
+    folder = tmp_path_factory.mktemp("small_images")
+    for name in IDX_FILES:
+        whole = read_idx(find_idx(EMBEDDED, name))
+        few = whole[: TRAIN_IMAGES if name.startswith("train") else TEST_IMAGES]
+        (folder / f"{name}-ubyte").write_bytes(write_idx(few))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(small_images: Path) -> Callable[..., RunConfig]:
+    """Return a function from settings that differ from `TINY` to a run of a second."""
+
+    def make(seed: int = 0, net: NetConfig = NET, **settings: Any) -> RunConfig:
+        recipe = Recipe(**TINY | settings)
+        return RunConfig(net, recipe, describe_data(recipe, small_images), seed)
+
+    return make
+
+
+@pytest.fixture
+def write_recipes(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes tiny.yaml and its plain counterpart, with settings that differ from `TINY`."""
+
+    def write(plain: dict[str, Any] | None = None, **settings: Any) -> Path:
+        folder = tmp_path / "recipes"
+        folder.mkdir(exist_ok=True)
+        for recipe in (TINY | settings, PLAIN | settings | (plain or {})):
+            path = folder / f"{recipe['name']}.yaml"
+            path.write_text(yaml.safe_dump(recipe))
+        return folder / "tiny.yaml"
+
+    return write

@@ -1,0 +1,84 @@
+"""Real processes that tests start, signal and wait for: training runs and command lines.
+
+They are forked from a server that has imported torch and its kin already, so that one costs no seconds to start.
+"""
+
+import json
+import os
+import runpy
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+_FORKS = get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    ["torch", "timm.data", "timm.optim", "timm.scheduler", "timm.utils", "fvcore.nn", "submitit", "pytest", "hypothesis",
+     "scipy.stats", "pandas", "matplotlib.pyplot", "rich.live"]
+)  # fmt: skip
+
+
+def fork(target: Callable[..., None], *args: Any) -> ForkServerProcess:
+    """Start a function of a test module in a process of its own; stop it with `kill()` or `os.kill(process.pid, ...)`."""
+    process = _FORKS.Process(target=target, args=args)
+    process.start()
+    return process
+
+
+def wait_for(condition: Callable[[], Any], *, what: str, timeout_s: float = 60.0) -> Any:
+    """Return what a condition gives as soon as it is true."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"waited {timeout_s:.0f} s for {what}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command line ended."""
+
+    code: int | None
+    out: str
+    err: str
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what `--json` printed."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Command:
+    """`python run_ladder.py ARGUMENTS`, running in a folder; its output goes to files there."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = folder.parent / f"{folder.name}-{time.monotonic_ns()}"
+        self.files = stem.with_suffix(".out"), stem.with_suffix(".err")
+        self.process = fork(_run_ladder, folder, arguments, *self.files)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the command (not its jobs) a signal."""
+        assert self.process.pid
+        os.kill(self.process.pid, number)
+
+    def wait(self, timeout_s: float = 120.0) -> Outcome:
+        """Return its outcome when it has ended."""
+        self.process.join(timeout_s)
+        assert self.process.exitcode is not None, f"still running after {timeout_s} s: {self.files[0].read_text()}"
+        return Outcome(self.process.exitcode, *(file.read_text() for file in self.files))
+
+
+def _run_ladder(folder: Path, arguments: tuple[str, ...], out: Path, err: Path) -> None:
+    for number, file in enumerate((out, err), start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    os.chdir(folder)
+    sys.argv = ["run_ladder.py", *arguments]
+    runpy.run_path(str(ROOT / "run_ladder.py"), run_name="__main__")

@@ -1,0 +1,121 @@
+"""What several tests start from: a small ladder, a small recipe, and networks drawn by hypothesis."""
+
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import strategies as st
+
+from roadmap.config import BASES, CONV_SLOTS, SLOTS, BlockConfig, NetConfig, scale_down
+from roadmap.errors import UserError
+from roadmap.ladder import read_ladder
+from roadmap.recipe import Recipe
+from roadmap.steps import NET_STEPS
+
+PAPER = read_ladder()
+
+LADDER = """\
+sections: [First, Second]
+bases:
+  resnet50: {label: ResNet-50, result: End}
+  resnet200: {label: ResNet-200, result: Deep end}
+rungs:
+  - id: start
+    label: start
+  - id: widen
+    label: wider
+    section: First
+    step: increase_width
+    args: {resnet50: {width: 96}, resnet200: {width: 128}}
+  - id: big_kernel
+    label: bigger kernel
+    section: Second
+    step: kernel_size
+    args: {size: 5}
+"""
+
+RECIPE: dict[str, Any] = {
+    "name": "small",
+    "about": "for tests",
+    "plain": "small",
+    "dataset": "fashion_mnist",
+    "image_size": 32,
+    "epochs": 2,
+    "batch_size": 8,
+    "optimizer": "adamw",
+    "lr": 0.001,
+    "weight_decay": 0.05,
+    "schedule": "cosine",
+}
+
+
+def make_recipe(**settings: Any) -> Recipe:
+    return Recipe(**RECIPE | settings)
+
+
+def arguments_of(step: str, base: str) -> dict[str, Any]:
+    """Return the arguments with which steps.yaml first uses a step."""
+    entry = next(entry for entry in PAPER.rungs if entry.step == step)
+    arguments: dict[str, Any] = entry.args.get(base, entry.args)
+    return arguments
+
+
+# Arguments to draw from; a step that is not here is tried with those that steps.yaml gives it.
+KERNEL_SIZES = st.sampled_from([1, 3, 5, 7])
+WIDTHS = st.sampled_from([32, 64, 84, 96])
+ARGUMENTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "stage_ratio": st.fixed_dictionaries(
+        {"blocks": st.lists(st.integers(1, 2), min_size=4, max_size=4)}, optional={"width": WIDTHS}
+    ),
+    "increase_width": st.fixed_dictionaries({"width": WIDTHS}),
+    "kernel_size": st.fixed_dictionaries({"size": KERNEL_SIZES}),
+    "separate_downsampling": st.fixed_dictionaries({}, optional={"norms": st.booleans()}),
+}
+
+
+@st.composite
+def climbed_nets(draw: st.DrawFn) -> NetConfig:
+    """Draw some of the steps in some order, put them on a base where they are legal, and scale the result down."""
+    base = draw(st.sampled_from(sorted(BASES)))
+    net = BASES[base]
+    names = draw(st.permutations(sorted(NET_STEPS)))[: draw(st.integers(0, len(NET_STEPS)))]
+    for name in names:
+        arguments = draw(ARGUMENTS.get(name, st.just(arguments_of(name, base))))
+        try:
+            net = NET_STEPS[name](net, **arguments)
+        except UserError:
+            continue  # out of order: tests/test_steps.py sees that this is said in words
+    net = replace(net, depths=tuple(min(depth, 2) for depth in net.depths))
+    return scale_down(net, width_divisor=4, stem_stride=draw(st.sampled_from([2, 4])))
+
+
+def _slots(slots: tuple[str, ...]) -> st.SearchStrategy[tuple[str, ...]]:
+    return st.sets(st.sampled_from(slots)).map(lambda chosen: tuple(slot for slot in slots if slot in chosen))
+
+
+@st.composite
+def nets(draw: st.DrawFn) -> NetConfig:
+    """Draw any legal network, on a ladder or not."""
+    depthwise, separate = draw(st.booleans()), draw(st.booleans())
+    block = BlockConfig(
+        residual_ratio=draw(st.sampled_from([1, 2, 4])),
+        hidden_ratio=draw(st.sampled_from([1, 2, 4])),
+        spatial_first=depthwise and draw(st.booleans()),
+        depthwise=depthwise,
+        kernel_size=draw(KERNEL_SIZES),
+        act=draw(st.sampled_from(["relu", "gelu"])),
+        act_after=draw(_slots(SLOTS)),
+        norm=draw(st.sampled_from(["batch_norm", "layer_norm"])),
+        norm_after=draw(_slots(CONV_SLOTS)),
+        layer_scale=draw(st.sampled_from([None, 1e-6, 1.0])),
+    )
+    stages = draw(st.integers(1, 4))
+    return NetConfig(
+        depths=tuple(draw(st.integers(1, 2)) for _ in range(stages)),
+        widths=tuple(draw(st.sampled_from([4, 6, 10])) for _ in range(stages)),
+        stem=draw(st.sampled_from(["resnet", "patchify"])),
+        stem_stride=draw(st.sampled_from([2, 4])),
+        downsample="separate" if separate else "in_block",
+        boundary_norms=separate and draw(st.booleans()),
+        final_norm=draw(st.booleans()),
+        block=block,
+    )

@@ -1,0 +1,102 @@
+import dataclasses
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from roadmap.config import BASES, BlockConfig, NetConfig, convnext, diff, flatten, scale_down
+from roadmap.errors import UserError
+from roadmap.steps import STEPS
+
+
+def net(**fields: Any) -> NetConfig:
+    return NetConfig(**{"depths": (1, 1, 1, 1)} | fields)
+
+
+@pytest.mark.parametrize(
+    ("build", "fields", "words"),
+    [
+        # What it builds, with which fields, and what the refusal says: the field, the value, the rule, the way out.
+        (BlockConfig, {"residual_ratio": 0}, ["residual_ratio is 0", "at least 1"]),
+        (BlockConfig, {"hidden_ratio": -4}, ["hidden_ratio is -4", "at least 1"]),
+        (BlockConfig, {"hidden_ratio": 0.5}, ["hidden_ratio is 0.5", "whole number"]),
+        (BlockConfig, {"kernel_size": "7"}, ["kernel_size is '7'", "whole number"]),
+        (BlockConfig, {"kernel_size": 6}, ["kernel_size is 6", "must be odd", "Use 5 or 7"]),
+        (BlockConfig, {"spatial_first": True}, ["spatial_first", "depthwise=False", "'depthwise_conv' first"]),
+        (BlockConfig, {"act": "rleu"}, ["unknown act 'rleu'", "Did you mean 'relu'?", "Known: relu, gelu"]),
+        (BlockConfig, {"norm": "layernorm"}, ["unknown norm 'layernorm'", "Did you mean 'layer_norm'?"]),
+        (BlockConfig, {"act_after": ("spacial",)}, ["unknown act_after 'spacial'", "Did you mean 'spatial'?"]),
+        (BlockConfig, {"norm_after": ("add",)}, ["unknown norm_after 'add'", "Known: pointwise1, spatial, pointwise2"]),
+        (BlockConfig, {"act_after": ("add", "spatial")}, ["act_after is ('add', 'spatial')", "in the order"]),
+        (BlockConfig, {"norm_after": ("spatial", "spatial")}, ["norm_after is", "once each"]),
+        (BlockConfig, {"act_after": ["spatial"]}, ["act_after is ['spatial']", "must be a tuple"]),
+        (BlockConfig, {"act_after": "add"}, ["act_after is 'add'", "must be a tuple"]),
+        (net, {"depths": ()}, ["depths is ()", "at least 1", "one a stage"]),
+        (net, {"depths": (3, 0, 3, 3)}, ["depths is (3, 0, 3, 3)", "at least 1"]),
+        (net, {"depths": [3, 3, 9, 3]}, ["depths is [3, 3, 9, 3]", "one a stage"]),
+        (net, {"widths": (64, 128, 256, 51.2)}, ["widths is (64, 128, 256, 51.2)", "whole numbers"]),
+        (net, {"depths": (3, 3, 3)}, ["3 depths (3, 3, 3)", "4 widths", "one of each per stage"]),
+        (net, {"stem": "patch"}, ["unknown stem 'patch'", "Did you mean 'patchify'?", "Known: resnet, patchify"]),
+        (net, {"downsample": "seperate"}, ["unknown downsample 'seperate'", "Did you mean 'separate'?"]),
+        (net, {"stem_stride": 3}, ["stem_stride is 3", "must be 4", "or 2"]),
+        (net, {"boundary_norms": True}, ["boundary_norms", "downsample='in_block'", "'separate_downsampling' first"]),
+    ],
+)
+def test_what_cannot_be_built_is_refused_with_rule_value_and_way_out(
+    build: Callable[..., Any], fields: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(UserError) as error:
+        build(**fields)
+    assert [word for word in words if word not in str(error.value)] == []
+
+
+@pytest.mark.parametrize("fields", [{"spatial_first": True}, {"boundary_norms": True}])
+def test_a_step_that_a_refusal_sends_to_exists(fields: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="Put the step") as error:
+        BlockConfig(**fields) if "spatial_first" in fields else net(**fields)
+    assert str(error.value).split("'")[-2] in STEPS
+
+
+def test_a_config_cannot_be_changed_in_place() -> None:
+    for config in (BASES["resnet50"], BASES["resnet50"].block):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            config.__setattr__(dataclasses.fields(config)[0].name, 1)
+
+
+def test_equal_networks_are_equal_and_hash_alike_however_they_came_about() -> None:
+    one = replace(BASES["resnet50"], depths=(3, 24, 36, 3))
+    assert one == BASES["resnet200"]
+    assert hash(one) == hash(BASES["resnet200"])
+    assert one != BASES["resnet50"]
+
+
+def test_flatten_names_every_field_and_diff_those_that_changed() -> None:
+    before = BASES["resnet50"]
+    after = replace(before, stem="patchify", block=replace(before.block, act="gelu"))
+    assert diff(before, after) == {"stem": ("resnet", "patchify"), "block.act": ("relu", "gelu")}
+    assert diff(before, before) == {}
+    fields = {f.name for f in dataclasses.fields(NetConfig)} - {"block"}
+    assert set(flatten(before)) == fields | {f"block.{f.name}" for f in dataclasses.fields(BlockConfig)}
+
+
+def test_scaling_down_divides_all_widths_and_sets_the_stem_stride_and_nothing_else() -> None:
+    before = convnext("tiny")
+    after = scale_down(before, width_divisor=8, stem_stride=2)
+    assert diff(before, after) == {"widths": (before.widths, (12, 24, 48, 96)), "stem_stride": (4, 2)}
+    assert scale_down(before, width_divisor=1, stem_stride=4) == before
+
+
+def test_scaling_down_refuses_to_round() -> None:
+    with pytest.raises(UserError, match=r"\(84, 168, 336, 672\) cannot be divided by 8 .*Choose a divisor"):
+        scale_down(replace(BASES["resnet200"], widths=(84, 168, 336, 672)), width_divisor=8, stem_stride=4)
+
+
+@pytest.mark.parametrize(("stem_stride", "stages", "total"), [(4, 4, 32), (2, 4, 16), (4, 1, 4)])
+def test_total_stride_doubles_with_every_stage_after_the_stem(stem_stride: int, stages: int, total: int) -> None:
+    assert NetConfig(depths=(1,) * stages, widths=(8,) * stages, stem_stride=stem_stride).total_stride == total
+
+
+def test_an_unknown_convnext_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"unknown ConvNeXt size 'tini'. Did you mean 'tiny'\? Known: tiny, small, base"):
+        convnext("tini")
