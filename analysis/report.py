@@ -8,7 +8,7 @@ from analysis.collect import collect, has_results
 from analysis.compare import agreement, ladder_table, published_table
 from analysis.figure import Chart, draw_roadmap, save_figure
 from analysis.tables import markdown
-from roadmap.ladder import Base, Ladder
+from roadmap.ladder import Base, Ladder, Reference
 from roadmap.plan import Study
 from roadmap.results import write_atomically
 
@@ -40,11 +40,11 @@ def write_report(study: Study, out: Path, *, behind: Study | None = None) -> lis
     proxy = study.recipe.is_proxy
     chart = Chart(
         start=info.label,
-        result=info.result,
+        result=info.result if study.is_whole else "",
         title=f"Modernizing {info.label}",
         note=note,
         axis="Top-1 accuracy on the test set (%)" if proxy else "ImageNet-1K top-1 accuracy (%)",
-        reference=None if proxy else info.reference,
+        reference=None if proxy else _as_published(info.reference),
         behind_label=shadow_label,
     )
     verdict = agreement(table, study.ladder, study.base)
@@ -76,10 +76,16 @@ def write_published(ladder: Ladder, base: str, out: Path) -> list[Path]:
         axis="ImageNet-1K top-1 accuracy (%)",
         reference=info.reference,
         behind_label=f"{ladder.bases[larger[0]].label} ladder" if larger else "",
+        behind_reference=ladder.bases[larger[0]].reference if larger else None,
     )
     text = f"# Modernizing {info.label}, as published\n\n{note}\n\n{markdown(table)}\n"
     files = [_write(out / "ladder.csv", table.to_csv(index=False)), _write(out / "ladder.md", text)]
     return files + save_figure(draw_roadmap(table, chart, shadow), out / "roadmap")
+
+
+def _as_published(reference: Reference | None) -> Reference | None:
+    """Say of a reference beside results of our own that its number is the paper's."""
+    return reference and reference.model_copy(update={"label": f"{reference.label} (published)"})
 
 
 def _cost(base: Base) -> float:

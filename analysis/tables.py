@@ -1,8 +1,5 @@
 """A ladder's table for reading: Markdown, with rounded numbers and their units."""
 
-from collections.abc import Hashable, Mapping
-from typing import Any
-
 import pandas as pd
 
 
@@ -20,21 +17,14 @@ def markdown(table: pd.DataFrame) -> str:
                 _number(row["top1_delta"], "+.2f"),
                 _number(row["paper_top1"], ".2f"),
                 _number(row["paper_top1_delta"], "+.2f"),
-                big(row["macs"]) + (" [1]" if _as_misprinted(row) else ""),
+                big(row["macs"]) + (" [1]" if row["erratum"] else ""),
                 big(row["params"]),
                 _number(row["images_per_s"], ",.0f"),
             ]
         )
     body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    errata = [row["erratum"] for row in table.to_dict("records") if row["erratum"]]
-    if any(_as_misprinted(row) for row in table.to_dict("records")):
-        body += "\n\n[1] " + ". ".join(errata) + "."
-    return body
-
-
-def _as_misprinted(row: Mapping[Hashable, Any]) -> bool:
-    """Whether a row shows a published count that is a misprint (a count of our own comes with parameters)."""
-    return bool(row["erratum"]) and pd.notna(row["macs"]) and pd.isna(row["params"])
+    errata = [erratum for erratum in table["erratum"] if erratum]
+    return body + ("\n\n[1] " + ". ".join(errata) + "." if errata else "")
 
 
 def big(value: float) -> str:

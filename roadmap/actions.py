@@ -120,14 +120,14 @@ def plan(options: Namespace) -> int:
     console = Console()
     console.print(study.describe(), highlight=False)
     table = Table(box=None)
-    for name in ("rung", "from", "multiply-adds", "parameters", "done", "note"):
-        table.add_column(name, justify="left" if name in ("rung", "from", "note") else "right", no_wrap=True)
+    for name in ("rung", "multiply-adds", "parameters", "done", "note"):
+        table.add_column(name, justify="left" if name in ("rung", "note") else "right", no_wrap=True)
     for rung in study.rungs:
         own = [run for run in planned if rung.id in run.rungs]
         done = sum(states[run.config.id] in ("finished", "diverged") for run in own)
         trained = own[0].config.recipe.name
         note = "not adopted" if not rung.adopted else "" if trained == study.recipe.name else f"under '{trained}'"
-        table.add_row(rung.id, rung.parent, big(own[0].macs), big(own[0].params), f"{done}/{len(own)}", note)
+        table.add_row(rung.id, big(own[0].macs), big(own[0].params), f"{done}/{len(own)}", note)
     console.print(table)
     pending = [run for run in planned if states[run.config.id] not in ("finished", "diverged")]
     seconds, source = _estimate(study, planned, pending, cluster.jobs)
@@ -340,7 +340,14 @@ def _study(options: Namespace, base: str | None = None) -> "Study":
     rungs = select(ladder.climb(base), only=options.only, until=options.until)
     seeds = None if options.seeds is None else [_whole(seed, "--seeds", 0) for seed in options.seeds]
     return make_study(
-        ladder, base, options.recipe, runs=options.runs, rungs=rungs, seeds=seeds, data_root=options.data
+        ladder,
+        base,
+        options.recipe,
+        runs=options.runs,
+        rungs=rungs,
+        seeds=seeds,
+        data_root=options.data,
+        validate=options.validate,
     )
 
 
@@ -351,7 +358,7 @@ def _behind(options: Namespace, study: "Study") -> "Study | None":
 
 
 def _out(options: Namespace, study: "Study") -> Path:
-    return options.out or Path("out") / f"{study.base}-{study.recipe.name}"
+    return options.out or Path("out") / f"{study.base}-{study.recipe.name}{'-validation' if options.validate else ''}"
 
 
 def _jobs(options: Namespace) -> int | None:

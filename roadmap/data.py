@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,13 +62,13 @@ class Data(Protocol):
         """Yield (images (N, C, H, W), labels (N,)) of the whole test set once."""
 
 
-def describe_data(recipe: Recipe, root: Path | None = None, *, holdout: int = 0) -> DataConfig:
+def describe_data(recipe: Recipe, root: Path | None = None, *, validate: bool = False) -> DataConfig:
     """Find a recipe's data set, check that it is whole as far as that is cheap, and say what it is.
 
     Args:
         recipe: The recipe that names the data set.
         root: Where it lies (`--data`); None looks in the usual places and downloads what may be downloaded.
-        holdout: Training images to test on instead of the test set.
+        validate: Whether to test on the recipe's validation images instead of the test set.
 
     Raises:
         UserError: If it is missing, empty or not whole.
@@ -80,14 +81,18 @@ def describe_data(recipe: Recipe, root: Path | None = None, *, holdout: int = 0)
         digest = hashlib.sha256()
         for array in arrays[:4]:
             digest.update(array.tobytes())
-        config = DataConfig(
-            name, digest.hexdigest()[:16], len(arrays.classes), arrays.train.shape[1], len(arrays.train)
+        fingerprint, channels = digest.hexdigest()[:16], arrays.train.shape[1]
+        config = DataConfig(name, fingerprint, len(arrays.classes), channels, len(arrays.train))
+    kept = recipe.validation_images
+    if kept >= config.train_images:
+        raise UserError(
+            f"recipe '{recipe.name}': validation_images is {kept}, but '{name}' has only {config.train_images} training "
+            "images. Keep fewer."
         )
-    if not 0 <= holdout < config.train_images:
-        raise UserError(f"holdout is {holdout}, but there are {config.train_images} training images.")
-    return DataConfig(
-        config.name, config.fingerprint, config.num_classes, config.in_channels, config.train_images - holdout, holdout
-    )
+    if validate and not kept:
+        raise UserError(f"recipe '{recipe.name}' keeps no validation images. Set validation_images in it.")
+    test_on: Literal["test", "validation"] = "validation" if validate else "test"
+    return replace(config, train_images=config.train_images - kept, test_on=test_on)
 
 
 def load_data(config: RunConfig, root: Path | None, device: str, workers: int = 1) -> Data:
@@ -102,7 +107,7 @@ def load_data(config: RunConfig, root: Path | None, device: str, workers: int = 
     Raises:
         UserError: If the data is missing, not whole, or not what the run was planned with.
     """
-    found = describe_data(config.recipe, root, holdout=config.data.holdout)
+    found = describe_data(config.recipe, root, validate=config.data.test_on == "validation")
     if found != config.data:
         raise UserError(
             f"data set '{found.name}' has changed since the run was planned: its fingerprint is {found.fingerprint}, it "
@@ -215,7 +220,7 @@ class MemoryData:
         self.config, self.device, self.classes = config, device, arrays.classes
         split = config.data.train_images
         train, labels = torch.from_numpy(arrays.train), torch.from_numpy(arrays.train_labels).long()
-        if config.data.holdout:
+        if config.data.test_on == "validation":
             test, test_labels = train[split:], labels[split:]
         else:
             test, test_labels = torch.from_numpy(arrays.test), torch.from_numpy(arrays.test_labels).long()

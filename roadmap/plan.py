@@ -65,6 +65,11 @@ class Study:
     configs: dict[tuple[str, int], RunConfig]
     runs: Path
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the study goes up to the ladder's last rung."""
+        return self.rungs[-1].id == self.ladder.rungs[-1].id
+
     def folder(self, config: RunConfig) -> Path:
         """Return the run folder of a configuration."""
         return self.runs / config.id
@@ -75,6 +80,8 @@ class Study:
         config = next(iter(self.configs.values()))
         images = max(config.images_seen for config in self.configs.values())
         seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) != 1 else ''}"
+        if config.data.test_on == "validation":
+            seeds += ", TESTED ON VALIDATION IMAGES"
         if not recipe.is_proxy:
             return f"Recipe '{recipe.name}', {recipe.epochs} epochs, {seeds}"
         scale = f"width / {recipe.width_divisor}, " if recipe.width_divisor != 1 else ""
@@ -105,6 +112,7 @@ def make_study(
     rungs: Sequence[Rung] | None = None,
     seeds: Sequence[int] | None = None,
     data_root: Path | None = None,
+    validate: bool = False,
 ) -> Study:
     """Combine ladder, base, recipe, data and seeds into the runs that they need, checking all that can be checked.
 
@@ -116,6 +124,7 @@ def make_study(
         rungs: Those of the climb that are wanted; None takes all.
         seeds: None takes the recipe's.
         data_root: Where the data set lies.
+        validate: Whether to test on the recipe's validation images instead of the test set.
 
     Raises:
         UserError: If a name, a setting, the data or a combination does not hold.
@@ -135,7 +144,7 @@ def make_study(
                 f"recipe '{recipe.name}' and its plain counterpart '{own.name}' differ in scale or data, so rungs "
                 f"under them cannot be compared. Give both the same {', '.join(shared)}."
             )
-        data = describe_data(own, data_root)
+        data = describe_data(own, data_root, validate=validate)
         if own.image_size < rung.net.total_stride:
             raise UserError(
                 f"recipe '{own.name}': image_size is {own.image_size}, but the networks divide the resolution by "

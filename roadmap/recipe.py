@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, PositiveInt, ValidationError, model_validator
+from pydantic import ConfigDict, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from roadmap.errors import UserError, unknown
@@ -30,12 +30,15 @@ class Recipe:
     Attributes:
         name: The file's name.
         about: What it reproduces, in a line.
-        plain: The recipe that is the plain counterpart of this one: the paper's ladder starts under it.
+        plain: The recipe that is the plain counterpart of this one, in recipes/ or beside it: the paper's ladder starts
+            under it.
         seeds: One run a rung for each of these.
         width_divisor: Proxy: every stage width is divided by this. 1 is full width.
         stem_stride: Proxy: stride of the stem; 4 in the paper, 2 for small images.
         for_base: Settings that differ where the ladder starts from a certain base, by its name.
         dataset: The images; "folder" is an image folder with train/ and val/.
+        validation_images: How many of the training images (the last ones) no run trains on, so that recipes can be
+            chosen on them and the test set is left for the report.
         image_size: Height and width of the network's input.
         optimizer: "adamw" or "sgd" (with momentum, not Nesterov's).
         decay_norms_and_biases: Whether weight decay applies to norms and biases too.
@@ -66,6 +69,7 @@ class Recipe:
     for_base: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     dataset: Dataset
+    validation_images: int = 0
     image_size: PositiveInt
 
     epochs: PositiveInt
@@ -80,7 +84,7 @@ class Recipe:
     min_lr: float = 0.0
     warmup_epochs: float = 0.0
     warmup_lr: float = 0.0
-    decay_epochs: PositiveInt = 30
+    decay_epochs: PositiveFloat = 30.0
     decay_rate: float = 0.1
     clip_grad: float | None = None
     amp: Literal["none", "bfloat16"] = "none"
@@ -116,6 +120,11 @@ class Recipe:
         for_folders = {"randaugment": None, "color_jitter": 0.0, "random_resized_crop": 1.0}
         if self.dataset != "folder" and (wrong := [f for f, off in for_folders.items() if getattr(self, f) != off]):
             raise UserError(f"{', '.join(wrong)} work on image folders, not on dataset '{self.dataset}': take them out")
+        if self.validation_images < 0 or (self.dataset == "folder" and self.validation_images):
+            raise UserError(
+                f"validation_images is {self.validation_images}, but must be from 0 up, and 0 for image folders (move "
+                "images to a val/ folder of your own instead)"
+            )
         if self.dataset == "folder" and self.shift:
             raise UserError("shift works on small images in memory; image folders have random_resized_crop")
         return self
@@ -147,11 +156,14 @@ def read_recipe(name: str, base: str | None = None) -> Recipe:
     recipe = read_yaml(path, Recipe)
     if recipe.name != path.stem:
         raise UserError(f"{path}: name is '{recipe.name}', but must be the file's name, '{path.stem}'.")
-    if recipe.plain not in known and not (path.parent / f"{recipe.plain}.yaml").is_file():
-        raise unknown("recipe", recipe.plain, known, place=f"{path}: plain")
-    settings = recipe.for_base.get(base or "", {})
+    plain = recipe.plain
+    if plain not in known:
+        beside = path.parent / f"{plain}.yaml"
+        if not beside.is_file():
+            raise unknown("recipe", plain, known, place=f"{path}: plain (in recipes/ or beside this file)")
+        plain = str(beside)
     try:
-        return replace(recipe, **settings)
+        return replace(recipe, plain=plain, **recipe.for_base.get(base or "", {}))
     except (ValidationError, TypeError) as error:
         text = explain(error, f"{path}: for_base.{base}") if isinstance(error, ValidationError) else error
         raise UserError(str(text)) from error

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -25,9 +25,9 @@ class DataConfig:
         fingerprint: Hash of its content, so that other images under the same name make another run.
         num_classes: Classes.
         in_channels: 1 (grey) or 3.
-        train_images: Images to train on.
-        holdout: Of the training images, how many (the last ones) are kept from training and tested on in place of the
-            test set. For choosing recipes; 0 in every reported result.
+        train_images: Images to train on: the first ones of the training part, without the recipe's validation images.
+        test_on: "test", the official test set, or "validation", the images that the recipe keeps out of training: for
+            choosing recipes, never for a report.
     """
 
     name: str
@@ -35,7 +35,7 @@ class DataConfig:
     num_classes: int
     in_channels: int
     train_images: int
-    holdout: int = 0
+    test_on: Literal["test", "validation"] = "test"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from roadmap.run import RunConfig
+
 ROOT = Path(__file__).parents[1]
+STOPPED = 3
 
 _FORKS = get_context("forkserver")
 _FORKS.set_forkserver_preload(
@@ -27,9 +30,14 @@ _FORKS.set_forkserver_preload(
 
 def fork(target: Callable[..., None], *args: Any) -> ForkServerProcess:
     """Start a function of a test module in a process of its own; stop it with `kill()` or `os.kill(process.pid, ...)`."""
-    process = _FORKS.Process(target=target, args=args)
+    process = _FORKS.Process(target=_call, args=(target, *args))
     process.start()
     return process
+
+
+def _call(target: Callable[..., None], *args: Any) -> None:
+    set_start_method(None, force=True)  # whatever it starts in its turn, it starts as any other process would
+    target(*args)
 
 
 def wait_for(condition: Callable[[], Any], *, what: str, timeout_s: float = 60.0) -> Any:
@@ -82,3 +90,20 @@ def _run_ladder(folder: Path, arguments: tuple[str, ...], out: Path, err: Path) 
     os.chdir(folder)
     sys.argv = ["run_ladder.py", *arguments]
     runpy.run_path(str(ROOT / "run_ladder.py"), run_name="__main__")
+
+
+def start_training(config: RunConfig, folder: Path, root: Path, **options: Any) -> ForkServerProcess:
+    """Start `train` in a process that stops as a job does when it is sent SIGTERM (exit code `STOPPED`)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return fork(_train, config, folder, root, options)
+
+
+def _train(config: RunConfig, folder: Path, root: Path, options: dict[str, Any]) -> None:
+    from roadmap.train import Stopped, train
+
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    try:
+        train(config, folder, data_root=root, stop=lambda: bool(asked), **options)
+    except Stopped:
+        sys.exit(STOPPED)

@@ -87,9 +87,14 @@ def test_scaling_down_divides_all_widths_and_sets_the_stem_stride_and_nothing_el
     assert scale_down(before, width_divisor=1, stem_stride=4) == before
 
 
-def test_scaling_down_refuses_to_round() -> None:
-    with pytest.raises(UserError, match=r"\(84, 168, 336, 672\) cannot be divided by 8 .*Choose a divisor"):
-        scale_down(replace(BASES["resnet200"], widths=(84, 168, 336, 672)), width_divisor=8, stem_stride=4)
+@pytest.mark.parametrize(
+    ("widths", "divisor", "scaled"),
+    [((84, 168, 336, 672), 8, (11, 21, 42, 84)), ((12, 20, 10, 11), 8, (2, 3, 1, 1)), ((1, 2, 4, 8), 16, (1, 1, 1, 1))],
+)
+def test_scaling_down_rounds_halves_up_and_leaves_at_least_one_channel(
+    widths: tuple[int, ...], divisor: int, scaled: tuple[int, ...]
+) -> None:
+    assert scale_down(net(widths=widths), width_divisor=divisor, stem_stride=4).widths == scaled
 
 
 @pytest.mark.parametrize(("stem_stride", "stages", "total"), [(4, 4, 32), (2, 4, 16), (4, 1, 4)])
@@ -98,5 +103,7 @@ def test_total_stride_doubles_with_every_stage_after_the_stem(stem_stride: int, 
 
 
 def test_an_unknown_convnext_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"unknown ConvNeXt size 'tini'. Did you mean 'tiny'\? Known: tiny, small, base"):
+    with pytest.raises(
+        UserError, match=r"unknown ConvNeXt size 'tini'. Did you mean 'tiny'\? Known: tiny, small, base"
+    ):
         convnext("tini")

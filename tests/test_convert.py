@@ -32,7 +32,7 @@ def timm_model(name: str, *, layer_scale: bool = True) -> nn.Module:
 
 
 def random_weights(names: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights that leave no tensor idle: norms and scales away from their initial values, signals of unit size."""
+    """Return weights that leave no tensor idle: norms and scales away from their start, signals of about unit size."""
     torch.manual_seed(0)
     weights = {}
     for name, old in names.items():
@@ -151,7 +151,9 @@ def test_the_refusal_names_what_differs(net: NetConfig, differs: str) -> None:
 
 def test_weights_of_another_network_are_refused_with_the_names_that_differ() -> None:
     scaled, plain = SHALLOW["convnext"], SHALLOW["convnext without layer scale"]
-    with pytest.raises(UserError, match=r"none missing, 5 \(stages.0.blocks.0.gamma, stages.1.blocks.0.gamma, ...\) too"):
+    with pytest.raises(
+        UserError, match=r"none missing, 5 \(stages.0.blocks.0.gamma, stages.1.blocks.0.gamma, ...\) too"
+    ):
         from_timm(to_timm(ours(scaled).state_dict(), scaled), plain)
     with pytest.raises(UserError, match=r"5 \(stages.0.0.residual.layer_scale.gamma, .*\) missing, none too many"):
         to_timm(ours(plain).state_dict(), scaled)

@@ -24,9 +24,7 @@ def test_every_cell_of_both_tables_is_counted_to_the_printed_digits(base: str, r
 
 
 def test_only_the_two_errata_of_table_10_are_off_as_printed() -> None:
-    off = [
-        key for key, rung in RUNGS.items() if abs(count_macs(rung.net) / 1e9 - (rung.paper.gmacs or 0)) > 0.006
-    ]
+    off = [key for key, rung in RUNGS.items() if abs(count_macs(rung.net) / 1e9 - (rung.paper.gmacs or 0)) > 0.006]
     assert off == [("resnet50", "layer_norm"), ("resnet50", "separate_downsampling")]
     assert [key for key, rung in RUNGS.items() if rung.paper.erratum] == off
 
@@ -37,7 +35,9 @@ def test_costs_are_those_of_the_golden_file() -> None:
     )
 
 
-@pytest.mark.parametrize("rung", ["baseline", "depthwise_conv", "inverted_bottleneck", "layer_norm", "separate_downsampling"])
+@pytest.mark.parametrize(
+    "rung", ["baseline", "depthwise_conv", "inverted_bottleneck", "layer_norm", "separate_downsampling"]
+)
 def test_fvcore_counts_the_same_in_convolutions_and_linear_layers(rung: str) -> None:
     from fvcore.nn import FlopCountAnalysis
 

@@ -25,7 +25,7 @@ def drop_path_rates(model: nn.Module) -> list[float]:
     return [getattr(m.drop_path, "drop_prob", 0.0) for m in model.modules() if isinstance(m, Block)]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(net=climbed_nets() | nets(), image_size=st.integers(32, 40))
 def test_whatever_is_legal_builds_and_trains_and_is_counted_as_torch_counts_it(net: NetConfig, image_size: int) -> None:
     model = build_model(net, num_classes=10, drop_path=0.1)
