@@ -49,6 +49,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--executor", default="local", metavar="local|debug", help="where jobs run (default: local)")
     parser.add_argument("--jobs", metavar="N", help="jobs at once (default: one a GPU, else one a core)")
     parser.add_argument("--published", action="store_true", help="report: the paper's own numbers")
+    parser.add_argument("--record", type=Path, metavar="DIR", help="report: draw a record's figure again")
     parser.add_argument("--step", metavar="RUNG", help="compare: this rung")
     parser.add_argument("--against", metavar="RUNG", help="compare: with this one (default: the rung it comes from)")
     parser.add_argument("--json", action="store_true", help="verify, plan, status, compare: one JSON object a line")

@@ -1,5 +1,6 @@
 """Write a study's report from its run folders alone: tables and the roadmap figure."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pandas as pd
 from analysis.collect import collect, has_results
 from analysis.compare import agreement, ladder_table, published_table
 from analysis.figure import Chart, draw_roadmap, save_figure
+from analysis.record import RECORD, Record, describe_record
 from analysis.tables import markdown
 from roadmap.ladder import Base, Ladder, Reference
 from roadmap.plan import Study
@@ -14,7 +16,7 @@ from roadmap.results import write_atomically
 
 
 def write_report(study: Study, out: Path, *, behind: Study | None = None) -> list[Path]:
-    """Write results.csv, ladder.csv, ladder.md and the roadmap figure (PNG, SVG, PDF).
+    """Write results.csv, ladder.csv, ladder.md, record.json and the roadmap figure (PNG, SVG, PDF).
 
     Args:
         study: The study to report.
@@ -47,14 +49,25 @@ def write_report(study: Study, out: Path, *, behind: Study | None = None) -> lis
         reference=None if proxy else _as_published(info.reference),
         behind_label=shadow_label,
     )
+    about = describe_record(study, runs, chart)
     verdict = agreement(table, study.ladder, study.base)
     text = f"# Modernizing {info.label}\n\n{note}\n\n{markdown(table)}\n\n{verdict}\n{_footnotes(runs)}"
     files = [
         _write(out / "results.csv", runs.to_csv(index=False)),
         _write(out / "ladder.csv", table.to_csv(index=False)),
         _write(out / "ladder.md", text),
+        _write(out / RECORD, json.dumps(about, indent=1) + "\n"),
     ]
     return files + save_figure(draw_roadmap(table, chart, shadow), out / "roadmap")
+
+
+def redraw(record: Record, out: Path) -> list[Path]:
+    """Write a record's figure again, from its table alone.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    return save_figure(draw_roadmap(record.table, record.chart), out / "roadmap")
 
 
 def write_published(ladder: Ladder, base: str, out: Path) -> list[Path]:

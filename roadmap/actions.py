@@ -187,10 +187,13 @@ def status(options: Namespace) -> int:
 
 
 def report(options: Namespace) -> int:
-    """Write tables and figure from the run folders, or from the published numbers."""
-    from analysis.report import write_published, write_report
+    """Write tables and figure from the run folders, from the published numbers, or (the figure) from a record."""
+    from analysis.record import read_record
+    from analysis.report import redraw, write_published, write_report
 
-    if options.published:
+    if options.record:
+        files = redraw(read_record(options.record), options.out or options.record)
+    elif options.published:
         ladder, base = _ladder(options), _base(options)
         files = write_published(ladder, base, options.out or Path("out") / f"{base}-published")
     else:

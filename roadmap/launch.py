@@ -13,12 +13,12 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from roadmap import results
 from roadmap.errors import UserError
@@ -28,6 +28,8 @@ ROOT = Path(__file__).parents[1]
 LOCK = ".lock"
 JOBS = "jobs"  # folder of scheduler files and logs, in the runs folder
 WEEK_MIN = 7 * 24 * 60
+LOOK_S = 0.05
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 State = Literal["waiting", "running", "interrupted", "finished", "diverged", "failed"]
 
@@ -50,17 +52,17 @@ class Work:
 
 
 def do_work(work: Work) -> None:
-    """Train every run of the list that is not done and that nobody else holds. This is what a job runs."""
-    stopped = _stop_on_signals()
-    for folder in work.folders:
-        if stopped() or _gone(work.owner):
-            return
-        with hold(folder) as mine:
-            if mine and not results.is_done(folder):
-                _train_safely(folder, work, lambda: stopped() or _gone(work.owner))
+    """Train every run of the list that has no result and that nobody else holds. This is what a job runs."""
+    with _signals_noted() as stopped:
+        for folder in work.folders:
+            if stopped() or _gone(work.owner):
+                return
+            with hold(folder) as mine:
+                if mine and results.read_result(folder) is None:
+                    _train_safely(folder, work, lambda: stopped() or _gone(work.owner))
 
 
-def _train_safely(folder: Path, work: Work, stop: Any) -> None:
+def _train_safely(folder: Path, work: Work, stop: Callable[[], bool]) -> None:
     from roadmap.run import RunConfig
     from roadmap.train import Stopped, train
 
@@ -83,42 +85,67 @@ def _train_safely(folder: Path, work: Work, stop: Any) -> None:
         results.write_json(folder / results.RESULT, row)
 
 
-def _stop_on_signals() -> Any:
-    """Return a function that says whether this process was asked to stop (SIGTERM, SIGINT)."""
+@contextmanager
+def _signals_noted() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether this process was asked to stop (SIGTERM, SIGINT)."""
     asked: list[int] = []
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda number, _: asked.append(number))
-    return lambda: bool(asked)
+    before = {name: signal.signal(name, lambda number, _: asked.append(number)) for name in STOP_SIGNALS}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 def _gone(owner: int | None) -> bool:
-    return owner is not None and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists()
+    """Whether a process has ended, even if nobody has taken note of its end yet (a zombie)."""
+    if owner is None or not Path("/proc/self").exists():
+        return False
+    try:
+        return Path(f"/proc/{owner}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[bool]:
     """Hold a run's folder, if nobody else does; yields whether it is ours. The lock's file has the holder's number."""
     with (folder / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield True
+        mine = _lock(file, fcntl.LOCK_EX)
+        if not mine:  # perhaps someone only looked who holds it (`holder`), which takes no time
+            time.sleep(LOOK_S)
+            mine = _lock(file, fcntl.LOCK_EX)
+        if mine:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        yield mine
+
+
+def holder(folder: Path) -> int | None:
+    """Return the number of the process that holds a run's folder; None if nobody does."""
+    try:
+        with (folder / LOCK).open() as file:
+            number = file.read()
+            return None if _lock(file, fcntl.LOCK_SH) or not number else int(number)
+    except FileNotFoundError:
+        return None
+
+
+def _lock(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def cancel_holders(folders: Sequence[Path]) -> set[int]:
     """Ask the jobs on this machine that hold any of these folders to save and end; return their process numbers."""
-    asked = set()
-    for folder in filter(Path.is_dir, folders):
-        with hold(folder) as free:
-            holder = "" if free else (folder / LOCK).read_text()
-        if holder.isdecimal():
-            os.kill(int(holder), signal.SIGTERM)
-            asked.add(int(holder))
+    asked = {number for folder in folders if (number := holder(folder)) is not None}
+    for number in asked:
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGTERM)
     return asked
 
 
@@ -127,18 +154,15 @@ def state_of(folder: Path) -> State:
     row = results.read_result(folder)
     if row is not None and row["state"] != "failed":
         return row["state"]  # type: ignore[no-any-return]
-    if not folder.is_dir():
-        return "waiting"
-    with hold(folder) as free:
-        if not free:
-            return "running"
+    if holder(folder) is not None:
+        return "running"
     if row is not None:
         return "failed"
     return "interrupted" if (folder / results.PROGRESS).exists() else "waiting"
 
 
 def prepare(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """Write run.json where it is missing; return the runs that are still to be done, longest first.
+    """Write run.json where it is missing, clear failed attempts away; return the runs to do, longest first.
 
     Raises:
         UserError: If a run folder cannot be written.
@@ -146,7 +170,8 @@ def prepare(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
     where = _provenance()
     pending = [run for run in planned if not results.is_done(run.folder)]
     for run in pending:
-        if not (run.folder / results.RUN).exists():
+        (run.folder / results.RESULT).unlink(missing_ok=True)
+        if results.read_json(run.folder / results.RUN) is None:
             about = {"rungs": run.rungs, "macs": run.macs, "params": run.params, "config": run.config.to_json()}
             results.write_json(run.folder / results.RUN, about | where)
     return sorted(pending, key=lambda run: -run.cost)
@@ -266,12 +291,11 @@ def _environment_for_jobs(threads: int) -> Iterator[None]:
 
 def stop(jobs: Sequence[Any], patience_s: float = 30.0) -> None:
     """Ask jobs to save their runs and end; wait for that, at most `patience_s`."""
-    for job in jobs:
-        if not job.done():
-            os.kill(int(job.job_id), signal.SIGTERM)
     deadline = time.monotonic() + patience_s
-    while any(not job.done() for job in jobs) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    while (left := [job for job in jobs if not job.done()]) and time.monotonic() < deadline:
+        for job in left:  # again and again: a job that is only starting does not listen yet
+            os.kill(int(job.job_id), signal.SIGTERM)
+        time.sleep(0.2)
 
 
 def log_of(jobs: Sequence[Any]) -> list[Path]:

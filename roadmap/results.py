@@ -13,6 +13,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,11 +63,19 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise UserError(f"{path}: cannot be written ({error.strerror or error}). Nothing there was changed.") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed writer left half-written in a run folder; for the run's holder alone."""
+    for name in (METRICS, CHECKPOINT, WEIGHTS, RESULT):
+        for left in folder.glob(f".{name}.*"):
+            left.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -76,11 +85,17 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; None where the file is missing or unreadable as JSON (a machine that died while writing)."""
+    """Read JSON; None where the file is missing or unreadable as JSON (a machine that died while writing).
+
+    Raises:
+        UserError: If the file is there and cannot be read.
+    """
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
         return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

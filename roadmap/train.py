@@ -17,7 +17,7 @@ from roadmap.data import Data, load_data, seed_step
 from roadmap.model import build_model
 from roadmap.run import RunConfig
 
-CHECK_LOSS_EVERY = 50  # steps between looks at whether the loss is finite (each look waits for the device)
+LOOK_EVERY_S = 1.0  # between looks at the loss, each of which waits for the device
 SAVE_EVERY_S = 120.0  # inside an epoch; the end of an epoch saves too,
 SAVE_EPOCH_AFTER_S = 5.0  # unless the last save is this fresh
 ECE_BINS = 15
@@ -72,9 +72,9 @@ def train(
         for epoch in range(run.step // config.steps_per_epoch, config.recipe.epochs):
             run.train_epoch(epoch, save_every_s, stop)
         row = run.evaluate()
+        save_weights(run.model, folder / results.WEIGHTS)
     except Diverged as error:
         row = run.row("diverged", error=str(error))
-    save_weights(run.model, folder / results.WEIGHTS)
     results.write_json(folder / results.RESULT, row)
     (folder / results.CHECKPOINT).unlink(missing_ok=True)
     return row
@@ -127,35 +127,31 @@ class _Training:
         self.history: list[dict[str, Any]] = []
         self.train_s = 0.0
         self.start = start  # moved back on resume, so that wall_s counts all attempts
-        self.saved_at = self.shown_at = time.monotonic()
+        self.looked_at = self.saved_at = time.monotonic()
 
     # -- the loop
 
     def train_epoch(self, epoch: int, save_every_s: float, stop: Callable[[], bool]) -> None:
-        """Train the rest of an epoch."""
-        config = self.config
-        first = self.step - epoch * config.steps_per_epoch
+        """Train the rest of an epoch, looking up about once a second to note the loss, show, save and stop."""
+        steps = self.config.steps_per_epoch
         self.model.train()
-        pending: list[Tensor] = []
-        began, began_at = time.monotonic(), self.step
-        for images, targets in self.data.epoch(epoch, first):
+        pending: list[Tensor] = []  # losses of the steps since the last look, still on the device
+        self.looked_at = time.monotonic()
+        for images, targets in self.data.epoch(epoch, self.step - epoch * steps):
             pending.append(self.train_step(images, targets))
-            last = self.step == (epoch + 1) * config.steps_per_epoch
-            stopping = stop()
-            now = time.monotonic()
-            if last or stopping or self.step % CHECK_LOSS_EVERY == 0 or now - self.saved_at > save_every_s:
-                self.settle(pending)
-                self.train_s, began = self.train_s + time.monotonic() - began, time.monotonic()
-                speed = (self.step - began_at) * config.recipe.batch_size / max(self.train_s, 1e-9)
-                if last:
-                    self.end_epoch(epoch)
-                due = now - self.saved_at > (SAVE_EPOCH_AFTER_S if last else save_every_s)
-                if (due or stopping) and self.step < config.steps_per_epoch * config.recipe.epochs:
-                    self.save()
-                if stopping:
-                    raise Stopped
-                self.show("running", epoch, speed)
-                began = time.monotonic()
+            last, stopping, now = self.step == (epoch + 1) * steps, stop(), time.monotonic()
+            if not (last or stopping or now - self.looked_at >= LOOK_EVERY_S):
+                continue
+            self.note(pending)
+            if last:
+                self.end_epoch(epoch)
+            self.show("running", epoch)
+            due = now - self.saved_at > (SAVE_EPOCH_AFTER_S if last else save_every_s)
+            if stopping or (due and self.step < steps * self.config.recipe.epochs):
+                self.save()
+            if stopping:
+                raise Stopped
+            self.looked_at = time.monotonic()
 
     def train_step(self, images: Tensor, targets: Tensor) -> Tensor:
         """Take one optimizer step; return the loss, still on the device."""
@@ -177,13 +173,21 @@ class _Training:
             self.ema.update(self.model, step=self.step)
         return loss.detach()
 
-    def settle(self, pending: list[Tensor]) -> None:
-        """Add the losses of the last steps to the epoch's sum."""
-        for loss in torch.stack(pending).tolist():
+    def note(self, pending: list[Tensor]) -> None:
+        """Add the losses of the last steps to the epoch's sum, and their time to the run's."""
+        losses = torch.stack(pending).tolist()
+        self.train_s += time.monotonic() - self.looked_at
+        for number, loss in enumerate(losses, self.step - len(losses) + 1):
             if not math.isfinite(loss):
-                raise Diverged(f"the loss is {loss} within {len(pending)} steps of step {self.step}")
+                self.step = number
+                raise Diverged(f"the loss is {loss} at step {number}")
             self.loss_sum += loss
         pending.clear()
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Training images per second so far, over all attempts."""
+        return self.step * self.config.recipe.batch_size / self.train_s if self.train_s else None
 
     def end_epoch(self, epoch: int) -> None:
         """Write the epoch's line."""
@@ -192,19 +196,15 @@ class _Training:
             "step": self.step,
             "train_loss": self.loss_sum / self.config.steps_per_epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "images_per_s": self.step * self.config.recipe.batch_size / self.train_s,
+            "images_per_s": self.images_per_s,
         }
         self.history.append(line)
         self.loss_sum = 0.0
         with (self.folder / results.METRICS).open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def show(self, state: str, epoch: int, speed: float) -> None:
-        """Say where the run stands, for those who watch; at most about once a second."""
-        now = time.monotonic()
-        if now - self.shown_at < 1 and state == "running":
-            return
-        self.shown_at = now
+    def show(self, state: str, epoch: int) -> None:
+        """Say where the run stands, for those who watch."""
         losses = [line["train_loss"] for line in self.history]
         done = self.step % self.config.steps_per_epoch
         progress = {
@@ -214,7 +214,7 @@ class _Training:
             "step": self.step,
             "steps": self.config.steps_per_epoch * self.config.recipe.epochs,
             "train_loss": self.loss_sum / done if done else losses[-1] if losses else None,
-            "images_per_s": speed,
+            "images_per_s": self.images_per_s,
             "at": time.time(),
         }
         temporary = self.folder / f".{results.PROGRESS}"
@@ -225,7 +225,7 @@ class _Training:
 
     def evaluate(self) -> dict[str, Any]:
         """Measure the trained network on the whole test set and return the result row."""
-        self.show("evaluating", self.config.recipe.epochs - 1, self.history[-1]["images_per_s"])
+        self.show("evaluating", self.config.recipe.epochs - 1)
         logits, labels = predict(self.model, self.data, self.device, amp=self.config.recipe.amp)
         row = self.row("finished", **metrics(logits, labels))
         if self.ema:
@@ -241,7 +241,7 @@ class _Training:
             "state": state,
             "classes": list(self.data.classes),
             "train_loss": self.history[-1]["train_loss"] if self.history else None,
-            "images_per_s": self.step * self.config.recipe.batch_size / self.train_s if self.train_s else None,
+            "images_per_s": self.images_per_s,
             "train_s": self.train_s,
             "wall_s": time.monotonic() - self.start,
             "images_seen": self.step * self.config.recipe.batch_size,
@@ -267,6 +267,7 @@ class _Training:
 
     def resume(self) -> None:
         """Go on from the last checkpoint; from the start where there is none or it cannot be read."""
+        results.sweep(self.folder)
         path = self.folder / results.CHECKPOINT
         if path.exists():
             try:

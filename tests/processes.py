@@ -23,13 +23,13 @@ STOPPED = 3
 
 _FORKS = get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    ["torch", "timm.data", "timm.optim", "timm.scheduler", "timm.utils", "fvcore.nn", "submitit", "pytest", "hypothesis",
-     "scipy.stats", "pandas", "matplotlib.pyplot", "rich.live"]
-)  # fmt: skip
+    ["torch", "timm.data", "timm.optim", "timm.scheduler", "timm.utils", "fvcore.nn", "submitit", "pytest"]
+    + ["hypothesis", "scipy.stats", "pandas", "matplotlib.pyplot", "rich.live"]
+)
 
 
 def fork(target: Callable[..., None], *args: Any) -> ForkServerProcess:
-    """Start a function of a test module in a process of its own; stop it with `kill()` or `os.kill(process.pid, ...)`."""
+    """Start a function of a module of the tests in a process of its own."""
     process = _FORKS.Process(target=_call, args=(target, *args))
     process.start()
     return process

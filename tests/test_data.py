@@ -195,7 +195,7 @@ def test_validation_images_that_leave_none_to_train_on_are_refused(small_images:
 
 
 def test_a_recipe_without_validation_images_cannot_be_tested_on_them(small_images: Path) -> None:
-    with pytest.raises(UserError, match="'tiny' keeps no validation images. Set validation_images"):
+    with pytest.raises(UserError, match=r"'tiny' keeps no validation images\. Set validation_images"):
         describe_data(Recipe(**TINY), small_images, validate=True)
 
 

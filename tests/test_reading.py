@@ -249,6 +249,8 @@ def test_a_recipe_of_ones_own_is_read_by_its_path(tmp_path: Path) -> None:
         ({"cutmix": 1.0, "batch_size": 7}, ["FILE:7: ", "batch_size is 7", "mix pairs", "even"]),
         ({"randaugment": "rand-m9"}, ["FILE:12: ", "randaugment", "image folders", "'fashion_mnist'", "out"]),
         ({"random_resized_crop": 0.08}, ["FILE:12: ", "random_resized_crop", "image folders", "out"]),
+        ({"validation_images": -1}, ["FILE:12: ", "validation_images is -1", "from 0 up"]),
+        ({"dataset": "folder", "validation_images": 5}, ["FILE:12: ", "validation_images is 5", "0 for image folders"]),
         ({"dataset": "folder", "shift": 2}, ["FILE:12: ", "shift", "in memory", "random_resized_crop"]),
         ({"dataset": "fashion"}, ["FILE:4: ", "dataset is 'fashion'", "'fashion_mnist'"]),
         ({"label_smoothing": 1.5}, ["FILE:12: ", "label_smoothing is 1.5", "between 0 and 1"]),

@@ -1,6 +1,6 @@
 """Try every recipe of candidates.yaml and write trials.csv: `python records/recipe-choice/choose.py`.
 
-Each candidate trains eight of the ladder's rungs with one seed that no report uses, and is tested on the 3,000
+Each candidate trains eight of the ladder's rungs with one seed that no report uses, and is tested on the 5,000
 validation images, never on the test set. The criterion, fixed before the trials: the best mean accuracy over the eight
 rungs among the candidates whose whole default ladder (51 runs, two at a time) stays under ten minutes. Trials that are
 done are not done again.

@@ -1,0 +1,89 @@
+"""A record: a report's folder that can be committed, read again and redrawn without its runs."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.compare import LADDER_COLUMNS
+from analysis.figure import Chart
+from roadmap import results
+from roadmap.errors import UserError
+from roadmap.ladder import Reference
+from roadmap.plan import Study
+
+RECORD = "record.json"
+TABLE = "ladder.csv"
+
+# The version of record.json and of the tables beside it.
+RECORD_VERSION = 1
+
+# What run.json says of where a run was planned, and a record gathers from all its runs.
+PROVENANCE = ("commit", "command", "processor", "python", "versions")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record as read: what it is and its table, a row a rung with the columns of `LADDER_COLUMNS`."""
+
+    about: dict[str, Any]
+    table: pd.DataFrame
+
+    @property
+    def chart(self) -> Chart:
+        """What its figure says beside the bars."""
+        fields = dict(self.about["chart"])
+        if fields.get("reference"):
+            fields["reference"] = Reference(**fields["reference"])
+        return Chart(**fields)
+
+
+def describe_record(study: Study, runs: pd.DataFrame, chart: Chart) -> dict[str, Any]:
+    """Return the content of record.json: what was run, how, when, on what, at which commit, how long it took."""
+    about: dict[str, list[Any]] = {name: [] for name in PROVENANCE}
+    dates = []
+    for run in study.planned():
+        told = results.read_json(run.folder / results.RUN) or {}
+        dates += [told["planned_at"]] if "planned_at" in told else []
+        for name in PROVENANCE:
+            if name in told and told[name] not in about[name]:
+                about[name].append(told[name])
+    fields = asdict(chart)
+    if chart.reference is not None:
+        fields["reference"] = chart.reference.model_dump()
+    return {
+        "record_version": RECORD_VERSION,
+        "result_version": results.RESULT_VERSION,
+        "base": study.base,
+        "recipe": study.recipe.name,
+        "seeds": list(study.seeds),
+        "runs": len(runs),
+        "finished": int((runs["state"] == "finished").sum()),
+        "planned_first": min(dates, default=None),
+        "planned_last": max(dates, default=None),
+        "train_s_sum": round(float(runs.drop_duplicates("run")["train_s"].sum()), 1),
+        "wall_s_sum": round(float(runs.drop_duplicates("run")["wall_s"].sum()), 1),
+        **about,
+        "chart": fields,
+    }
+
+
+def read_record(folder: Path) -> Record:
+    """Read a record.
+
+    Raises:
+        UserError: If the folder holds none, or one of another version.
+    """
+    about = results.read_json(folder / RECORD)
+    if not isinstance(about, dict) or not (folder / TABLE).is_file():
+        raise UserError(f"{folder}: no record here: it has {RECORD} and {TABLE}, as 'report' writes them.")
+    if about.get("record_version") != RECORD_VERSION:
+        raise UserError(
+            f"{folder / RECORD}: record_version is {about.get('record_version')}, but this program reads "
+            f"{RECORD_VERSION}. Read it with the version that wrote it, or write it again from its runs."
+        )
+    table = pd.read_csv(folder / TABLE)
+    if list(table.columns) != list(LADDER_COLUMNS):
+        raise UserError(f"{folder / TABLE}: columns are {', '.join(table.columns)}, not those of a ladder's table.")
+    return Record(about, table.assign(erratum=table["erratum"].fillna("")))
