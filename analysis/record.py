@@ -83,7 +83,7 @@ def read_record(folder: Path) -> Record:
             f"{folder / RECORD}: record_version is {about.get('record_version')}, but this program reads "
             f"{RECORD_VERSION}. Read it with the version that wrote it, or write it again from its runs."
         )
-    table = pd.read_csv(folder / TABLE)
+    table = pd.read_csv(folder / TABLE, dtype={"erratum": str})
     if list(table.columns) != list(LADDER_COLUMNS):
         raise UserError(f"{folder / TABLE}: columns are {', '.join(table.columns)}, not those of a ladder's table.")
     return Record(about, table.assign(erratum=table["erratum"].fillna("")))

@@ -67,8 +67,10 @@ class Watch:
     began: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
-        """Note what was done before, which says nothing about how fast this launch is."""
-        self.before = sum(c for run, c in zip(self.runs, self.costs, strict=True) if look(run, self.began).ended)
+        """Note what was done before: it says nothing about how fast this launch is, and is no news."""
+        ended = [(run, cost) for run, cost in zip(self.runs, self.costs, strict=True) if look(run, self.began).ended]
+        self.before = sum(cost for _, cost in ended)
+        self.known = {run.config.id for run, _ in ended}
 
     def follow(self, jobs: Sequence[Any]) -> None:
         """Show progress until every job is done."""
@@ -81,21 +83,20 @@ class Watch:
             self._follow_plainly(jobs)
 
     def _follow_plainly(self, jobs: Sequence[Any]) -> None:
-        told = {run.config.id for run in self.runs if look(run, self.began).ended}
         said_at = time.monotonic()
         while True:
             done = all(job.done() for job in jobs)
             for run in self.runs:
                 now = look(run, self.began)
-                if now.ended and run.config.id not in told:
-                    told.add(run.config.id)
+                if now.ended and run.config.id not in self.known:
+                    self.known.add(run.config.id)
                     said_at = time.monotonic()
                     top1 = f", top-1 {now.top1:.2f}" if now.top1 is not None else ""
                     name = f"{run.rungs[0]} seed {run.config.seed}"
-                    self.console.print(f"[{len(told)}/{len(self.runs)}] {name}: {now.state}{top1}. {self.time_left()}")
+                    self.console.print(f"[{len(self.known)}/{len(self.runs)}] {name}: {now.state}{top1}. {self.time_left()}")
             if time.monotonic() - said_at > PLAIN_EVERY_S:
                 said_at = time.monotonic()
-                self.console.print(f"[{len(told)}/{len(self.runs)}] {self.time_left()}")
+                self.console.print(f"[{len(self.known)}/{len(self.runs)}] {self.time_left()}")
             if done:
                 return
             time.sleep(LOOK_EVERY_S)

@@ -1,7 +1,8 @@
 """What several tests share: a small cut of the data, tiny recipes, and runs that take a second."""
 
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # here and in every process that a test sta
 from roadmap.config import NetConfig
 from roadmap.data import EMBEDDED, IDX_FILES, describe_data
 from roadmap.idx import find_idx, read_idx, write_idx
-from roadmap.recipe import Recipe
+from roadmap.recipe import Recipe, read_recipe
 from roadmap.run import RunConfig
 
 TINY = {
@@ -70,6 +71,19 @@ def write_recipes(tmp_path: Path) -> Callable[..., Path]:
         for recipe in (TINY | settings, PLAIN | settings | (plain or {})):
             path = folder / f"{recipe['name']}.yaml"
             path.write_text(yaml.safe_dump(recipe))
+        read_recipe.cache_clear()
         return folder / "tiny.yaml"
 
     return write
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB, where the tests may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)

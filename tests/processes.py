@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[1]
 STOPPED = 3
 
 _FORKS = get_context("forkserver")
-_FORKS.set_forkserver_preload(
-    ["torch", "timm.data", "timm.optim", "timm.scheduler", "timm.utils", "fvcore.nn", "submitit", "pytest"]
-    + ["hypothesis", "scipy.stats", "pandas", "matplotlib.pyplot", "rich.live"]
-)
+_FORKS.set_forkserver_preload([
+    "torch", "timm.data", "timm.optim", "timm.scheduler", "timm.utils", "fvcore.nn", "submitit", "pandas",
+    "scipy.stats", "matplotlib.pyplot", "rich.live", "pytest", "hypothesis",
+])  # fmt: skip
 
 
 def fork(target: Callable[..., None], *args: Any) -> ForkServerProcess:
@@ -92,18 +92,21 @@ def _run_ladder(folder: Path, arguments: tuple[str, ...], out: Path, err: Path) 
     runpy.run_path(str(ROOT / "run_ladder.py"), run_name="__main__")
 
 
-def start_training(config: RunConfig, folder: Path, root: Path, **options: Any) -> ForkServerProcess:
+def start_training(config: RunConfig, folder: Path, root: Path, *, save_every_step: bool = False) -> ForkServerProcess:
     """Start `train` in a process that stops as a job does when it is sent SIGTERM (exit code `STOPPED`)."""
     folder.mkdir(parents=True, exist_ok=True)
-    return fork(_train, config, folder, root, options)
+    return fork(_train, config, folder, root, save_every_step)
 
 
-def _train(config: RunConfig, folder: Path, root: Path, options: dict[str, Any]) -> None:
-    from roadmap.train import Stopped, train
+def _train(config: RunConfig, folder: Path, root: Path, save_every_step: bool) -> None:
+    from roadmap import train as module
 
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    options = {}
+    if save_every_step:
+        module.LOOK_EVERY_S = options["save_every_s"] = 0.0
     try:
-        train(config, folder, data_root=root, stop=lambda: bool(asked), **options)
-    except Stopped:
+        module.train(config, folder, data_root=root, stop=lambda: bool(asked), **options)
+    except module.Stopped:
         sys.exit(STOPPED)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from roadmap import build_model, results
+from roadmap import train as train_module
 from roadmap.launch import Work, do_work, state_of
 from roadmap.run import RunConfig
 from roadmap.train import Stopped, _Training, metrics, train
@@ -139,11 +140,11 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(
     draw, kills, finished = random.Random(0), 0, 0
     while kills < 24 or finished < 2:
         folder = tmp_path / f"killed{finished}"
-        checkpoint = folder / results.CHECKPOINT
-        before = inode(checkpoint)
-        process = start_training(config, folder, small_images, save_every_s=0.0)
+        before = inode(folder / results.CHECKPOINT)
+        process = start_training(config, folder, small_images, save_every_step=True)
         if draw.random() < 0.7:  # let it come further; else it may die before its first step
-            wait_for(lambda: inode(checkpoint) != before or not process.is_alive(), what="a checkpoint")
+            while inode(folder / results.CHECKPOINT) == before and process.is_alive():
+                process.join(0.01)
         process.join(draw.uniform(0.0, 0.3))
         process.kill()
         process.join()
@@ -192,6 +193,7 @@ def _train_and_die(config: RunConfig, folder: Path, root: Path, file: str, momen
         return there
 
     Path.replace = put_and_die  # type: ignore[assignment, method-assign]
+    train_module.LOOK_EVERY_S = 0.0
     train(config, folder, data_root=root, save_every_s=0.0)
 
 
@@ -294,8 +296,7 @@ def test_the_weights_load_into_the_network(tiny_run: MakeRun, small_images: Path
 def test_a_run_tells_where_it_stands(
     tiny_run: MakeRun, small_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("roadmap.train.SHOW_EVERY_S", 0.0)
-    monkeypatch.setattr("roadmap.train.CHECK_LOSS_EVERY", 5)
+    monkeypatch.setattr(train_module, "LOOK_EVERY_S", 0.0)
     shown = []
 
     def look() -> bool:
@@ -304,9 +305,9 @@ def test_a_run_tells_where_it_stands(
 
     row = train(tiny_run(), tmp_path, data_root=small_images, stop=look)
     told = [now for now in shown if now]
-    assert [now["step"] for now in told if now["state"] == "running"][::5] == [5, 10, 15]
-    assert all(now["steps"] == 20 and now["epochs"] == 2 for now in told)
-    assert [now["epoch"] for now in told][::5] == [1, 1, 2]
+    assert [now["step"] for now in told] == list(range(1, 20))
+    assert [now["epoch"] for now in told] == [1] * 10 + [2] * 9
+    assert all((now["state"], now["steps"], now["epochs"]) == ("running", 20, 2) for now in told)
     last = results.read_json(tmp_path / results.PROGRESS)
     assert (last["state"], last["step"]) == ("evaluating", 20)
     assert last["images_per_s"] == pytest.approx(row["images_per_s"], rel=0.05)
@@ -330,13 +331,14 @@ def test_a_run_that_diverges_is_a_row_and_the_next_one_is_trained(
 
 
 def test_where_a_run_diverged_does_not_depend_on_when_someone_looked(
-    tiny_run: MakeRun, small_images: Path, tmp_path: Path
+    tiny_run: MakeRun, small_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_run(lr=1e30, warmup_epochs=0.0)
     ends = []
     for name, often in (("seldom", 1e9), ("always", 0.0)):
         (tmp_path / name).mkdir()
-        row = train(config, tmp_path / name, data_root=small_images, save_every_s=often)
+        monkeypatch.setattr(train_module, "LOOK_EVERY_S", often)
+        row = train(config, tmp_path / name, data_root=small_images)
         ends.append((row["error"], row["images_seen"]))
     assert ends[0] == ends[1]
 
