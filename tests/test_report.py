@@ -1,0 +1,175 @@
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from analysis.compare import LADDER_COLUMNS, ladder_table, published_table
+from analysis.record import RECORD_VERSION, read_record
+from analysis.report import redraw, write_published, write_report
+from analysis.tables import big, markdown
+from roadmap import results
+from roadmap.errors import UserError
+from roadmap.ladder import read_ladder
+from roadmap.launch import prepare
+from roadmap.plan import Study, make_study
+from tests.samples import PAPER
+
+FILES = {"results.csv", "ladder.csv", "ladder.md", "record.json", "roadmap.png", "roadmap.svg", "roadmap.pdf"}
+
+
+@pytest.fixture
+def study(tmp_path: Path, write_recipes: Callable[..., Path], small_images: Path) -> Study:
+    return make_study(
+        PAPER, "resnet50", str(write_recipes()), runs=tmp_path / "runs", seeds=(0, 1), data_root=small_images
+    )
+
+
+def put_result(study: Study, rung: str, seed: int, **values: Any) -> None:
+    config = study.configs[rung, seed]
+    prepare([run for run in study.planned() if run.config == config])
+    row = dict.fromkeys(results.COLUMNS) | {"result_version": 1, "state": "finished", "train_s": 2.0, "wall_s": 3.0}
+    results.write_json(study.folder(config) / results.RESULT, row | values)
+
+
+def test_a_report_holds_tables_figure_and_record(study: Study, tmp_path: Path) -> None:
+    for rung, top1 in (("baseline_original", 70.0), ("baseline", 75.0)):
+        for seed in (0, 1):
+            put_result(study, rung, seed, top1=top1 + seed, images_per_s=100.0)
+    files = write_report(study, tmp_path / "out")
+    assert {file.name for file in files} == FILES == set(os.listdir(tmp_path / "out"))
+    runs = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert len(runs) == 34
+    assert (runs["state"] == "finished").sum() == 4
+    table = pd.read_csv(tmp_path / "out" / "ladder.csv").set_index("rung")
+    assert table.loc["baseline", "n"] == 2
+    assert table.loc["baseline", "top1"] == 75.5
+    assert table.loc["baseline", "top1_delta"] == 5.0
+    assert table.loc["baseline", "paper_top1_delta"] == pytest.approx(2.69)
+    assert table.loc["gelu", "state"] == "missing"
+
+
+def test_a_proxy_says_so_in_the_table_and_in_the_figure(study: Study, tmp_path: Path) -> None:
+    write_report(study, tmp_path / "out")
+    assert "PROXY, not ImageNet" in (tmp_path / "out" / "ladder.md").read_text()
+    assert "PROXY, not ImageNet" in (tmp_path / "out" / "roadmap.svg").read_text()
+
+
+def test_validation_images_are_never_passed_off_as_the_test_set(
+    write_recipes: Callable[..., Path], small_images: Path, tmp_path: Path
+) -> None:
+    recipe = str(write_recipes(validation_images=64))
+    studies = [
+        make_study(PAPER, "resnet50", recipe, runs=tmp_path, data_root=small_images, validate=validate)
+        for validate in (False, True)
+    ]
+    assert "VALIDATION" not in studies[0].describe()
+    assert "VALIDATION" in studies[1].describe()
+    assert not {run.config.id for run in studies[0].planned()} & {run.config.id for run in studies[1].planned()}
+
+
+def test_diverged_and_failed_runs_are_named_with_their_reason(study: Study, tmp_path: Path) -> None:
+    put_result(study, "baseline", 0, state="diverged", error="the loss is nan at step 3")
+    put_result(study, "gelu", 1, state="failed", error="OSError: no space")
+    write_report(study, tmp_path / "out")
+    text = (tmp_path / "out" / "ladder.md").read_text()
+    assert "baseline, seed 0: diverged: the loss is nan at step 3" in text
+    assert "gelu, seed 1: failed: OSError: no space" in text
+    table = pd.read_csv(tmp_path / "out" / "ladder.csv").set_index("rung")
+    assert (table.loc["baseline", "state"], table.loc["gelu", "state"]) == ("diverged", "failed")
+
+
+def test_the_other_base_stands_behind_once_it_has_results(study: Study, tmp_path: Path, small_images: Path) -> None:
+    recipe = str(tmp_path / "recipes" / "tiny.yaml")
+    behind = make_study(PAPER, "resnet200", recipe, runs=study.runs, seeds=(0, 1), data_root=small_images)
+    put_result(study, "baseline", 0, top1=70.0)
+    write_report(study, tmp_path / "out", behind=behind)
+    assert "ResNet-200 ladder" not in (tmp_path / "out" / "roadmap.svg").read_text()
+    put_result(behind, "baseline", 0, top1=72.0)
+    write_report(study, tmp_path / "out", behind=behind)
+    assert "ResNet-200 ladder" in (tmp_path / "out" / "roadmap.svg").read_text()
+
+
+def test_part_of_a_ladder_does_not_call_its_end_convnext(
+    study: Study, tmp_path: Path, small_images: Path
+) -> None:
+    part = replace(study, rungs=study.rungs[:3])
+    write_report(part, tmp_path / "part")
+    assert "ConvNeXt-T" not in (tmp_path / "part" / "roadmap.svg").read_text()
+    write_report(study, tmp_path / "whole")
+    assert "ConvNeXt-T" in (tmp_path / "whole" / "roadmap.svg").read_text()
+
+
+def test_a_record_is_read_and_redrawn_without_its_runs(study: Study, tmp_path: Path) -> None:
+    put_result(study, "baseline", 0, top1=70.0)
+    write_report(study, tmp_path / "out")
+    record = read_record(tmp_path / "out")
+    assert record.about["finished"] == 1
+    assert record.about["versions"][0]["torch"]
+    assert list(record.table.columns) == list(LADDER_COLUMNS)
+    redraw(record, tmp_path / "again")
+    assert (tmp_path / "again" / "roadmap.svg").read_bytes() == (tmp_path / "out" / "roadmap.svg").read_bytes()
+
+
+def test_a_record_of_another_version_is_refused(study: Study, tmp_path: Path) -> None:
+    write_report(study, tmp_path / "out")
+    about = json.loads((tmp_path / "out" / "record.json").read_text())
+    (tmp_path / "out" / "record.json").write_text(json.dumps(about | {"record_version": RECORD_VERSION + 1}))
+    with pytest.raises(UserError, match=f"record_version is {RECORD_VERSION + 1}, but this program reads"):
+        read_record(tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_folder_that_is_no_record_is_refused(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "record.json").write_text(content)
+    with pytest.raises(UserError, match="no record here"):
+        read_record(tmp_path)
+
+
+def test_every_committed_record_can_be_read() -> None:
+    records = [path.parent for path in (Path(__file__).parents[1] / "records").glob("*/record.json")]
+    assert records
+    for folder in records:
+        table = read_record(folder).table
+        assert table["n"].sum() > 0
+        assert list(table["rung"]) == [rung.id for rung in read_ladder().rungs]
+
+
+def test_published_numbers_come_in_the_same_form_and_name_their_misprints(tmp_path: Path) -> None:
+    for base in PAPER.bases:
+        write_published(PAPER, base, tmp_path / base)
+    text = (tmp_path / "resnet50" / "ladder.md").read_text()
+    assert "| separate_downsampling | 3 | 81.97 ± 0.06 | +0.50 |" in text
+    assert "prints 4.46 for a network that counts 4.146" in text
+    assert "ResNet-200 ladder" in (tmp_path / "resnet50" / "roadmap.svg").read_text()
+    assert "prints" not in (tmp_path / "resnet200" / "ladder.md").read_text()
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_in_words(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report(study, tmp_path / "file" / "out")
+
+
+def test_a_table_of_ours_never_carries_the_papers_misprints(study: Study) -> None:
+    from analysis.collect import collect
+
+    assert not ladder_table(collect(study), study.rungs)["erratum"].any()
+    assert published_table(PAPER, "resnet50")["erratum"].astype(bool).sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(4.09e9, "4.09 G"), (15.01e9, "15.0 G"), (1_368_576, "1.37 M"), (785_000, "785.0 k"), (12, "12")]
+)
+def test_counts_are_rounded_with_their_unit(value: float, text: str) -> None:
+    assert big(value) == text
+
+
+def test_what_is_missing_is_blank_in_a_table() -> None:
+    table = published_table(PAPER, "resnet50").assign(top1=float("nan"), state="missing")
+    assert "| gelu | 3 | missing |" in markdown(table)

@@ -1,0 +1,172 @@
+import json
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from roadmap import results
+from roadmap.errors import UserError
+from roadmap.results import COLUMNS, METRICS, RESULT, RESULT_VERSION, write_atomically, write_json
+from roadmap.run import RunConfig
+from roadmap.train import train
+from tests.processes import fork
+
+ROW = dict.fromkeys(COLUMNS) | {"result_version": RESULT_VERSION, "state": "finished", "top1": 81.25}
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Refuse to let files grow beyond a size, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+# -- writing
+
+
+def test_a_file_is_written_with_its_folder(tmp_path: Path) -> None:
+    write_json(tmp_path / "new" / "row.json", {"a": 1})
+    assert results.read_json(tmp_path / "new" / "row.json") == {"a": 1}
+    assert os.listdir(tmp_path / "new") == ["row.json"]
+
+
+def test_a_file_that_no_longer_fits_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "row.json"
+    write_json(path, "old")
+    with (
+        files_of_at_most(1000),
+        pytest.raises(UserError, match=r"row\.json: cannot be written .*Nothing there was changed"),
+    ):
+        write_json(path, "x" * 2000)
+    assert results.read_json(path) == "old"
+    assert os.listdir(tmp_path) == ["row.json"]
+
+
+def test_a_full_disk_leaves_the_old_file(small_disk: Path) -> None:
+    path = small_disk / "row.json"
+    write_json(path, "old")
+    with pytest.raises(UserError, match=r"row\.json: cannot be written \(No space left on device\)"):
+        write_json(path, "x" * 100_000)
+    assert results.read_json(path) == "old"
+    assert os.listdir(small_disk) == ["row.json"]
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_one_message(
+    tiny_run: Callable[..., RunConfig], small_images: Path, small_disk: Path
+) -> None:
+    asked = iter([False, True])
+    with pytest.raises(UserError, match=r"checkpoint\.pt: cannot be written \(No space left on device\)"):
+        train(tiny_run(), small_disk, data_root=small_images, stop=lambda: next(asked))
+    assert not any("checkpoint" in name for name in os.listdir(small_disk))
+
+
+def test_a_folder_that_cannot_be_made_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for path in (tmp_path / "file" / "row.json", tmp_path / "file" / "deeper" / "row.json"):
+        with pytest.raises(UserError, match=r"row\.json: cannot be written"):
+            write_json(path, {})
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_interrupted_writer_leaves_the_old_file(error: type[BaseException], tmp_path: Path) -> None:
+    def interrupted(file: IO[bytes]) -> None:
+        file.write(b"half of the")
+        raise error
+
+    path = tmp_path / "row.json"
+    write_json(path, "old")
+    with pytest.raises(error):
+        write_atomically(path, interrupted)
+    assert results.read_json(path) == "old"
+    assert os.listdir(tmp_path) == ["row.json"]
+
+
+def test_a_reader_never_sees_half_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "row.json"
+    contents = ["a" * 200_000, "b" * 100_000]
+    write_json(path, contents[0])
+    writer = fork(_write_by_turns, path, contents, 200)
+    seen = set()
+    while writer.is_alive():
+        seen.add(results.read_json(path))
+    assert seen == set(contents)
+
+
+def _write_by_turns(path: Path, contents: list[str], times: int) -> None:
+    for number in range(times):
+        write_json(path, contents[number % len(contents)])
+
+
+def test_what_a_killed_writer_left_is_swept_away(tmp_path: Path) -> None:
+    for name in (results.CHECKPOINT, RESULT):
+        (tmp_path / f".{name}.0123").touch()
+    kept = {results.RUN, RESULT, ".lock", f".{results.RUN}.0123"}  # another process may be writing run.json
+    for name in kept:
+        (tmp_path / name).touch()
+    results.sweep(tmp_path)
+    assert set(os.listdir(tmp_path)) == kept
+
+
+# -- reading
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
+    write_json(tmp_path / RESULT, ROW)
+    assert results.read_result(tmp_path) == ROW
+
+
+def test_half_of_a_result_is_none(tmp_path: Path) -> None:
+    assert results.read_result(tmp_path) is None
+    assert results.read_result(tmp_path / "nowhere") is None
+    text = json.dumps(ROW)
+    for length in (0, 1, 20, len(text) - 1):
+        (tmp_path / RESULT).write_text(text[:length])
+        assert results.read_result(tmp_path) is None
+        assert not results.is_done(tmp_path)
+    (tmp_path / RESULT).write_bytes(bytes(len(text)))  # what a file system may make of it after a power cut
+    assert results.read_result(tmp_path) is None
+
+
+def test_a_result_in_a_place_that_is_no_folder_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert results.read_result(tmp_path / "file") is None
+
+
+def test_a_result_that_cannot_be_read_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / RESULT).mkdir()
+    with pytest.raises(UserError, match=r"result\.json: cannot be read \(Is a directory\)"):
+        results.read_result(tmp_path)
+
+
+@pytest.mark.parametrize("version", [0, RESULT_VERSION + 1, None])
+def test_a_result_of_another_version_is_refused(version: int | None, tmp_path: Path) -> None:
+    write_json(tmp_path / RESULT, ROW | {"result_version": version})
+    with pytest.raises(
+        UserError, match=rf"result_version is {version}, but this program reads {RESULT_VERSION}\. .*version"
+    ):
+        results.read_result(tmp_path)
+
+
+@pytest.mark.parametrize(("state", "done"), [("finished", True), ("diverged", True), ("failed", False)])
+def test_a_failed_run_is_not_done(state: str, done: bool, tmp_path: Path) -> None:
+    write_json(tmp_path / RESULT, ROW | {"state": state})
+    assert results.is_done(tmp_path) == done
+
+
+def test_half_of_a_last_line_of_metrics_is_left_out(tmp_path: Path) -> None:
+    assert results.read_metrics(tmp_path) == []
+    lines: list[dict[str, Any]] = [{"epoch": 1, "train_loss": 2.5}, {"epoch": 2, "train_loss": 1.5}]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / METRICS).write_text(text)
+    assert results.read_metrics(tmp_path) == lines
+    for cut in (2, 10, len(text) // 2 - 2):
+        (tmp_path / METRICS).write_text(text[:-cut])
+        assert results.read_metrics(tmp_path) == lines[:1]
