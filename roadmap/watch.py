@@ -70,6 +70,7 @@ class Watch:
         """Note what was done before: it says nothing about how fast this launch is, and is no news."""
         ended = [(run, cost) for run, cost in zip(self.runs, self.costs, strict=True) if look(run, self.began).ended]
         self.before = sum(cost for _, cost in ended)
+        self.first: tuple[float, float] | None = None  # when this launch's first step was seen, and the cost done then
         self.known = {run.config.id for run, _ in ended}
 
     def follow(self, jobs: Sequence[Any]) -> None:
@@ -106,14 +107,16 @@ class Watch:
         return sum(c * look(run, self.began).share for run, c in zip(self.runs, self.costs, strict=True))
 
     def time_left(self) -> str:
-        """Estimate the time left from the cost done since this launch began."""
-        done, total = self.done_cost(), sum(self.costs)
-        gained, elapsed = done - self.before, time.time() - self.began
+        """Estimate the time left from the cost done since the first step of this launch (starting up is not progress)."""
+        done, total, now = self.done_cost(), sum(self.costs), time.time()
         if total - done <= 0:
             return "All runs are done"
-        if gained <= 0:
+        if self.first is None and done > self.before:
+            self.first = (now, done)
+        if self.first is None or done <= self.first[1]:
             return "Starting"
-        return f"About {clock((total - done) * elapsed / gained)} left"
+        since, at_first = self.first
+        return f"About {clock((total - done) * (now - since) / (done - at_first))} left"
 
     def picture(self) -> Group:
         """Return the table of rungs and the bar."""

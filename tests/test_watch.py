@@ -63,10 +63,14 @@ def test_progress_of_an_earlier_attempt_does_not_count_as_this_ones(runs: list[P
 
 def test_the_time_left_comes_from_what_this_launch_has_done(runs: list[PlannedRun]) -> None:
     finish(runs[0])
-    watch = Watch(runs, [100.0, 10.0], ["start"], Console(), began=time.time() - 30)
+    watch = Watch(runs, [100.0, 10.0], ["start"], Console())
     assert watch.time_left() == "Starting"  # what was done before says nothing about speed
+    report_progress(runs[1], 1)
+    assert watch.time_left() == "Starting"  # nor does the first step, which had to wait for the start of its process
+    assert watch.first
+    watch.first = (watch.first[0] - 20, watch.first[1])
     report_progress(runs[1], 5)
-    assert watch.time_left() == "About 30 s left"
+    assert watch.time_left() == "About 25 s left"
     finish(runs[1])
     assert watch.time_left() == "All runs are done"
 
