@@ -1,30 +1,35 @@
 """A ladder's table for reading: Markdown, with rounded numbers and their units."""
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import pandas as pd
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Return a ladder's table as Markdown, rounded for reading."""
-    head = ["rung", "n", "top-1 (%)", "change", "paper", "paper's change", "multiply-adds", "parameters", "images/s"]
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
-    for row in table.to_dict("records"):
-        std = "" if pd.isna(row["top1_std"]) else f" ± {row['top1_std']:.2f}"
-        lines.append(
-            [
-                row["rung"] + ("" if row["adopted"] else " (not adopted)"),
-                str(row["n"]),
-                row["state"] if pd.isna(row["top1"]) else f"{row['top1']:.2f}{std}",
-                _number(row["top1_delta"], "+.2f"),
-                _number(row["paper_top1"], ".2f"),
-                _number(row["paper_top1_delta"], "+.2f"),
-                big(row["macs"]) + (" [1]" if row["erratum"] else ""),
-                big(row["params"]),
-                _number(row["images_per_s"], ",.0f"),
-            ]
-        )
-    body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    """Return a ladder's table as Markdown, rounded for reading; columns that have nothing to say are left out."""
+    rows = [_cells(row) for row in table.to_dict("records")]
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)]] + [[row[name] for name in columns] for row in rows]
     errata = [erratum for erratum in table["erratum"] if erratum]
-    return body + ("\n\n[1] " + ". ".join(errata) + "." if errata else "")
+    notes = "\n\n[1] " + ". ".join(errata) + "." if errata else ""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + notes
+
+
+def _cells(row: Mapping[Hashable, Any]) -> dict[str, str]:
+    """Return a row's cells under their headings."""
+    std = "" if pd.isna(row["top1_std"]) else f" ± {row['top1_std']:.2f}"
+    return {
+        "rung": row["rung"] + ("" if row["adopted"] else " (not adopted)"),
+        "n": str(row["n"]),
+        "top-1 (%)": row["state"] if pd.isna(row["top1"]) else f"{row['top1']:.2f}{std}",
+        "change": _number(row["top1_delta"], "+.2f"),
+        "paper": _number(row["paper_top1"], ".2f"),
+        "paper's change": _number(row["paper_top1_delta"], "+.2f"),
+        "multiply-adds": big(row["macs"]) + (" [1]" if row["erratum"] else ""),
+        "parameters": big(row["params"]),
+        "images/s": _number(row["images_per_s"], ",.0f"),
+    }
 
 
 def big(value: float) -> str:
@@ -33,7 +38,7 @@ def big(value: float) -> str:
         return ""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
-            return f"{value / size:.3g} {unit}" if value < 10 * size else f"{value / size:.1f} {unit}"
+            return f"{value / size:.2f} {unit}" if value < 10 * size else f"{value / size:.1f} {unit}"
     return f"{value:.0f}"
 
 

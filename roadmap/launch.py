@@ -170,7 +170,8 @@ def prepare(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
     where = _provenance()
     pending = [run for run in planned if not results.is_done(run.folder)]
     for run in pending:
-        (run.folder / results.RESULT).unlink(missing_ok=True)
+        if results.read_result(run.folder) is not None:
+            (run.folder / results.RESULT).unlink()
         if results.read_json(run.folder / results.RUN) is None:
             about = {"rungs": run.rungs, "macs": run.macs, "params": run.params, "config": run.config.to_json()}
             results.write_json(run.folder / results.RUN, about | where)

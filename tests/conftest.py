@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,20 +62,20 @@ def tiny_run(small_images: Path) -> Callable[..., RunConfig]:
     return make
 
 
+def write_tiny(folder: Path, plain: dict[str, Any] | None = None, **settings: Any) -> Path:
+    """Write tiny.yaml and its plain counterpart, with settings that differ from `TINY` and `PLAIN`."""
+    folder.mkdir(exist_ok=True)
+    for recipe in (TINY | settings, PLAIN | settings | (plain or {})):
+        path = folder / f"{recipe['name']}.yaml"
+        path.write_text(yaml.safe_dump(recipe))
+    read_recipe.cache_clear()
+    return folder / "tiny.yaml"
+
+
 @pytest.fixture
 def write_recipes(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that writes tiny.yaml and its plain counterpart, with settings that differ from `TINY`."""
-
-    def write(plain: dict[str, Any] | None = None, **settings: Any) -> Path:
-        folder = tmp_path / "recipes"
-        folder.mkdir(exist_ok=True)
-        for recipe in (TINY | settings, PLAIN | settings | (plain or {})):
-            path = folder / f"{recipe['name']}.yaml"
-            path.write_text(yaml.safe_dump(recipe))
-        read_recipe.cache_clear()
-        return folder / "tiny.yaml"
-
-    return write
+    """Return `write_tiny` for a folder of the test's own."""
+    return partial(write_tiny, tmp_path / "recipes")
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""Real processes that tests start, signal and wait for: training runs and command lines.
+"""Real processes that tests start, signal and wait for: training runs and command lines; and what they leave behind.
 
 They are forked from a server that has imported torch and its kin already, so that one costs no seconds to start.
 """
 
+import hashlib
 import json
 import os
 import runpy
@@ -16,8 +17,11 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from roadmap import results
+from roadmap.launch import LOCK
 from roadmap.run import RunConfig
 
+Left = tuple[str, list[dict[str, Any]], dict[str, Any]]
 ROOT = Path(__file__).parents[1]
 STOPPED = 3
 
@@ -72,10 +76,11 @@ class Command:
         self.files = stem.with_suffix(".out"), stem.with_suffix(".err")
         self.process = fork(_run_ladder, folder, arguments, *self.files)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send the command (not its jobs) a signal."""
+    @property
+    def pid(self) -> int:
+        """The command's number and that of its process group, to which its jobs belong."""
         assert self.process.pid
-        os.kill(self.process.pid, number)
+        return self.process.pid
 
     def wait(self, timeout_s: float = 120.0) -> Outcome:
         """Return its outcome when it has ended."""
@@ -88,6 +93,7 @@ def _run_ladder(folder: Path, arguments: tuple[str, ...], out: Path, err: Path) 
     for number, file in enumerate((out, err), start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(folder)
+    os.setsid()  # a process group of its own, as in a terminal
     sys.argv = ["run_ladder.py", *arguments]
     runpy.run_path(str(ROOT / "run_ladder.py"), run_name="__main__")
 
@@ -110,3 +116,17 @@ def _train(config: RunConfig, folder: Path, root: Path, save_every_step: bool) -
         module.train(config, folder, data_root=root, stop=lambda: bool(asked), **options)
     except module.Stopped:
         sys.exit(STOPPED)
+
+
+def outcome(folder: Path) -> Left:
+    """Return all that a run leaves behind, weights, epochs and row, but its times; fail where it leaves more or less."""
+    files = {file.name for file in folder.iterdir()} - {results.RUN, LOCK}
+    assert files == {results.METRICS, results.PROGRESS, results.RESULT, results.WEIGHTS}
+    weights = hashlib.sha256((folder / results.WEIGHTS).read_bytes()).hexdigest()
+    row = results.read_result(folder)
+    assert row is not None
+    return weights, [_without_times(line) for line in results.read_metrics(folder)], _without_times(row)
+
+
+def _without_times(row: dict[str, Any]) -> dict[str, Any]:
+    return {column: value for column, value in row.items() if column not in ("images_per_s", "train_s", "wall_s")}

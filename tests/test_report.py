@@ -94,9 +94,7 @@ def test_the_other_base_stands_behind_once_it_has_results(study: Study, tmp_path
     assert "ResNet-200 ladder" in (tmp_path / "out" / "roadmap.svg").read_text()
 
 
-def test_part_of_a_ladder_does_not_call_its_end_convnext(
-    study: Study, tmp_path: Path, small_images: Path
-) -> None:
+def test_part_of_a_ladder_does_not_call_its_end_convnext(study: Study, tmp_path: Path, small_images: Path) -> None:
     part = replace(study, rungs=study.rungs[:3])
     write_report(part, tmp_path / "part")
     assert "ConvNeXt-T" not in (tmp_path / "part" / "roadmap.svg").read_text()
@@ -164,7 +162,8 @@ def test_a_table_of_ours_never_carries_the_papers_misprints(study: Study) -> Non
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(4.09e9, "4.09 G"), (15.01e9, "15.0 G"), (1_368_576, "1.37 M"), (785_000, "785.0 k"), (12, "12")]
+    ("value", "text"),
+    [(4.09e9, "4.09 G"), (15.01e9, "15.0 G"), (1_368_576, "1.37 M"), (785_000, "785.0 k"), (12, "12")],
 )
 def test_counts_are_rounded_with_their_unit(value: float, text: str) -> None:
     assert big(value) == text

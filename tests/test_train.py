@@ -1,4 +1,3 @@
-import hashlib
 import math
 import os
 import pickle
@@ -20,11 +19,9 @@ from roadmap.launch import Work, do_work, state_of
 from roadmap.run import RunConfig
 from roadmap.train import Stopped, _Training, metrics, train
 from tests.conftest import NET, TEST_IMAGES
-from tests.processes import STOPPED, fork, start_training, wait_for
+from tests.processes import STOPPED, Left, fork, outcome, start_training, wait_for
 
 MakeRun = Callable[..., RunConfig]
-Outcome = tuple[str, list[dict[str, Any]], dict[str, Any] | None]
-TIMES = ("images_per_s", "train_s", "wall_s")  # what no two runs share
 LAYER_NORM = replace(NET, stem="patchify", block=replace(NET.block, norm="layer_norm", act="gelu"))
 EVERYTHING = {
     "ema": 0.9,
@@ -35,20 +32,9 @@ EVERYTHING = {
     "shift": 2,
     "hflip": 0.5,
 }
-LEFT_BEHIND = {results.METRICS, results.PROGRESS, results.RESULT, results.WEIGHTS}
 
 
-def outcome(folder: Path) -> Outcome:
-    """Return all that a run leaves behind but its times; fail where it leaves more."""
-    assert {file.name for file in folder.iterdir()} == LEFT_BEHIND
-    weights = hashlib.sha256((folder / results.WEIGHTS).read_bytes()).hexdigest()
-    row = results.read_result(folder)
-    assert row is not None
-    lines = [{k: v for k, v in line.items() if k not in TIMES} for line in results.read_metrics(folder)]
-    return weights, lines, {k: v for k, v in row.items() if k not in TIMES}
-
-
-def undisturbed(config: RunConfig, root: Path, folder: Path) -> Outcome:
+def undisturbed(config: RunConfig, root: Path, folder: Path) -> Left:
     folder.mkdir()
     train(config, folder, data_root=root)
     return outcome(folder)
@@ -87,7 +73,7 @@ def test_another_seed_ends_elsewhere(tiny_run: MakeRun, small_images: Path, tmp_
 
 
 @pytest.fixture(scope="module")
-def plain_outcome(tiny_run: MakeRun, small_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def plain_outcome(tiny_run: MakeRun, small_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Left:
     return undisturbed(tiny_run(batch_size=128), small_images, tmp_path_factory.mktemp("plain") / "run")
 
 
@@ -109,7 +95,7 @@ def plain_outcome(tiny_run: MakeRun, small_images: Path, tmp_path_factory: pytes
     ids=lambda settings: "+".join(settings),
 )
 def test_every_setting_matters_and_a_run_that_was_stopped_twice_ends_as_if_it_never_was(
-    settings: dict[str, Any], plain_outcome: Outcome, tiny_run: MakeRun, small_images: Path, tmp_path: Path
+    settings: dict[str, Any], plain_outcome: Left, tiny_run: MakeRun, small_images: Path, tmp_path: Path
 ) -> None:
     config = tiny_run(**{"batch_size": 128} | settings)
     expected = undisturbed(config, small_images, tmp_path / "undisturbed")
