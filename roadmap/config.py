@@ -28,6 +28,8 @@ def _check_choice(place: str, field: str, value: object, choices: tuple[str, ...
 
 
 def _check_slots(place: str, field: str, value: tuple[str, ...], slots: tuple[str, ...]) -> None:
+    if not isinstance(value, tuple):
+        raise UserError(f"{place}: {field} is {value!r}, but must be a tuple of slots, such as ('{slots[0]}',).")
     for slot in value:
         _check_choice(place, field, slot, slots)
     if list(value) != [slot for slot in slots if slot in value]:
@@ -124,7 +126,9 @@ class NetConfig:
         _check_choice("network", "stem", self.stem, get_args(Stem))
         _check_choice("network", "downsample", self.downsample, get_args(Downsampling))
         if self.stem_stride not in (2, 4):
-            raise UserError(f"network: stem_stride is {self.stem_stride}, but must be 4 (the paper) or 2 (small images).")
+            raise UserError(
+                f"network: stem_stride is {self.stem_stride}, but must be 4 (the paper) or 2 (small images)."
+            )
         if self.boundary_norms and self.downsample != "separate":
             raise UserError(
                 "network: boundary_norms is set with downsample='in_block', but those norms belong to separate "

@@ -1,11 +1,19 @@
 """The one error that reaches a user as a message: place, value, rule and way out, without a traceback."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
     """Something that the user can mend: a name, a file, a value. Programs print it and exit with code 2."""
+
+
+class Misfits(UserError):
+    """Everything that is wrong with a file's content, each with the keys that lead to it, for the line."""
+
+    def __init__(self, misfits: Sequence[tuple[tuple[str | int, ...], str]]) -> None:
+        super().__init__("\n".join(text for _, text in misfits))
+        self.misfits = tuple(misfits)
 
 
 def unknown(what: str, found: object, known: Iterable[str], *, place: str = "") -> UserError:

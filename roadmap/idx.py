@@ -3,6 +3,7 @@
 import gzip
 import lzma
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -38,7 +39,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     try:
         with _OPENERS.get(path.suffix, open)(path, "rb") as file:
             content = file.read()
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error or type(error).__name__}). {way_out}") from error
     if len(content) < 4 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
         first = content[:4].hex() or "missing"

@@ -4,12 +4,12 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from roadmap.config import BASES, NetConfig
-from roadmap.errors import UserError, unknown
+from roadmap.errors import Misfits, UserError, unknown
 from roadmap.reading import read_yaml
 from roadmap.recipe import Recipe, read_plain
 from roadmap.steps import NET_STEPS, RECIPE_STEPS, STEPS
@@ -20,7 +20,7 @@ STEPS_FILE = Path(__file__).parents[1] / "steps.yaml"
 class Strict(BaseModel):
     """A part of steps.yaml: no unknown keys, no changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Erratum(Strict):
@@ -129,12 +129,15 @@ class Ladder(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        problems = [problem for index, rung in enumerate(self.rungs) for problem in self._problems(index, rung)]
-        problems += [str(unknown("base", name, BASES)) for name in self.bases if name not in BASES]
+        misfits: list[tuple[tuple[str | int, ...], str]] = [
+            (("bases", name), str(unknown("base", name, BASES))) for name in self.bases if name not in BASES
+        ]
+        for index, rung in enumerate(self.rungs):
+            misfits += [(("rungs", index), problem) for problem in self._problems(index, rung)]
         if not self.rungs:
-            problems.append("rungs: a ladder has at least its start")
-        if problems:
-            raise UserError("\n  ".join(problems))
+            misfits.append((("rungs",), "rungs: there are none, but a ladder has at least its start."))
+        if misfits:
+            raise Misfits(misfits)
         return self
 
     def _problems(self, index: int, rung: RungEntry) -> list[str]:
@@ -151,8 +154,10 @@ class Ladder(Strict):
             if name not in self.bases
         ]
         if index == 0:
-            if rung.step or rung.parent:
-                found.append(f"{place}: is where the ladder starts, so it has no step and no 'from'. Take them out.")
+            if rung.step or rung.parent or rung.args:
+                found.append(f"{place}: is where the ladder starts: it has no step, args or 'from'. Take them out.")
+            if not rung.adopted:
+                found.append(f"{place}: is where the ladder starts, so it cannot be a side branch. Take 'adopted' out.")
             return [str(problem) for problem in found]
         if rung.recipe == "plain":
             found.append(f"{place}: only the first rung says under which recipe the ladder starts. Take 'recipe' out.")
@@ -164,8 +169,38 @@ class Ladder(Strict):
             found.append(unknown("step", rung.step, STEPS, place=place))
         else:
             for base in self.bases:
-                found += _argument_problems(f"{place}: step '{rung.step}'", rung.step, _arguments(rung, base, self.bases))
+                found += self._argument_problems(f"{place}: step '{rung.step}'", rung, base)
         return list(dict.fromkeys(str(problem) for problem in found))
+
+    def _argument_problems(self, place: str, rung: RungEntry, base: str) -> list[str | UserError]:
+        if set(rung.args) & set(self.bases):
+            strange = [name for name in rung.args if name not in self.bases]
+            if strange:
+                return [unknown("base", name, self.bases, place=f"{place}: args") for name in strange]
+            if not isinstance(rung.args.get(base, {}), dict):
+                given = rung.args[base]
+                return [f"{place}: args of {base} are {given!r}, but must be names and values, as in {{size: 7}}."]
+        step, arguments = STEPS[rung.step or ""], _arguments(rung, base, self.bases)
+        types = get_type_hints(step, localns={"Recipe": Recipe})
+        parameters = {
+            name: parameter
+            for name, parameter in inspect.signature(step).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "target"
+        }
+        found: list[str | UserError] = []
+        for name, value in arguments.items():
+            if name not in parameters:
+                found.append(unknown("argument", name, parameters or ("none",), place=place))
+                continue
+            try:
+                TypeAdapter(types[name]).validate_python(value, strict=True)
+            except ValidationError as error:
+                found.append(f"{place}: argument '{name}' is {value!r}: {error.errors()[0]['msg']}.")
+        return found + [
+            f"{place}: argument '{name}' is missing."
+            for name, parameter in parameters.items()
+            if parameter.default is inspect.Parameter.empty and name not in arguments
+        ]
 
     def climb(self, base: str) -> list[Rung]:
         """Return every rung from a base, in order, each with its network.
@@ -209,32 +244,21 @@ class Ladder(Strict):
         return list(rungs.values())
 
 
-# What a reader of steps.yaml may have meant by a misspelt key.
-KEYS = {
-    model.__name__: [field.alias or name for name, field in model.model_fields.items()]
-    for model in (Ladder, Base, RungEntry, Published, Reference, Erratum)
+# The parts of steps.yaml by the key that they stand under, and their keys, for a reader who misspelt one.
+_PARTS: dict[str, type[BaseModel]] = {
+    "": Ladder,
+    "bases": Base,
+    "reference": Reference,
+    "rungs": RungEntry,
+    "published": Published,
+    "erratum": Erratum,
 }
+KEYS = {key: [field.alias or name for name, field in part.model_fields.items()] for key, part in _PARTS.items()}
 
 
 def _arguments(rung: RungEntry, base: str, bases: Mapping[str, Base]) -> dict[str, Any]:
     """Return the step's arguments for a base: those under its name, or, where no base is named, all."""
     return dict(rung.args.get(base) or {}) if set(rung.args) & set(bases) else rung.args
-
-
-def _argument_problems(place: str, step: str, arguments: Mapping[str, Any]) -> list[str | UserError]:
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(STEPS[step]).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "target"
-    }
-    wrong: list[str | UserError] = [
-        unknown("argument", name, parameters or ("none",), place=place) for name in arguments if name not in parameters
-    ]
-    return wrong + [
-        f"{place}: argument '{name}' is missing."
-        for name, parameter in parameters.items()
-        if parameter.default is inspect.Parameter.empty and name not in arguments
-    ]
 
 
 def read_ladder(path: str | Path = STEPS_FILE) -> Ladder:
@@ -244,7 +268,7 @@ def read_ladder(path: str | Path = STEPS_FILE) -> Ladder:
         UserError: If the file is missing, is no YAML, or describes no ladder: all misfits in one message, each with
             its place, what was found and the nearest name that would be right.
     """
-    return read_yaml(Path(path), Ladder)
+    return read_yaml(Path(path), Ladder, KEYS)
 
 
 def select(rungs: list[Rung], *, only: list[str] | None = None, until: str | None = None) -> list[Rung]:
@@ -259,4 +283,6 @@ def select(rungs: list[Rung], *, only: list[str] | None = None, until: str | Non
             raise unknown("rung", name, names)
     if until:
         rungs = rungs[: names.index(until) + 1]
+        if late := [name for name in only or () if name not in names[: names.index(until) + 1]]:
+            raise UserError(f"rung '{late[0]}' (--only) comes after '{until}' (--until). Leave one of the two out.")
     return [rung for rung in rungs if only is None or rung.id in only]

@@ -1,20 +1,29 @@
 """Strict reading of YAML: all errors at once, each with file, line, what was found, what is allowed."""
 
 import difflib
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from roadmap.errors import UserError
+from roadmap.errors import Misfits, UserError
 
 T = TypeVar("T")
 
+# The keys that each part of a file has, by the key that such parts stand under; "" for the file itself.
+Keys = Mapping[str, Sequence[str]]
 
-def read_yaml(path: Path, kind: type[T]) -> T:
+
+def read_yaml(path: Path, kind: type[T], keys: Keys) -> T:
     """Read a YAML file as a pydantic type.
+
+    Args:
+        path: The file.
+        kind: What it describes.
+        keys: Its keys, for the reader who misspelt one.
 
     Raises:
         UserError: If the file is missing, is no YAML (with the line), names a key twice, or does not fit the type; all
@@ -30,49 +39,52 @@ def read_yaml(path: Path, kind: type[T]) -> T:
         content = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {error.problem}. Mend that line.") from error
+        begin = f" in what begins on line {error.context_mark.line + 1}" if error.context_mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {error.problem}{begin}. Mend it there.") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {error}.") from error
+    if root is None:
+        raise UserError(f"{path}: is empty. Its keys: {', '.join(keys[''])}.")
     if doubles := list(_doubled_keys(root)):
         raise UserError("\n".join(f"{path}:{line}: key '{key}' stands twice. Keep one." for line, key in doubles))
     try:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
-        raise UserError(explain(error, str(path), root)) from error
+        raise UserError(explain(error, str(path), keys, root)) from error
 
 
-def explain(error: ValidationError, path: str, root: yaml.Node | None = None) -> str:
+def explain(error: ValidationError, path: str, keys: Keys, root: yaml.Node | None = None) -> str:
     """Return a validation error as one line a misfit, with the line of the file where `root` is given."""
+
+    def place(names: Sequence[str | int]) -> str:
+        line = _line(root, names) if root is not None else None
+        return f"{path}:{line}" if line else path
+
     lines = []
     for item in error.errors():
         names = [part for part in item["loc"] if part != "function-before" and not str(part).startswith("tagged-")]
-        line = f":{found}" if root is not None and (found := _line(root, names)) else ""
         where = ".".join(str(name) for name in names) or "the file"
-        if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            lines.append(f"{path}{line}: unknown key '{where}'.{_nearest(error, item['loc'])}")
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, Misfits):
+            lines += [f"{place([*names, *more])}: {text}" for more, text in cause.misfits]
+        elif isinstance(cause, UserError):
+            lines.append(f"{place(names)}: {cause}")
+        elif item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            lines.append(f"{place(names)}: unknown key '{where}'.{_nearest(names, keys)}")
         elif item["type"] in ("missing", "missing_argument"):
-            lines.append(f"{path}{line}: key '{where}' is missing.")
+            lines.append(f"{place(names)}: key '{where}' is missing.")
         else:
-            lines.append(f"{path}{line}: {where} is {item['input']!r}: {_rule(item)}.")
+            lines.append(f"{place(names)}: {where} is {reprlib.repr(item['input'])}: {item['msg'].rstrip('.')}.")
     return "\n".join(lines)
 
 
-def _rule(item: Any) -> str:
-    cause = item.get("ctx", {}).get("error")
-    return str(cause or item["msg"]).rstrip(".")
-
-
-def _nearest(error: ValidationError, loc: tuple[int | str, ...]) -> str:
-    import roadmap.ladder as ladder
-    import roadmap.recipe as recipe
-
-    known = {name: fields for module in (ladder, recipe) for name, fields in module.KEYS.items()}
-    fields = known.get(error.title, sorted({field for names in known.values() for field in names}))
-    near = difflib.get_close_matches(str(loc[-1]), fields, n=1)
+def _nearest(names: Sequence[str | int], keys: Keys) -> str:
+    fields = keys[next((str(name) for name in reversed(names[:-1]) if name in keys), "")]
+    near = difflib.get_close_matches(str(names[-1]), fields, n=1)
     return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(fields)}."
 
 
-def _line(node: yaml.Node, names: list[int | str]) -> int | None:
+def _line(node: yaml.Node, names: Sequence[str | int]) -> int | None:
     """Return the line on which the value under these keys begins, or that of the nearest node above it."""
     line = None
     for name in names:
@@ -87,14 +99,16 @@ def _line(node: yaml.Node, names: list[int | str]) -> int | None:
     return line
 
 
-def _doubled_keys(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
+def _doubled_keys(node: yaml.Node, above: tuple[yaml.Node, ...] = ()) -> Iterator[tuple[int, str]]:
+    if node in above:  # an alias of what it stands in
+        return
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
             if key.value in seen:
                 yield key.start_mark.line + 1, key.value
             seen.add(key.value)
-            yield from _doubled_keys(value)
+            yield from _doubled_keys(value, (*above, node))
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            yield from _doubled_keys(value)
+            yield from _doubled_keys(value, (*above, node))

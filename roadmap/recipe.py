@@ -9,7 +9,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from roadmap.errors import UserError, unknown
+from roadmap.config import BASES
+from roadmap.errors import Misfits, UserError, unknown
 from roadmap.reading import explain, read_yaml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -20,7 +21,7 @@ Dataset = Literal["fashion_mnist_part", "fashion_mnist", "cifar10", "cifar100", 
 DESCRIPTIVE = ("name", "about", "plain", "seeds", "width_divisor", "stem_stride", "for_base")
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Recipe:
     """One training recipe; the YAML files of recipes/ have these keys.
 
@@ -106,27 +107,31 @@ class Recipe:
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
-        for field in ("lr", "epochs", "batch_size"):
-            if getattr(self, field) <= 0:
-                raise UserError(f"{field} is {getattr(self, field)}, but must be above 0")
-        rates = ("hflip", "mixup_switch_prob", "random_erasing", "label_smoothing", "drop_path")
-        for field in rates:
+        wrong: dict[str, str] = {}
+        if self.lr <= 0:
+            wrong["lr"] = f"lr is {self.lr}, but must be above 0."
+        for field in ("hflip", "mixup_switch_prob", "random_erasing", "label_smoothing", "drop_path"):
             if not 0 <= getattr(self, field) <= 1:
-                raise UserError(f"{field} is {getattr(self, field)}, but is a rate between 0 and 1")
+                wrong[field] = f"{field} is {getattr(self, field)}, but is a rate between 0 and 1."
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise UserError(f"seeds are {self.seeds}, but must be one or more different whole numbers")
+            wrong["seeds"] = f"seeds are {self.seeds}, but must be one or more different whole numbers."
         if (self.mixup or self.cutmix) and self.batch_size % 2:
-            raise UserError(f"batch_size is {self.batch_size}, but mixup and cutmix mix pairs: use an even one")
-        for_folders = {"randaugment": None, "color_jitter": 0.0, "random_resized_crop": 1.0}
-        if self.dataset != "folder" and (wrong := [f for f, off in for_folders.items() if getattr(self, f) != off]):
-            raise UserError(f"{', '.join(wrong)} work on image folders, not on dataset '{self.dataset}': take them out")
+            wrong["batch_size"] = f"batch_size is {self.batch_size}, but mixup and cutmix mix pairs. Use an even one."
+        for field, off in {"randaugment": None, "color_jitter": 0.0, "random_resized_crop": 1.0}.items():
+            if self.dataset != "folder" and getattr(self, field) != off:
+                wrong[field] = f"{field} works on image folders, not on dataset '{self.dataset}'. Take it out."
         if self.validation_images < 0 or (self.dataset == "folder" and self.validation_images):
-            raise UserError(
-                f"validation_images is {self.validation_images}, but must be from 0 up, and 0 for image folders (move "
-                "images to a val/ folder of your own instead)"
+            wrong["validation_images"] = (
+                f"validation_images is {self.validation_images}, but must be from 0 up, and 0 for image folders. Move "
+                "images to a val/ folder of your own instead."
             )
         if self.dataset == "folder" and self.shift:
-            raise UserError("shift works on small images in memory; image folders have random_resized_crop")
+            wrong["shift"] = "shift works on small images in memory. Use random_resized_crop on image folders."
+        for base in self.for_base:
+            if base not in BASES:
+                wrong["for_base"] = str(unknown("base", base, BASES, place="for_base"))
+        if wrong:
+            raise Misfits([((field,), text) for field, text in wrong.items()])
         return self
 
     @property
@@ -139,7 +144,7 @@ class Recipe:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in DESCRIPTIVE}
 
 
-KEYS = {"Recipe": [field.name for field in dataclasses.fields(Recipe)]}
+KEYS = {"": [field.name for field in dataclasses.fields(Recipe)]}
 
 
 @cache
@@ -153,7 +158,7 @@ def read_recipe(name: str, base: str | None = None) -> Recipe:
     path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
     if path is None:
         raise unknown("recipe", name, known)
-    recipe = read_yaml(path, Recipe)
+    recipe = read_yaml(path, Recipe, KEYS)
     if recipe.name != path.stem:
         raise UserError(f"{path}: name is '{recipe.name}', but must be the file's name, '{path.stem}'.")
     plain = recipe.plain
@@ -165,7 +170,7 @@ def read_recipe(name: str, base: str | None = None) -> Recipe:
     try:
         return replace(recipe, plain=plain, **recipe.for_base.get(base or "", {}))
     except (ValidationError, TypeError) as error:
-        text = explain(error, f"{path}: for_base.{base}") if isinstance(error, ValidationError) else error
+        text = explain(error, f"{path}: for_base.{base}", KEYS) if isinstance(error, ValidationError) else error
         raise UserError(str(text)) from error
 
 

@@ -169,3 +169,8 @@ def test_rungs_are_selected_by_name_and_come_in_the_ladders_order(
 def test_selecting_an_unknown_rung_names_the_nearest(rungs: dict[str, Rung], wanted: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"unknown rung 'gleu'. Did you mean 'gelu'\? Known: baseline_original, .*"):
         select(list(rungs.values()), **wanted)
+
+
+def test_asking_only_for_a_rung_beyond_the_last_one_wanted_is_refused() -> None:
+    with pytest.raises(UserError, match=r"rung 'gelu' \(--only\) comes after 'baseline' \(--until\)"):
+        select(PAPER.climb("resnet50"), only=["gelu"], until="baseline")
