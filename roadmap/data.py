@@ -110,8 +110,8 @@ def load_data(config: RunConfig, root: Path | None, device: str, workers: int = 
     found = describe_data(config.recipe, root, validate=config.data.test_on == "validation")
     if found != config.data:
         raise UserError(
-            f"data set '{found.name}' has changed since the run was planned: its fingerprint is {found.fingerprint}, it "
-            f"was {config.data.fingerprint}. Plan again with the same --data."
+            f"data set '{found.name}' has changed since the run was planned: its fingerprint is {found.fingerprint}, "
+            f"it was {config.data.fingerprint}. Plan again with the same --data."
         )
     if config.recipe.dataset == "folder":
         assert root is not None
@@ -155,7 +155,8 @@ def _read_fashion(folder: Path) -> Arrays:
 
 def _find_fashion(root: Path | None) -> Path:
     if root is not None:
-        return next((f for f in (root, root / "FashionMNIST" / "raw") if (f / f"{IDX_FILES[0]}-ubyte.gz").exists()), root)
+        below = root / "FashionMNIST" / "raw"  # where torchvision puts it
+        return below if below.is_dir() else root
     if DEBIAN.is_dir():
         return DEBIAN
     _download("FashionMNIST", CACHE)

@@ -180,11 +180,8 @@ def prepare(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
 
 def _provenance() -> dict[str, Any]:
     """Return where and with what a run was planned: commit, versions, host, command, time."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     return {
-        "commit": git.stdout.strip() or None,
+        "commit": _commit(),
         "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "numpy")},
         "python": platform.python_version(),
         "host": platform.node(),
@@ -192,6 +189,15 @@ def _provenance() -> dict[str, Any]:
         "command": sys.argv,
         "planned_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _commit() -> str | None:
+    """Return the commit of this code, marked where the tree has changes; None where there is no git to ask."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _processor() -> str:
@@ -297,8 +303,3 @@ def stop(jobs: Sequence[Any], patience_s: float = 30.0) -> None:
         for job in left:  # again and again: a job that is only starting does not listen yet
             os.kill(int(job.job_id), signal.SIGTERM)
         time.sleep(0.2)
-
-
-def log_of(jobs: Sequence[Any]) -> list[Path]:
-    """Return the jobs' logs."""
-    return [Path(str(path)) for job in jobs for path in (job.paths.stdout, job.paths.stderr) if Path(str(path)).exists()]

@@ -94,20 +94,23 @@ class Watch:
                     said_at = time.monotonic()
                     top1 = f", top-1 {now.top1:.2f}" if now.top1 is not None else ""
                     name = f"{run.rungs[0]} seed {run.config.seed}"
-                    self.console.print(f"[{len(self.known)}/{len(self.runs)}] {name}: {now.state}{top1}. {self.time_left()}")
+                    self._say(f"{name}: {now.state}{top1}. ")
             if time.monotonic() - said_at > PLAIN_EVERY_S:
                 said_at = time.monotonic()
-                self.console.print(f"[{len(self.known)}/{len(self.runs)}] {self.time_left()}")
+                self._say()
             if done:
                 return
             time.sleep(LOOK_EVERY_S)
+
+    def _say(self, news: str = "") -> None:
+        self.console.print(f"[{len(self.known)}/{len(self.runs)}] {news}{self.time_left()}", markup=False, highlight=False)
 
     def done_cost(self) -> float:
         """Return the cost of the work that is done, in the unit of `costs`."""
         return sum(c * look(run, self.began).share for run, c in zip(self.runs, self.costs, strict=True))
 
     def time_left(self) -> str:
-        """Estimate the time left from the cost done since the first step of this launch (starting up is not progress)."""
+        """Estimate the time left from the cost done since this launch's first step: starting up is not progress."""
         done, total, now = self.done_cost(), sum(self.costs), time.time()
         if total - done <= 0:
             return "All runs are done"
