@@ -138,7 +138,7 @@ def agreement(table: pd.DataFrame, ladder: Ladder, base: str) -> str:
     same = [rung for rung in judged if change[rung] * paper[rung] > 0]
     other = [f"{rung} ({change[rung]:+.2f} here, {paper[rung]:+.2f} there)" for rung in judged if rung not in same]
     text = (
-        f"Agreement with the paper: {len(same)} of the {len(judged)} steps that its own seeds separate (Welch, p < 0.05) "
-        f"move the same way here: {', '.join(same) or 'none'}."
+        f"Agreement with the paper: {len(same)} of the {len(judged)} steps that its own seeds separate (Welch, "
+        f"p < 0.05) move the same way here: {', '.join(same) or 'none'}."
     )
     return text + (f" The other way: {', '.join(other)}." if other else "")

@@ -109,7 +109,7 @@ class Block(nn.Module):
         super().__init__()
         width, hidden = stage_width * block.residual_ratio, stage_width * block.hidden_ratio
         spatial_width = in_width if block.spatial_first else hidden
-        shapes = {"spatial": (spatial_width, spatial_width), "pointwise1": (in_width, hidden), "pointwise2": (hidden, width)}
+        shapes = {"pointwise1": (in_width, hidden), "spatial": (spatial_width,) * 2, "pointwise2": (hidden, width)}
         order = ("spatial", "pointwise1", "pointwise2") if block.spatial_first else CONV_SLOTS
         # BatchNorm's own shift makes a bias idle: only LayerNorm networks have them.
         bias = block.norm == "layer_norm"

@@ -2,10 +2,11 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -16,6 +17,11 @@ from roadmap.model import build_model
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fvcore's use of torch.jit, deprecated there
     from fvcore.nn.jit_handles import conv_flop_count
+
+
+# Operators that count nothing and return their input's shape, but whose kernels for the meta device, written in Python,
+# take most of the time.
+_SHAPE_KEEPING = (F.batch_norm, F.layer_norm, F.relu, F.gelu)
 
 
 class _OperatorCounts(TorchFunctionMode):
@@ -32,7 +38,7 @@ class _OperatorCounts(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is F.batch_norm:  # counts nothing and keeps the shape, but its meta kernel takes most of the time
+        if func in _SHAPE_KEEPING:
             return args[0]
         out = func(*args, **(kwargs or {}))
         if func in (F.conv2d, F.linear):
@@ -67,17 +73,19 @@ def count_macs(net: NetConfig, image_size: int = 224, *, in_channels: int = 3, n
             f"image_size is {image_size}, but the network divides the resolution by {net.total_stride}. "
             f"Use images of at least {net.total_stride} pixels, or a recipe with a smaller stem stride."
         )
-    with torch.device("meta"):
-        model = build_model(net, num_classes=num_classes, in_channels=in_channels).eval()
-        image = torch.empty(1, in_channels, image_size, image_size)
+    image = torch.empty(1, in_channels, image_size, image_size, device="meta")
     with torch.no_grad(), _OperatorCounts() as counts:
-        model(image)
+        _on_meta(net, in_channels, num_classes)(image)
     return int(counts.macs)
 
 
 @cache
 def count_params(net: NetConfig, *, in_channels: int = 3, num_classes: int = 1000) -> int:
     """Count the trainable parameters."""
+    return sum(parameter.numel() for parameter in _on_meta(net, in_channels, num_classes).parameters())
+
+
+@lru_cache(maxsize=2)
+def _on_meta(net: NetConfig, in_channels: int, num_classes: int) -> nn.Module:
     with torch.device("meta"):
-        model = build_model(net, num_classes=num_classes, in_channels=in_channels)
-    return sum(parameter.numel() for parameter in model.parameters())
+        return build_model(net, num_classes=num_classes, in_channels=in_channels).eval()

@@ -86,8 +86,8 @@ def describe_data(recipe: Recipe, root: Path | None = None, *, validate: bool = 
     kept = recipe.validation_images
     if kept >= config.train_images:
         raise UserError(
-            f"recipe '{recipe.name}': validation_images is {kept}, but '{name}' has only {config.train_images} training "
-            "images. Keep fewer."
+            f"recipe '{recipe.name}': validation_images is {kept}, but '{name}' has only {config.train_images} "
+            "training images. Keep fewer."
         )
     if validate and not kept:
         raise UserError(f"recipe '{recipe.name}' keeps no validation images. Set validation_images in it.")

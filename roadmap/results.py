@@ -110,7 +110,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if row.get("result_version") != RESULT_VERSION:
         raise UserError(
             f"{folder / RESULT}: result_version is {row.get('result_version')}, but this program reads "
-            f"{RESULT_VERSION}. Read it with the version that wrote it, or move the folder away to have the run done again."
+            f"{RESULT_VERSION}. Read it with the version that wrote it, or move the folder away to have it run again."
         )
     return dict(row)
 

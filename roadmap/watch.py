@@ -103,7 +103,8 @@ class Watch:
             time.sleep(LOOK_EVERY_S)
 
     def _say(self, news: str = "") -> None:
-        self.console.print(f"[{len(self.known)}/{len(self.runs)}] {news}{self.time_left()}", markup=False, highlight=False)
+        line = f"[{len(self.known)}/{len(self.runs)}] {news}{self.time_left()}"
+        self.console.print(line, markup=False, highlight=False)
 
     def done_cost(self) -> float:
         """Return the cost of the work that is done, in the unit of `costs`."""

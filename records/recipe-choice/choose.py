@@ -16,9 +16,16 @@ import yaml
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 WORK = ROOT / "runs" / "recipe-choice"
-RUNGS = (
-    "baseline patchify_stem increase_width inverted_bottleneck kernel_7 fewer_activations layer_norm separate_downsampling"
-).split()
+RUNGS = [
+    "baseline",
+    "patchify_stem",
+    "increase_width",
+    "inverted_bottleneck",
+    "kernel_7",
+    "fewer_activations",
+    "layer_norm",
+    "separate_downsampling",
+]
 SEED = 100
 RUNS_OF_THE_LADDER, JOBS = 51, 2
 BEFORE = {"lr": 4.0e-3, "label_smoothing": 0.1}  # of the recipe that the candidates change
