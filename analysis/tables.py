@@ -4,6 +4,8 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
+from rich.table import Table
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -30,6 +32,20 @@ def _cells(row: Mapping[Hashable, Any]) -> dict[str, str]:
         "parameters": big(row["params"]),
         "images/s": _number(row["images_per_s"], ",.0f"),
     }
+
+
+TERMINAL = ("rung", "n", "top-1 (%)", "change", "paper's change", "multiply-adds", "images/s")
+
+
+def print_ladder(table: pd.DataFrame, console: Console) -> None:
+    """Print a ladder's table, as much of it as a terminal has room for."""
+    rows = [_cells(row) for row in table.to_dict("records")]
+    shown = Table(box=None)
+    for name in TERMINAL:
+        shown.add_column(name, justify="left" if name == "rung" else "right", no_wrap=True)
+    for row in rows:
+        shown.add_row(*(row[name].replace(" (not adopted)", "") for name in TERMINAL))
+    console.print(shown)
 
 
 def big(value: float) -> str:

@@ -199,6 +199,7 @@ def report(options: Namespace) -> int:
     else:
         study = _study(options)
         files = write_report(study, _out(options, study), behind=_behind(options, study))
+        _print_ladder(study)
     _print_files(files)
     return 0
 
@@ -228,6 +229,7 @@ def compare(options: Namespace) -> int:
 
 def run(options: Namespace) -> int:
     """Train what is missing, with live progress, and report; Ctrl-C stops in order and the same command goes on."""
+    from analysis.report import write_report
     from roadmap import launch as jobs_module
     from roadmap.results import is_done
     from roadmap.watch import Watch, clock
@@ -255,7 +257,8 @@ def run(options: Namespace) -> int:
             done = sum(is_done(run.folder) for run in planned)
             console.print(f"Stopped with {done} of {len(planned)} runs done. The same command goes on from here.")
             return 130
-    files = _report_after(options, study)
+    files = write_report(study, _out(options, study), behind=_behind(options, study))
+    _print_ladder(study)
     _print_files(files)
     return _say_outcome(console, study, planned, clock(time.monotonic() - start))
 
@@ -316,10 +319,15 @@ def _say_outcome(console: Console, study: "Study", planned: list["PlannedRun"], 
     return 1 if unfinished or failed else 0
 
 
-def _report_after(options: Namespace, study: "Study") -> list[Path]:
-    from analysis.report import write_report
+def _print_ladder(study: "Study") -> None:
+    from analysis.collect import collect
+    from analysis.compare import agreement, ladder_table
+    from analysis.tables import print_ladder
 
-    return write_report(study, _out(options, study), behind=_behind(options, study))
+    console = Console()
+    table = ladder_table(collect(study), study.rungs)
+    print_ladder(table, console)
+    console.print(agreement(table, study.ladder, study.base), highlight=False, markup=False)
 
 
 def _ladder(options: Namespace) -> Ladder:
@@ -380,4 +388,4 @@ def _print_json(rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _print_files(files: list[Path]) -> None:
-    print("Wrote " + ", ".join(str(file) for file in files), file=sys.stdout)
+    print(f"Wrote {files[0].parent}/: {', '.join(file.name for file in files)}")

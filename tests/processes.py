@@ -68,13 +68,13 @@ class Outcome:
 
 
 class Command:
-    """`python run_ladder.py ARGUMENTS`, running in a folder; its output goes to files there."""
+    """`python run_ladder.py ARGUMENTS`, running in a folder, on so many cores; its output goes to files beside it."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, cores: int | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         stem = folder.parent / f"{folder.name}-{time.monotonic_ns()}"
         self.files = stem.with_suffix(".out"), stem.with_suffix(".err")
-        self.process = fork(_run_ladder, folder, arguments, *self.files)
+        self.process = fork(_run_ladder, folder, arguments, *self.files, cores)
 
     @property
     def pid(self) -> int:
@@ -89,11 +89,12 @@ class Command:
         return Outcome(self.process.exitcode, *(file.read_text() for file in self.files))
 
 
-def _run_ladder(folder: Path, arguments: tuple[str, ...], out: Path, err: Path) -> None:
+def _run_ladder(folder: Path, arguments: tuple[str, ...], out: Path, err: Path, cores: int | None) -> None:
     for number, file in enumerate((out, err), start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(folder)
     os.setsid()  # a process group of its own, as in a terminal
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     sys.argv = ["run_ladder.py", *arguments]
     runpy.run_path(str(ROOT / "run_ladder.py"), run_name="__main__")
 
@@ -119,7 +120,7 @@ def _train(config: RunConfig, folder: Path, root: Path, save_every_step: bool) -
 
 
 def outcome(folder: Path) -> Left:
-    """Return all that a run leaves behind, weights, epochs and row, but its times; fail where it leaves more or less."""
+    """Return all that a run leaves (weights, epochs, row) but its times; fail where it leaves more files or less."""
     files = {file.name for file in folder.iterdir()} - {results.RUN, LOCK}
     assert files == {results.METRICS, results.PROGRESS, results.RESULT, results.WEIGHTS}
     weights = hashlib.sha256((folder / results.WEIGHTS).read_bytes()).hexdigest()

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+
 import pytest
 
 from roadmap import launch, results
@@ -19,27 +20,41 @@ from tests.conftest import write_tiny
 from tests.processes import Command, outcome, wait_for
 
 MakeRecipes = Callable[..., Path]
-ONLY = ("baseline_original", "baseline")
+# The first two rungs of the paper's ladder, with a network that trains in a second.
+STEPS = """\
+bases: {resnet50: {label: ResNet-50, result: End}}
+rungs:
+  - {id: start, label: start, recipe: plain}
+  - {id: plain, label: plain, step: stage_ratio, args: {blocks: [1, 1, 1, 1]}}
+  - {id: modern, label: modern, step: enhanced_recipe}
+"""
+ONLY = ("plain", "modern")
 
 
 @dataclass
 class TwoRungs:
-    """The ladder's first two rungs under a tiny recipe, in a folder of their own, from the command line."""
+    """The rungs `ONLY` under a tiny recipe, in a folder of their own, from the command line; one thread a job."""
 
     folder: Path
     recipe: Path
     data: Path
 
     def start(self, *action: str, jobs: int = 2) -> Command:
-        options = ["--base", "resnet50", "--recipe", self.recipe, "--data", self.data, "--only", *ONLY, "--jobs", jobs]
-        return Command(self.folder / "work", *action, *map(str, options))
+        options = ["--steps", self.steps(), "--base", "resnet50", "--only", *ONLY, "--recipe", self.recipe]
+        options += ["--data", self.data, "--jobs", jobs]
+        return Command(self.folder / "work", *action, *map(str, options), cores=jobs)
+
+    def steps(self) -> Path:
+        path = self.folder / "steps.yaml"
+        path.write_text(STEPS)
+        return path
 
     @property
     def study(self) -> Study:
         """The same study in this process."""
-        rungs = select(read_ladder().climb("resnet50"), only=list(ONLY))
-        runs = self.folder / "work" / "runs"
-        return make_study(read_ladder(), "resnet50", str(self.recipe), runs=runs, rungs=rungs, data_root=self.data)
+        ladder, runs = read_ladder(self.steps()), self.folder / "work" / "runs"
+        rungs = select(ladder.climb("resnet50"), only=list(ONLY))
+        return make_study(ladder, "resnet50", str(self.recipe), runs=runs, rungs=rungs, data_root=self.data)
 
     def planned(self) -> list[PlannedRun]:
         return self.study.planned()
@@ -86,7 +101,7 @@ class TwoRungs:
 
 @pytest.fixture
 def two_rungs(tmp_path: Path, write_recipes: MakeRecipes, small_images: Path) -> TwoRungs:
-    return TwoRungs(tmp_path, write_recipes(epochs=8), small_images)
+    return TwoRungs(tmp_path, write_recipes(epochs=10), small_images)
 
 
 # -- a ladder from the command line
@@ -183,7 +198,7 @@ def test_the_jobs_of_a_killed_command_save_their_runs_and_end(two_rungs: TwoRung
 def test_a_killed_job_costs_its_run_and_the_same_command_goes_on(two_rungs: TwoRungs) -> None:
     command = two_rungs.start()
     wait_for(two_rungs.under_way, what="both runs")
-    first, other = two_rungs.planned()
+    first, _ = two_rungs.planned()
     job = holder(first.folder)
     assert job
     os.kill(job, signal.SIGKILL)
@@ -215,9 +230,7 @@ def test_a_failed_run_costs_only_itself_and_is_tried_again_next_time(two_rungs: 
     results.write_json(first.folder / results.RUN, about)
     ended = two_rungs.start().wait()
     assert ended.code == 1
-    assert "baseline_original seed 0 failed: UserError: data set 'fashion_mnist' has changed" in " ".join(
-        ended.out.split()
-    )
+    assert "plain seed 0 failed: UserError: data set 'fashion_mnist' has changed" in " ".join(ended.out.split())
     assert "1 of 2 runs done" in ended.out
     assert two_rungs.states() == ["failed", "finished"]
     assert two_rungs.starts() == [1, 1]
@@ -259,7 +272,7 @@ def planned(two_rungs: TwoRungs) -> list[PlannedRun]:
 def test_a_planned_run_has_its_configuration_and_provenance(planned: list[PlannedRun]) -> None:
     prepare(planned)
     about = json.loads((planned[0].folder / results.RUN).read_text())
-    assert about["rungs"] == ["baseline_original"]
+    assert about["rungs"] == ["plain"]
     assert about["macs"] > 0
     assert set(about["versions"]) == {"torch", "torchvision", "timm", "numpy"}
     assert {"commit", "python", "host", "processor", "command", "planned_at"} <= about.keys()
