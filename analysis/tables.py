@@ -34,7 +34,7 @@ def _cells(row: Mapping[Hashable, Any]) -> dict[str, str]:
     }
 
 
-TERMINAL = ("rung", "n", "top-1 (%)", "change", "paper's change", "multiply-adds", "images/s")
+TERMINAL = ("rung", "top-1 (%)", "change", "paper's change", "multiply-adds")
 
 
 def print_ladder(table: pd.DataFrame, console: Console) -> None:

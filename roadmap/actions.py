@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
