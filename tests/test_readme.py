@@ -1,0 +1,72 @@
+import contextlib
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import run_ladder
+from analysis.compare import agreement
+from analysis.record import read_record
+from analysis.tables import markdown
+from roadmap.ladder import read_ladder
+from roadmap.recipe import RECIPES, read_recipe
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^(?:.*&& )?python run_ladder\.py([^#\n]*)", README, re.MULTILINE)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str.strip)
+def test_every_command_of_the_readme_is_one_that_the_program_knows(command: str) -> None:
+    options = run_ladder.parse(shlex.split(command))
+    assert options.action in run_ladder.ACTIONS
+    if "my_ladder" not in command:
+        assert options.base in (None, *read_ladder().bases)
+    assert options.recipe in {path.stem for path in RECIPES.glob("*.yaml")}
+
+
+def test_every_option_of_the_program_is_in_the_readme() -> None:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        run_ladder.parse(["--help"])
+    options = set(re.findall(r"--[a-z]+", out.getvalue())) - {"--help"}
+    assert not {option for option in options if option not in README}
+
+
+def test_the_readmes_python_does_what_its_comments_say() -> None:
+    (example,) = blocks("python")
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(example, {})
+    assert out.getvalue().split() == re.findall(r"# ([\d. ]+)$", example, re.MULTILINE)[0].split()
+
+
+def test_the_readmes_ladder_can_be_climbed(tmp_path: Path) -> None:
+    (example,) = blocks("yaml")
+    (tmp_path / "my_ladder.yaml").write_text(example)
+    assert len(read_ladder(tmp_path / "my_ladder.yaml").climb("resnet50")) > 1
+
+
+def test_the_readmes_table_and_agreement_are_those_of_the_record() -> None:
+    record = read_record(ROOT / "records" / "resnet50-fashion")
+    assert markdown(record.table) in README
+    assert agreement(record.table, read_ladder(), "resnet50") in README
+
+
+def test_the_record_is_of_the_recipe_as_it_stands() -> None:
+    record, recipe = read_record(ROOT / "records" / "resnet50-fashion"), read_recipe("fashion")
+    assert record.about["seeds"] == list(recipe.seeds)
+    assert record.about["finished"] == 17 * len(recipe.seeds)
+    assert f"width / {recipe.width_divisor}" in record.about["chart"]["note"]
+
+
+def test_every_file_that_the_readme_links_to_is_there() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]
