@@ -139,9 +139,7 @@ def plan(options: Namespace) -> int:
     return 0
 
 
-def _estimate(
-    study: "Study", planned: list["PlannedRun"], pending: list["PlannedRun"], jobs: int
-) -> tuple[float, str]:
+def _estimate(study: "Study", planned: list["PlannedRun"], pending: list["PlannedRun"], jobs: int) -> tuple[float, str]:
     """Return the seconds that the pending runs will take, and what that is based on."""
     from roadmap.results import read_result
 

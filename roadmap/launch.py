@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 LOCK = ".lock"
 JOBS = "jobs"  # folder of scheduler files and logs, in the runs folder
 WEEK_MIN = 7 * 24 * 60
-LOOK_S = 0.05
+LOOK_S = 0.2
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 State = Literal["waiting", "running", "interrupted", "finished", "diverged", "failed"]
@@ -111,10 +111,9 @@ def _gone(owner: int | None) -> bool:
 def hold(folder: Path) -> Iterator[bool]:
     """Hold a run's folder, if nobody else does; yields whether it is ours. The lock's file has the holder's number."""
     with (folder / LOCK).open("a+") as file:
-        mine = _lock(file, fcntl.LOCK_EX)
-        if not mine:  # perhaps someone only looked who holds it (`holder`), which takes no time
-            time.sleep(LOOK_S)
-            mine = _lock(file, fcntl.LOCK_EX)
+        deadline = time.monotonic() + LOOK_S
+        while not (mine := _lock(file, fcntl.LOCK_EX)) and time.monotonic() < deadline:
+            time.sleep(LOOK_S / 20)  # perhaps someone only looks who holds it (`holder`), which takes no time
         if mine:
             file.truncate(0)
             file.write(str(os.getpid()))

@@ -27,7 +27,7 @@ STOPPED = 3
 
 _FORKS = get_context("forkserver")
 _FORKS.set_forkserver_preload([
-    "torch", "timm.data", "timm.optim", "timm.scheduler", "timm.utils", "fvcore.nn", "submitit", "pandas",
+    "torch", "timm.data", "timm.optim", "timm.scheduler", "timm.utils", "roadmap.cost", "submitit", "pandas",
     "scipy.stats", "matplotlib.pyplot", "rich.live", "pytest", "hypothesis",
 ])  # fmt: skip
 

@@ -2,6 +2,7 @@ import gzip
 import lzma
 import shutil
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,10 +23,10 @@ from roadmap.errors import UserError
 from roadmap.fashion_mnist.make import PER_CLASS
 from roadmap.idx import read_idx, write_idx
 from roadmap.recipe import Recipe
-from roadmap.results import read_result
 from roadmap.run import DataConfig, RunConfig
+from roadmap.train import Stopped, train
 from tests.conftest import NET, TEST_IMAGES, TINY, TRAIN_IMAGES
-from tests.processes import start_training
+from tests.processes import fork, outcome
 
 MakeRun = Callable[..., RunConfig]
 Batches = list[tuple[Tensor, Tensor]]
@@ -109,25 +110,25 @@ def test_a_damaged_embedded_part_is_refused(damage: str, tmp_path: Path, monkeyp
 # -- what can be wrong with files
 
 
-@pytest.mark.parametrize(
-    ("suffix", "content", "message"),
-    [
-        ("", b"", "not an idx file of bytes .*missing"),
-        ("", b"\x89PNG\r\n", "not an idx file of bytes .*89504e47"),
-        ("", BLOCK[:6], "not an idx file of bytes"),
-        ("", BLOCK[:-1], r"holds 11 bytes, but its head says \(3, 2, 2\)"),
-        ("", BLOCK + b"\0", "holds 13 bytes"),
-        (".gz", b"", "not an idx file of bytes"),
-        (".gz", b"no gzip", "cannot be read"),
-        (".gz", gzip.compress(BLOCK)[:-9], "cannot be read"),
-        (".gz", gzip.compress(BLOCK)[:-8] + bytes(8), "cannot be read"),
-        (".xz", b"no xz", "cannot be read"),
-        (".xz", lzma.compress(BLOCK)[:-9], "cannot be read"),
-    ],
-)
-def test_a_file_that_is_not_whole_is_refused_with_its_name(
-    suffix: str, content: bytes, message: str, tmp_path: Path
-) -> None:
+DAMAGED = {
+    "empty": ("", b"", "not an idx file of bytes .*missing"),
+    "other format": ("", b"\x89PNG\r\n", "not an idx file of bytes .*89504e47"),
+    "short head": ("", BLOCK[:6], "not an idx file of bytes"),
+    "short": ("", BLOCK[:-1], r"holds 11 bytes, but its head says \(3, 2, 2\)"),
+    "long": ("", BLOCK + b"\0", "holds 13 bytes"),
+    "empty gz": (".gz", b"", "not an idx file of bytes"),
+    "no gz": (".gz", b"no gzip", "cannot be read"),
+    "short gz": (".gz", gzip.compress(BLOCK)[:-9], "cannot be read"),
+    "other checksum in gz": (".gz", gzip.compress(BLOCK)[:-8] + bytes(8), "cannot be read"),
+    "garbage in gz": (".gz", gzip.compress(BLOCK)[:10] + b"\xff" * 20, "cannot be read"),
+    "no xz": (".xz", b"no xz", "cannot be read"),
+    "short xz": (".xz", lzma.compress(BLOCK)[:-9], "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_file_that_is_not_whole_is_refused_with_its_name(damage: str, tmp_path: Path) -> None:
+    suffix, content, message = DAMAGED[damage]
     path = tmp_path / f"train-images-idx3-ubyte{suffix}"
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"{path.name}: {message}.* Put a whole copy in its place"):
@@ -151,11 +152,6 @@ def test_what_is_written_as_idx_is_read_again(suffix: str, tmp_path: Path) -> No
         ("train-labels-idx1-ubyte", np.full(TRAIN_IMAGES, 10), "the train part has .* labels of 0 to 9"),
         ("train-labels-idx1-ubyte", np.zeros(TRAIN_IMAGES - 1), r"the train part .* labels of shape \(639,\)"),
         ("t10k-labels-idx1-ubyte", np.zeros((TEST_IMAGES, 2)), r"the test part .* labels of shape \(200, 2\)"),
-        (
-            "t10k-images-idx3-ubyte",
-            np.zeros((0, 28, 28)),
-            r"the test part has images of shape \(0, 28, 28\).* at least one",
-        ),
         ("t10k-images-idx3-ubyte", np.zeros(TEST_IMAGES), r"the test part has images of shape \(200,\)"),
     ],
 )
@@ -169,6 +165,15 @@ def test_a_set_whose_files_do_not_fit_together_is_refused(
     else:
         (folder / file).write_bytes(write_idx(array.astype(np.uint8)))
     with pytest.raises(UserError, match=f"{folder}: {message}"):
+        describe_data(Recipe(**TINY), folder)
+
+
+def test_an_empty_set_is_refused(small_images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    shutil.copytree(small_images, folder)
+    (folder / "t10k-images-idx3-ubyte").write_bytes(write_idx(np.zeros((0, 28, 28), np.uint8)))
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(write_idx(np.zeros(0, np.uint8)))
+    with pytest.raises(UserError, match=r"the test part has images of shape \(0, 28, 28\) .* at least one"):
         describe_data(Recipe(**TINY), folder)
 
 
@@ -310,15 +315,24 @@ def test_an_augmented_image_is_a_window_of_the_padded_one_mirrored_or_not(
             assert any(torch.equal(image, window) for window in windows)
 
 
-def test_every_shift_is_drawn_and_half_of_the_images_are_mirrored() -> None:
-    data = numbered(640, 10, image_size=32, shift=2, hflip=0.5)
+def places(data: MemoryData, epoch: int = 0) -> Tensor:
+    """Return where (row, column) each image of an epoch has its one bright pixel."""
     data.train.zero_()[:, :, 10, 5] = 255
-    places = torch.cat([pixels(data, images).nonzero()[:, 2:] for images, _ in data.epoch(0, 0)])
-    mirrored = places[:, 1] > 16
-    assert set(places[:, 0].tolist()) == {10, 11, 12, 13, 14}
-    assert set(places[~mirrored, 1].tolist()) == {5, 6, 7, 8, 9}
-    assert set(places[mirrored, 1].tolist()) == {22, 23, 24, 25, 26}
+    return torch.cat([pixels(data, images).nonzero()[:, 2:] for images, _ in data.epoch(epoch, 0)])
+
+
+def test_every_shift_is_drawn_and_half_of_the_images_are_mirrored() -> None:
+    found = places(numbered(640, 10, image_size=32, shift=2, hflip=0.5))
+    mirrored = found[:, 1] > 16
+    around = [-2, -1, 0, 1, 2]
+    assert set(map(tuple, found[~mirrored].tolist())) == {(12 + row, 7 + column) for row in around for column in around}
+    assert set(map(tuple, found[mirrored].tolist())) == {(12 + row, 24 + column) for row in around for column in around}
     assert 250 < mirrored.sum() < 390
+
+
+def test_the_next_epoch_draws_anew() -> None:
+    data = numbered(640, 10, image_size=32, shift=2, hflip=0.5)
+    assert (places(data, 0) == places(data, 1)).all(1).float().mean() < 0.1
 
 
 def test_without_mixing_targets_are_classes(tiny_run: MakeRun, small_images: Path) -> None:
@@ -396,25 +410,33 @@ def save_folder(root: Path, images: np.ndarray, labels: np.ndarray, classes: Ite
             Image.fromarray(image[0]).save(folder / f"{number}.png")
 
 
-FOLDER = {"dataset": "folder", "batch_size": 8, "epochs": 1, "hflip": 0.5, "random_resized_crop": 0.5, "test_crop": 1.0}
+FOLDER = {"dataset": "folder", "batch_size": 8, "epochs": 2, "hflip": 0.5, "random_resized_crop": 0.5, "test_crop": 1.0}
 
 
-def test_an_image_folder_of_real_images_trains_through_timm_and_repeats_bit_for_bit(tmp_path: Path) -> None:
+def test_an_image_folder_of_real_images_trains_through_timm_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
     arrays = load_arrays("fashion_mnist_part")
     save_folder(tmp_path / "images", arrays.train[:1000], arrays.train_labels[:1000])
     recipe = Recipe(**TINY | FOLDER | {"randaugment": "rand-m9-mstd0.5-inc1", "mixup": 0.8, "random_erasing": 0.25})
     data = describe_data(recipe, tmp_path / "images")
     assert (data.num_classes, data.in_channels, data.train_images) == (2, 3, 24)
-    weights = []
-    for name in ("one", "other"):
-        folder = tmp_path / name
-        process = start_training(RunConfig(NET, recipe, data, 0), folder, tmp_path / "images")
+    config = RunConfig(NET, recipe, data, 0)
+    for name, stops in (("undisturbed", []), ("stopped", [2, 1])):
+        (tmp_path / name).mkdir()
+        process = fork(_train_with_stops, config, tmp_path / name, tmp_path / "images", stops)
         process.join()
         assert process.exitcode == 0
-        weights.append((folder / "model.safetensors").read_bytes())
-        row = read_result(folder)
-        assert (row["state"], row["test_images"], row["classes"]) == ("finished", 8, ["class0", "class1"])
-    assert weights[0] == weights[1]
+    left = outcome(tmp_path / "undisturbed")
+    assert (left[2]["state"], left[2]["test_images"], left[2]["classes"]) == ("finished", 8, ["class0", "class1"])
+    assert outcome(tmp_path / "stopped") == left
+
+
+def _train_with_stops(config: RunConfig, folder: Path, root: Path, stops: list[int]) -> None:
+    """Stop after so many steps of each attempt, then go on to the end."""
+    for steps in stops:
+        asked = iter([False] * (steps - 1))
+        with pytest.raises(Stopped):
+            train(config, folder, data_root=root, stop=partial(next, asked, True))
+    train(config, folder, data_root=root)
 
 
 def test_a_wrong_image_folder_is_refused(tmp_path: Path) -> None:
