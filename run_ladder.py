@@ -10,6 +10,7 @@ Examples:
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -62,11 +63,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from roadmap import actions
 
-        return actions.act(arguments, ACTIONS)
+        code = actions.act(arguments, ACTIONS)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"run_ladder.py: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader (`| head`) has seen enough; nor will it read what Python flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)

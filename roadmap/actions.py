@@ -227,21 +227,15 @@ def compare(options: Namespace) -> int:
 def run(options: Namespace) -> int:
     """Train what is missing, with live progress, and report; Ctrl-C stops in order and the same command goes on."""
     from analysis.report import write_report
-    from roadmap import launch as jobs_module
+    from roadmap.launch import stop
     from roadmap.results import is_done
     from roadmap.watch import Watch, clock
 
     start, console = time.monotonic(), Console()
     study = _study(options)
     planned = study.planned()
-    pending = jobs_module.prepare(planned)
-    _say_plan(console, study, planned, pending)
-    if pending:
-        cluster = jobs_module.look_around(_jobs(options))
-        jobs = jobs_module.submit(
-            [run.folder for run in pending], options.runs, executor=options.executor, cluster=cluster,
-            data_root=options.data, wait=True,
-        )  # fmt: skip
+    jobs = _start(options, console, study, planned, wait=True)
+    if jobs:
         watch = Watch(planned, [run.cost for run in planned], [rung.id for rung in study.rungs], console)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -250,7 +244,7 @@ def run(options: Namespace) -> int:
             watch.follow(jobs)
         except KeyboardInterrupt:
             console.print("Stopping: every run saves itself ...")
-            jobs_module.stop(jobs)
+            stop(jobs)
             done = sum(is_done(run.folder) for run in planned)
             console.print(f"Stopped with {done} of {len(planned)} runs done. The same command goes on from here.")
             return 130
@@ -262,23 +256,30 @@ def run(options: Namespace) -> int:
 
 def launch(options: Namespace) -> int:
     """Start the jobs for what is missing and return."""
-    from roadmap import launch as jobs_module
-
     if options.executor == "debug":
         raise UserError("launch: the debug executor runs in this process, which would not return. Use the action run.")
     console = Console()
     study = _study(options)
-    planned = study.planned()
-    pending = jobs_module.prepare(planned)
-    _say_plan(console, study, planned, pending)
-    if pending:
-        cluster = jobs_module.look_around(_jobs(options))
-        jobs_module.submit(
-            [run.folder for run in pending], options.runs, executor=options.executor, cluster=cluster,
-            data_root=options.data, wait=False,
-        )  # fmt: skip
+    if _start(options, console, study, study.planned(), wait=False):
         console.print("Started. See 'status'; 'report' when done.")
     return 0
+
+
+def _start(
+    options: Namespace, console: Console, study: "Study", planned: list["PlannedRun"], *, wait: bool
+) -> list[Any]:
+    """Say what is to be done and start the jobs for it; return them, none where all is done."""
+    from roadmap.launch import look_around, prepare, submit
+
+    cluster = look_around(_jobs(options))
+    pending = prepare(planned)
+    console.print(study.describe(), highlight=False)
+    done = len(planned) - len(pending)
+    console.print(f"{len(planned)} runs, {done} done already, {len(pending)} to do.", highlight=False)
+    if not pending:
+        return []
+    folders = [run.folder for run in pending]
+    return submit(folders, options.runs, executor=options.executor, cluster=cluster, data_root=options.data, wait=wait)
 
 
 def cancel(options: Namespace) -> int:
@@ -292,12 +293,6 @@ def cancel(options: Namespace) -> int:
 
 
 # -- shared by several
-
-
-def _say_plan(console: Console, study: "Study", planned: list["PlannedRun"], pending: list["PlannedRun"]) -> None:
-    console.print(study.describe(), highlight=False)
-    done = len(planned) - len(pending)
-    console.print(f"{len(planned)} runs, {done} done already, {len(pending)} to do.", highlight=False)
 
 
 def _say_outcome(console: Console, study: "Study", planned: list["PlannedRun"], took: str) -> int:

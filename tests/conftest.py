@@ -1,6 +1,7 @@
 """What several tests share: a small cut of the data, tiny recipes, and runs that take a second."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,6 +18,9 @@ from roadmap.data import EMBEDDED, IDX_FILES, describe_data
 from roadmap.idx import find_idx, read_idx, write_idx
 from roadmap.recipe import Recipe, read_recipe
 from roadmap.run import RunConfig
+
+# Whoever started the tests may have switched Ctrl-C off, as shells do for commands in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = {
     "name": "tiny",

@@ -68,7 +68,10 @@ class Outcome:
 
 
 class Command:
-    """`python run_ladder.py ARGUMENTS`, running in a folder, on so many cores; its output goes to files beside it."""
+    """`python run_ladder.py ARGUMENTS`, running in a folder; its output goes to files beside it.
+
+    `cores` is what it takes the machine to have, so that its jobs have as many threads everywhere.
+    """
 
     def __init__(self, folder: Path, *arguments: str, cores: int | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +97,8 @@ def _run_ladder(folder: Path, arguments: tuple[str, ...], out: Path, err: Path, 
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(folder)
     os.setsid()  # a process group of its own, as in a terminal
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    if cores:
+        os.sched_getaffinity = lambda _: set(range(cores))
     sys.argv = ["run_ladder.py", *arguments]
     runpy.run_path(str(ROOT / "run_ladder.py"), run_name="__main__")
 

@@ -225,6 +225,14 @@ def test_a_seed_that_only_one_of_two_rungs_has_gives_no_change(study: Study) -> 
     assert (top1["value_against"], top1["value_step"], top1["change_by_seed"]) == (70.0, 75.0, {})
 
 
+def test_runs_that_did_not_finish_are_not_compared(study: Study) -> None:
+    put(study, "kernel_7", 0, train_loss=2.0)
+    put(study, "gelu", 0, train_loss=1.5)
+    put(study, "gelu", 1, state="diverged", train_loss=9.0)
+    row = next(row for row in compare_step(study, "gelu").rows() if row["metric"] == "train_loss")
+    assert (row["value_step"], row["change"]) == (1.5, -0.5)
+
+
 def test_a_step_on_the_recipe_shows_the_settings_that_differ(study: Study) -> None:
     comparison = compare_step(study, "baseline")
     assert comparison.against == "baseline_original"

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import signal
@@ -28,23 +29,23 @@ rungs:
   - {id: plain, label: plain, step: stage_ratio, args: {blocks: [1, 1, 1, 1]}}
   - {id: modern, label: modern, step: enhanced_recipe}
 """
-ONLY = ("plain", "modern")
 
 
 @dataclass
 class TwoRungs:
-    """The rungs `ONLY` under a tiny recipe, in a folder of their own, from the command line; one thread a job."""
+    """Two rungs under a tiny recipe, in a folder of their own, from the command line; one thread a job."""
 
     folder: Path
     recipe: Path
     data: Path
+    only: tuple[str, ...] = ("plain", "modern")
 
     def __post_init__(self) -> None:
         self.steps = self.folder / "steps.yaml"
         self.steps.write_text(STEPS)
 
     def start(self, *action: str, jobs: int = 2) -> Command:
-        options = ["--steps", self.steps, "--base", "resnet50", "--only", *ONLY, "--recipe", self.recipe]
+        options = ["--steps", self.steps, "--base", "resnet50", "--only", *self.only, "--recipe", self.recipe]
         options += ["--data", self.data, "--jobs", jobs]
         return Command(self.folder / "work", *action, *map(str, options), cores=jobs)
 
@@ -52,7 +53,7 @@ class TwoRungs:
     def study(self) -> Study:
         """The same study in this process."""
         ladder, runs = read_ladder(self.steps), self.folder / "work" / "runs"
-        rungs = select(ladder.climb("resnet50"), only=list(ONLY))
+        rungs = select(ladder.climb("resnet50"), only=list(self.only))
         return make_study(ladder, "resnet50", str(self.recipe), runs=runs, rungs=rungs, data_root=self.data)
 
     def planned(self) -> list[PlannedRun]:
@@ -102,7 +103,18 @@ class TwoRungs:
 
 @pytest.fixture
 def two_rungs(tmp_path: Path, write_recipes: MakeRecipes, small_images: Path) -> TwoRungs:
+    return TwoRungs(tmp_path, write_recipes(), small_images)
+
+
+@pytest.fixture
+def longer(tmp_path: Path, write_recipes: MakeRecipes, small_images: Path) -> TwoRungs:
+    """Runs of some seconds, so that something can happen to them."""
     return TwoRungs(tmp_path, write_recipes(epochs=10), small_images)
+
+
+@pytest.fixture
+def endless(tmp_path: Path, write_recipes: MakeRecipes, small_images: Path) -> TwoRungs:
+    return TwoRungs(tmp_path, write_recipes(epochs=1000), small_images)
 
 
 # -- a ladder from the command line
@@ -162,51 +174,60 @@ def test_a_changed_recipe_reruns_what_it_touches_and_nothing_else(trained: TwoRu
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_every_run_leaves_no_process_and_the_same_command_goes_on(two_rungs: TwoRungs) -> None:
-    command = two_rungs.start()
-    two_rungs.wait_until_under_way(2)
+def test_ctrl_c_saves_every_run_leaves_no_process_and_the_same_command_goes_on(longer: TwoRungs) -> None:
+    command = longer.start()
+    longer.wait_until_under_way(2)
     os.killpg(command.pid, signal.SIGINT)  # as the terminal does, to the command and its jobs alike
     ended = command.wait()
     assert (ended.code, ended.err) == (130, "")
     assert "The same command goes on from here" in ended.out
-    assert two_rungs.processes() == []
-    assert two_rungs.states() == ["interrupted", "interrupted"]
-    assert all((run.folder / results.CHECKPOINT).exists() for run in two_rungs.planned())
-    ended = two_rungs.start(jobs=1).wait()
+    assert longer.processes() == []
+    assert longer.states() in (["interrupted", "interrupted"], ["finished", "interrupted"], ["interrupted", "finished"])
+    for run, state in zip(longer.planned(), longer.states(), strict=True):
+        assert (run.folder / results.CHECKPOINT).exists() == (state == "interrupted")
+    ended = longer.start(jobs=1).wait()
     assert ended.code == 0
     assert "2 of 2 runs done" in ended.out
-    two_rungs.check_as_if_undisturbed()
+    longer.check_as_if_undisturbed()
 
 
 @pytest.mark.slow
-def test_a_command_asked_to_end_saves_its_run_and_leaves_no_process(two_rungs: TwoRungs) -> None:
-    command = two_rungs.start(jobs=1)
-    two_rungs.wait_until_under_way(1)
+def test_a_command_asked_to_end_saves_its_run_and_leaves_no_process(endless: TwoRungs) -> None:
+    command = endless.start(jobs=1)
+    endless.wait_until_under_way(1)
     command.process.terminate()
     assert command.wait().code == 130
-    assert two_rungs.processes() == []
-    assert two_rungs.states() == ["interrupted", "waiting"]
-    assert (two_rungs.planned()[0].folder / results.CHECKPOINT).exists()
+    assert endless.processes() == []
+    assert endless.states() == ["interrupted", "waiting"]
+    assert (endless.planned()[0].folder / results.CHECKPOINT).exists()
 
 
 @pytest.mark.slow
-def test_the_jobs_of_a_killed_command_save_their_runs_and_end(two_rungs: TwoRungs) -> None:
-    command = two_rungs.start(jobs=1)
-    two_rungs.wait_until_under_way(1)
+def test_the_jobs_of_a_killed_command_save_their_runs_and_end(longer: TwoRungs) -> None:
+    longer = replace(longer, only=("plain",))
+    command = longer.start(jobs=1)
+    longer.wait_until_under_way(1)
     command.process.kill()
     command.process.join()
-    wait_for(lambda: not two_rungs.processes(), what="the end of the jobs", timeout_s=10)
-    assert two_rungs.states() == ["interrupted", "waiting"]
-    assert (two_rungs.planned()[0].folder / results.CHECKPOINT).exists()
-    assert two_rungs.start(jobs=1).wait().code == 0
-    two_rungs.check_as_if_undisturbed()
+    wait_for(lambda: not longer.processes(), what="the end of the jobs", timeout_s=10)
+    assert longer.states() == ["interrupted"]
+    assert (longer.planned()[0].folder / results.CHECKPOINT).exists()
+    assert longer.start(jobs=1).wait().code == 0
+    longer.check_as_if_undisturbed()
 
 
 @pytest.mark.slow
-def test_a_killed_job_costs_its_run_and_the_same_command_goes_on(two_rungs: TwoRungs) -> None:
+def test_a_killed_job_costs_its_run_and_the_same_command_goes_on(
+    two_rungs: TwoRungs, write_recipes: MakeRecipes
+) -> None:
+    write_recipes(plain={"epochs": 25})
+    long, short = two_rungs.planned()
     command = two_rungs.start()
-    two_rungs.wait_until_under_way(2)
-    job = holder(two_rungs.planned()[0].folder)
+    wait_for(
+        lambda: results.read_metrics(long.folder) and (holder(short.folder) or results.read_result(short.folder)),
+        what="a job in each run",
+    )
+    job = holder(long.folder)
     assert job
     os.kill(job, signal.SIGKILL)
     ended = command.wait()
@@ -247,17 +268,17 @@ def test_a_failed_run_costs_only_itself_and_is_tried_again_next_time(two_rungs: 
 
 
 @pytest.mark.slow
-def test_a_launched_ladder_runs_on_its_own_until_it_is_cancelled(two_rungs: TwoRungs) -> None:
-    ended = two_rungs.start("launch", jobs=1).wait()
+def test_a_launched_ladder_runs_on_its_own_until_it_is_cancelled(endless: TwoRungs) -> None:
+    ended = endless.start("launch", jobs=1).wait()
     assert (ended.code, ended.err) == (0, "")
-    two_rungs.wait_until_under_way(1)
-    rows = two_rungs.start("status", "--json").wait().rows()
+    endless.wait_until_under_way(1)
+    rows = endless.start("status", "--json").wait().rows()
     assert [row["state"] for row in rows] == ["running", "waiting"]
-    ended = two_rungs.start("cancel").wait()
+    ended = endless.start("cancel").wait()
     assert ended.code == 0
     assert "Asked 1 job" in ended.out
-    wait_for(lambda: not two_rungs.processes(), what="the end of the job", timeout_s=10)
-    assert two_rungs.states() == ["interrupted", "waiting"]
+    wait_for(lambda: not endless.processes(), what="the end of the job", timeout_s=10)
+    assert endless.states() == ["interrupted", "waiting"]
 
 
 def test_the_debug_executor_trains_in_the_command_itself(two_rungs: TwoRungs) -> None:
@@ -329,20 +350,12 @@ def test_a_job_trains_neither_what_is_done_nor_what_another_holds(
 
 
 def test_someone_who_looks_at_a_run_does_not_keep_a_job_from_it(tmp_path: Path) -> None:
-    done = threading.Event()
-
-    def look_all_the_time() -> None:
-        while not done.is_set():
-            holder(tmp_path)
-
-    looking = threading.Thread(target=look_all_the_time)
-    looking.start()
-    try:
-        for _ in range(100):
-            with hold(tmp_path) as mine:
-                assert mine
-    finally:
-        done.set()
+    with (tmp_path / launch.LOCK).open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as `holder` does, but for longer
+        looking = threading.Timer(launch.LOOK_S / 4, fcntl.flock, (file, fcntl.LOCK_UN))
+        looking.start()
+        with hold(tmp_path) as mine:
+            assert mine
         looking.join()
 
 
