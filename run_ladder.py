@@ -10,6 +10,7 @@ Examples:
 """
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -59,6 +60,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one action; return the exit code: 0, 1 (a check or run failed), 2 (cannot be done as asked), 130 (Ctrl-C)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal or file that cannot show a character ends nothing
     arguments = parse(argv)
     try:
         from roadmap import actions

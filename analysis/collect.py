@@ -26,7 +26,7 @@ def collect(study: Study) -> pd.DataFrame:
         for seed in study.seeds:
             config = study.configs[rung.id, seed]
             folder = study.folder(config)
-            about = results.read_json(folder / results.RUN) or {}
+            about = results.read_object(folder / results.RUN) or {}
             row = results.read_result(folder) or {"state": "missing"}
             costs = (about.get("macs"), about.get("params"))
             identity = (study.base, rung.id, seed, config.id, config.recipe.name, *costs)
@@ -34,7 +34,9 @@ def collect(study: Study) -> pd.DataFrame:
             rows.append(dict(zip(IDENTITY, identity, strict=True)) | measured)
     frame = pd.DataFrame(rows, columns=[*IDENTITY, *(c for c in results.COLUMNS if c not in WIDE)])
     words = ["base", "rung", "run", "recipe", "state", "error"]
-    return frame.assign(**{str(name): pd.to_numeric(frame[name]) for name in frame if name not in words})
+    return frame.assign(
+        **{str(name): pd.to_numeric(frame[name], errors="coerce") for name in frame if name not in words}
+    )
 
 
 def has_results(runs: pd.DataFrame) -> bool:

@@ -19,6 +19,8 @@ TABLE = "ladder.csv"
 # The version of record.json and of the tables beside it.
 RECORD_VERSION = 1
 
+ADOPTED = {"True": True, "False": False}
+
 # What run.json says of where a run was planned, and a record gathers from all its runs.
 PROVENANCE = ("commit", "command", "processor", "python", "versions")
 
@@ -44,8 +46,8 @@ def describe_record(study: Study, runs: pd.DataFrame, chart: Chart) -> dict[str,
     about: dict[str, list[Any]] = {name: [] for name in PROVENANCE}
     dates = []
     for run in study.planned():
-        told = results.read_json(run.folder / results.RUN) or {}
-        dates += [told["planned_at"]] if "planned_at" in told else []
+        told = results.read_object(run.folder / results.RUN) or {}
+        dates += [str(told["planned_at"])] if "planned_at" in told else []
         for name in PROVENANCE:
             if name in told and told[name] not in about[name]:
                 about[name].append(told[name])
@@ -75,15 +77,32 @@ def read_record(folder: Path) -> Record:
     Raises:
         UserError: If the folder holds none, or one of another version.
     """
-    about = results.read_json(folder / RECORD)
-    if not isinstance(about, dict) or not (folder / TABLE).is_file():
-        raise UserError(f"{folder}: no record here: it has {RECORD} and {TABLE}, as 'report' writes them.")
+    about = results.read_object(folder / RECORD)
+    if about is None or not (folder / TABLE).is_file():
+        raise UserError(
+            f"{folder}: no record here. A record is a folder with {RECORD} and {TABLE}, as 'report' writes them."
+        )
     if about.get("record_version") != RECORD_VERSION:
         raise UserError(
             f"{folder / RECORD}: record_version is {about.get('record_version')}, but this program reads "
             f"{RECORD_VERSION}. Read it with the version that wrote it, or write it again from its runs."
         )
-    table = pd.read_csv(folder / TABLE, dtype={"erratum": str})
+    damaged = UserError(f"{folder}: {RECORD} or {TABLE} is damaged. Fetch the record again, or write it from its runs.")
+    try:
+        table = pd.read_csv(folder / TABLE, dtype={"erratum": str})
+    except (ValueError, OSError) as error:  # pandas' and Unicode's errors are ValueErrors
+        raise damaged from error
     if list(table.columns) != list(LADDER_COLUMNS):
         raise UserError(f"{folder / TABLE}: columns are {', '.join(table.columns)}, not those of a ladder's table.")
-    return Record(about, table.assign(erratum=table["erratum"].fillna("")))
+    words = {"rung", "label", "section", "parent", "state", "erratum"}
+    try:
+        table = table.assign(erratum=table["erratum"].fillna(""), adopted=table["adopted"].astype(str).map(ADOPTED))
+        numbers = [name for name in LADDER_COLUMNS if name not in words | {"adopted"}]
+        table[numbers] = table[numbers].apply(pd.to_numeric)
+        record = Record(about, table)
+        if table.empty or table[["rung", "label", "adopted", "n"]].isna().any(axis=None):
+            raise damaged
+        _ = record.chart
+    except (LookupError, TypeError, ValueError) as error:
+        raise damaged from error
+    return record

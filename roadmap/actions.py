@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from roadmap.errors import UserError, unknown
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 
 TOLERANCE_GMACS = 0.006  # between our count and the paper's print of two decimals
 EXECUTORS = ("local", "debug")
+# The options that only some actions have, and those actions.
+OWNERS = {
+    "published": ("report",),
+    "record": ("report",),
+    "step": ("compare",),
+    "against": ("compare",),
+    "json": ("verify", "plan", "status", "compare"),
+}
 # Multiply-adds that this harness trains a second on one core of a recent x86 server (measured on an AMD EPYC 9004);
 # an estimate before anything has run here, and said to be one.
 GUESSED_MACS_PER_S = 5e9
@@ -40,6 +49,9 @@ def act(options: Namespace, names: Iterable[str]) -> int:
         raise unknown("action", options.action, names)
     if options.executor not in EXECUTORS:
         raise unknown("executor", options.executor, EXECUTORS)
+    for option, owners in OWNERS.items():
+        if getattr(options, option) and options.action not in owners:
+            raise UserError(f"--{option}: is for {', '.join(owners)}, not for {options.action}. Leave it out.")
     return actions[options.action](options)
 
 
@@ -81,7 +93,8 @@ def verify(options: Namespace) -> int:
 
 def _print_verify(base: str, ladder: Ladder, rows: list[dict[str, Any]]) -> None:
     info = ladder.bases[base]
-    table = Table(title=f"{info.label}: multiply-adds (1e9) at 224x224 beside {info.source or 'the paper'}", box=None)
+    title = f"{info.label}: multiply-adds (1e9) at 224x224 beside {info.source or 'the paper'}"
+    table = Table(title=escape(title), box=None)
     for name in ("rung", "ours", "paper", "parameters", ""):
         table.add_column(name, justify="left" if name in ("rung", "") else "right")
     notes: list[str] = []
@@ -117,7 +130,7 @@ def plan(options: Namespace) -> int:
     from roadmap.watch import clock
 
     console = Console()
-    console.print(study.describe(), highlight=False)
+    console.print(study.describe(), highlight=False, markup=False)
     table = Table(box=None)
     for name in ("rung", "multiply-adds", "parameters", "done", "note"):
         table.add_column(name, justify="left" if name in ("rung", "note") else "right", no_wrap=True)
@@ -154,12 +167,12 @@ def _estimate(study: "Study", planned: list["PlannedRun"], pending: list["Planne
 def status(options: Namespace) -> int:
     """Print where every run stands."""
     from roadmap.launch import state_of
-    from roadmap.results import PROGRESS, read_json, read_result
+    from roadmap.results import read_progress, read_result
 
     study = _study(options)
     rows = []
     for run in study.planned():
-        row, now = read_result(run.folder) or {}, read_json(run.folder / PROGRESS) or {}
+        row, now = read_result(run.folder) or {}, read_progress(run.folder) or {}
         rows.append(
             {
                 "rung": ", ".join(run.rungs),
@@ -178,7 +191,9 @@ def status(options: Namespace) -> int:
     for name in rows[0]:
         table.add_column(name)
     for row in rows:
-        table.add_row(*(f"{v:.2f}" if isinstance(v, float) else "" if v is None else str(v) for v in row.values()))
+        table.add_row(
+            *(f"{v:.2f}" if isinstance(v, float) else "" if v is None else escape(str(v)) for v in row.values())
+        )
     Console().print(table)
     return 0
 
@@ -228,11 +243,13 @@ def run(options: Namespace) -> int:
     """Train what is missing, with live progress, and report; Ctrl-C stops in order and the same command goes on."""
     from analysis.report import write_report
     from roadmap.launch import stop
-    from roadmap.results import is_done
+    from roadmap.results import check_writable, is_done
     from roadmap.watch import Watch, clock
 
     start, console = time.monotonic(), Console()
     study = _study(options)
+    out = _out(options, study)
+    check_writable(out)  # now, not after the training
     planned = study.planned()
     jobs = _start(options, console, study, planned, wait=True)
     if jobs:
@@ -248,7 +265,7 @@ def run(options: Namespace) -> int:
             done = sum(is_done(run.folder) for run in planned)
             console.print(f"Stopped with {done} of {len(planned)} runs done. The same command goes on from here.")
             return 130
-    files = write_report(study, _out(options, study), behind=_behind(options, study))
+    files = write_report(study, out, behind=_behind(options, study))
     _print_ladder(study)
     _print_files(files)
     return _say_outcome(console, study, planned, clock(time.monotonic() - start))
@@ -273,7 +290,7 @@ def _start(
 
     cluster = look_around(_jobs(options))
     pending = prepare(planned)
-    console.print(study.describe(), highlight=False)
+    console.print(study.describe(), highlight=False, markup=False)
     done = len(planned) - len(pending)
     console.print(f"{len(planned)} runs, {done} done already, {len(pending)} to do.", highlight=False)
     if not pending:
@@ -305,7 +322,9 @@ def _say_outcome(console: Console, study: "Study", planned: list["PlannedRun"], 
     for run, row in failed:
         console.print(f"{run.rungs[0]} seed {run.config.seed} failed: {row['error']} {logs}", markup=False)
     if unfinished:
-        console.print(f"{len(unfinished)} runs did not finish {logs}. The same command goes on with them.")
+        console.print(
+            f"{len(unfinished)} runs did not finish {logs}. The same command goes on with them.", markup=False
+        )
     done = len(planned) - len(unfinished) - len(failed)
     console.print(f"{done} of {len(planned)} runs done. Took {took}.", highlight=False)
     return 1 if unfinished or failed else 0
@@ -331,7 +350,7 @@ def _ladder(options: Namespace) -> Ladder:
 
 def _base(options: Namespace) -> str:
     if not options.base:
-        raise UserError("which base? Say --base resnet50 or --base resnet200.")
+        raise UserError(f"which base? Say --base {' or --base '.join(_ladder(options).bases)}.")
     return str(options.base)
 
 
@@ -357,7 +376,10 @@ def _study(options: Namespace, base: str | None = None) -> "Study":
 def _behind(options: Namespace, study: "Study") -> "Study | None":
     """Return the same study from the next other base, for the grey bars."""
     others = [name for name in study.ladder.bases if name != study.base]
-    return _study(options, others[0]) if others else None
+    try:
+        return _study(options, others[0]) if others else None
+    except UserError:  # a recipe or ladder that fits this base alone: the report is about this one
+        return None
 
 
 def _out(options: Namespace, study: "Study") -> Path:
@@ -369,8 +391,8 @@ def _jobs(options: Namespace) -> int | None:
 
 
 def _whole(text: str, option: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise UserError(f"{option}: '{text}' is not a whole number from {least} up.")
+    if not text.isdecimal() or len(text) > 9 or int(text) < least:
+        raise UserError(f"{option}: '{text}' is not a whole number from {least} up (of at most 9 digits).")
     return int(text)
 
 

@@ -8,6 +8,7 @@ from any step without saving a generator's state.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = Path(__file__).parent / "fashion_mnist"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-CACHE = Path.home() / ".cache" / "roadmap"
+CACHE = Path(os.path.expanduser("~")) / ".cache" / "roadmap"  # Path.home() raises where nobody has a home
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip

@@ -57,9 +57,12 @@ def do_work(work: Work) -> None:
         for folder in work.folders:
             if stopped() or _gone(work.owner):
                 return
-            with hold(folder) as mine:
-                if mine and results.read_result(folder) is None:
-                    _train_safely(folder, work, lambda: stopped() or _gone(work.owner))
+            try:
+                with hold(folder) as mine:
+                    if mine and results.read_result(folder) is None:
+                        _train_safely(folder, work, lambda: stopped() or _gone(work.owner))
+            except (OSError, UserError) as error:  # a folder that cannot be used costs only its own run
+                print(f"{folder}: {error}", flush=True)
 
 
 def _train_safely(folder: Path, work: Work, stop: Callable[[], bool]) -> None:
@@ -69,7 +72,7 @@ def _train_safely(folder: Path, work: Work, stop: Callable[[], bool]) -> None:
     start = time.monotonic()
     print(f"{folder.name}: start", flush=True)
     try:
-        config = RunConfig.from_json(results.read_json(folder / results.RUN)["config"])
+        config = RunConfig.from_json((results.read_object(folder / results.RUN) or {})["config"])
         row = train(config, folder, data_root=work.data_root, threads=work.threads, stop=stop)
         print(f"{folder.name}: {row['state']}, top-1 {row['top1']}, {row['wall_s']:.1f} s", flush=True)
     except Stopped:
@@ -127,7 +130,7 @@ def holder(folder: Path) -> int | None:
         with (folder / LOCK).open() as file:
             number = file.read()
             return None if _lock(file, fcntl.LOCK_SH) or not number else int(number)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -143,7 +146,7 @@ def cancel_holders(folders: Sequence[Path]) -> set[int]:
     """Ask the jobs on this machine that hold any of these folders to save and end; return their process numbers."""
     asked = {number for folder in folders if (number := holder(folder)) is not None}
     for number in asked:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # gone by now, or another user's
             os.kill(number, signal.SIGTERM)
     return asked
 
@@ -170,11 +173,27 @@ def prepare(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
     pending = [run for run in planned if not results.is_done(run.folder)]
     for run in pending:
         if results.read_result(run.folder) is not None:
-            (run.folder / results.RESULT).unlink()
-        if results.read_json(run.folder / results.RUN) is None:
+            try:
+                (run.folder / results.RESULT).unlink()
+            except OSError as error:
+                raise UserError(
+                    f"{run.folder}: cannot be written ({error.strerror}). Choose another --runs."
+                ) from error
+        about = results.read_object(run.folder / results.RUN)
+        if about is None or not _is_config_of(about.get("config"), run.config.id):
             about = {"rungs": run.rungs, "macs": run.macs, "params": run.params, "config": run.config.to_json()}
             results.write_json(run.folder / results.RUN, about | where)
     return sorted(pending, key=lambda run: -run.cost)
+
+
+def _is_config_of(content: Any, name: str) -> bool:
+    """Whether a run.json's configuration is that of the run of this name."""
+    from roadmap.run import RunConfig
+
+    try:
+        return RunConfig.from_json(content).id == name
+    except (AttributeError, LookupError, TypeError, ValueError):  # damaged in whatever way
+        return False
 
 
 def _provenance() -> dict[str, Any]:
@@ -268,7 +287,13 @@ def submit(
             pool.update_parameters(timeout_min=WEEK_MIN)
             if cluster.gpus and executor == "local":
                 pool.update_parameters(gpus_per_node=1, local_visible_gpus=(number % cluster.gpus,))
-            started.append(pool.submit(do_work, work))
+            try:
+                started.append(pool.submit(do_work, work))
+            except OSError as error:
+                stop(started)
+                raise UserError(
+                    f"{logs}: no job can be started ({error.strerror}). Make room, or use --runs."
+                ) from error
     return started
 
 

@@ -41,8 +41,9 @@ def read_yaml(path: Path, kind: type[T], keys: Keys) -> T:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         begin = f" in what begins on line {error.context_mark.line + 1}" if error.context_mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {error.problem}{begin}. Mend it there.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or number that is none
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{path}: not valid YAML: {reason}. Mend it there.") from error
     if root is None:
         raise UserError(f"{path}: is empty. Its keys: {', '.join(keys[''])}.")
     if doubles := list(_doubled_keys(root)):

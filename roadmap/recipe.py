@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from roadmap.config import BASES
@@ -71,9 +71,9 @@ class Recipe:
 
     dataset: Dataset
     validation_images: int = 0
-    image_size: PositiveInt
+    image_size: int = Field(gt=0, le=10_000)
 
-    epochs: PositiveInt
+    epochs: int = Field(gt=0, le=1_000_000)
     batch_size: PositiveInt
     optimizer: Literal["adamw", "sgd"]
     lr: float
@@ -110,6 +110,31 @@ class Recipe:
         wrong: dict[str, str] = {}
         if self.lr <= 0:
             wrong["lr"] = f"lr is {self.lr}, but must be above 0."
+        rates = (
+            "min_lr",
+            "warmup_lr",
+            "warmup_epochs",
+            "weight_decay",
+            "decay_rate",
+            "mixup",
+            "cutmix",
+            "color_jitter",
+        )
+        for field in ("shift", *rates):
+            if getattr(self, field) < 0:
+                wrong[field] = f"{field} is {getattr(self, field)}, but must be from 0 up."
+        if self.warmup_epochs >= self.epochs:
+            wrong["warmup_epochs"] = (
+                f"warmup_epochs is {self.warmup_epochs:g}, but must be below epochs, {self.epochs}. Warm up for less."
+            )
+        for field, values in {"betas": self.betas, "momentum": (self.momentum,), "ema": (self.ema or 0.0,)}.items():
+            if not all(0 <= value < 1 for value in values):
+                wrong[field] = f"{field} is {getattr(self, field)}, but must be from 0 up and below 1."
+        if self.clip_grad is not None and self.clip_grad <= 0:
+            wrong["clip_grad"] = f"clip_grad is {self.clip_grad}, but must be above 0, or null for none."
+        for field in ("test_crop", "random_resized_crop"):
+            if not 0 < getattr(self, field) <= 1:
+                wrong[field] = f"{field} is {getattr(self, field)}, but is a share above 0, at most 1."
         for field in ("hflip", "mixup_switch_prob", "random_erasing", "label_smoothing", "drop_path"):
             if not 0 <= getattr(self, field) <= 1:
                 wrong[field] = f"{field} is {getattr(self, field)}, but is a rate between 0 and 1."
@@ -130,6 +155,10 @@ class Recipe:
         for base in self.for_base:
             if base not in BASES:
                 wrong["for_base"] = str(unknown("base", base, BASES, place="for_base"))
+            elif fixed := {"name", "plain", "for_base"} & set(self.for_base[base]):
+                wrong["for_base"] = (
+                    f"for_base.{base} sets {', '.join(sorted(fixed))}, which no base changes. Take it out."
+                )
         if wrong:
             raise Misfits([((field,), text) for field, text in wrong.items()])
         return self
@@ -162,16 +191,17 @@ def read_recipe(name: str, base: str | None = None) -> Recipe:
     if recipe.name != path.stem:
         raise UserError(f"{path}: name is '{recipe.name}', but must be the file's name, '{path.stem}'.")
     plain = recipe.plain
-    if plain not in known:
-        beside = path.parent / f"{plain}.yaml"
-        if not beside.is_file():
-            raise unknown("recipe", plain, known, place=f"{path}: plain (in recipes/ or beside this file)")
+    beside = path.parent / f"{plain}.yaml"
+    if path.parent.resolve() != RECIPES and beside.is_file():  # a copy beside an own recipe is meant to be edited
         plain = str(beside)
+    elif plain not in known:
+        raise unknown("recipe", plain, known, place=f"{path}: plain (in recipes/ or beside this file)")
     try:
         return replace(recipe, plain=plain, **recipe.for_base.get(base or "", {}))
     except (ValidationError, TypeError) as error:
-        text = explain(error, f"{path}: for_base.{base}", KEYS) if isinstance(error, ValidationError) else error
-        raise UserError(str(text)) from error
+        place = f"{path}: for_base.{base}"
+        text = explain(error, place, KEYS) if isinstance(error, ValidationError) else f"{place}: {error}."
+        raise UserError(text) from error
 
 
 def read_plain(recipe: Recipe, base: str | None = None) -> Recipe:

@@ -71,6 +71,17 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written, or made, before work is done for it.
+
+    Raises:
+        UserError: If it, or the nearest folder above it that is there, is none or is not ours to write.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: cannot be written ({there} is no folder to write in). Choose another with --out.")
+
+
 def sweep(folder: Path) -> None:
     """Remove what a killed writer left half-written in a run folder; for the run's holder alone."""
     for name in (METRICS, CHECKPOINT, WEIGHTS, RESULT):
@@ -92,10 +103,16 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None where `read_json` finds nothing, or something else."""
+    content = read_json(path)
+    return content if isinstance(content, dict) else None
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -104,7 +121,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: If the row is of another version.
     """
-    row = read_json(folder / RESULT)
+    row = read_object(folder / RESULT)
     if row is None:
         return None
     if row.get("result_version") != RESULT_VERSION:
@@ -112,7 +129,19 @@ def read_result(folder: Path) -> dict[str, Any] | None:
             f"{folder / RESULT}: result_version is {row.get('result_version')}, but this program reads "
             f"{RESULT_VERSION}. Read it with the version that wrote it, or move the folder away to have it run again."
         )
-    return dict(row)
+    words = ("state", "error", "classes", "top1_per_class")
+    numbers = [row.get(name) for name in COLUMNS if name not in words]
+    if row.get("state") not in STATES or not all(n is None or isinstance(n, int | float) for n in numbers):
+        raise UserError(f"{folder / RESULT}: is no result row. Move the folder away to have the run again.")
+    return row
+
+
+def read_progress(folder: Path) -> dict[str, Any] | None:
+    """Return where a run stands, as it last said; None where it said nothing, or the file is damaged."""
+    now = read_object(folder / PROGRESS) or {}
+    numbers = (now.get(name) for name in ("step", "steps", "epoch", "epochs", "at"))
+    whole = all(isinstance(number, int | float) for number in numbers) and now["steps"]
+    return now if whole and {"state", "train_loss", "images_per_s"} <= now.keys() else None
 
 
 def is_done(folder: Path) -> bool:

@@ -35,7 +35,7 @@ def look(run: PlannedRun, began: float) -> Standing:
     row = results.read_result(run.folder)
     if row is not None and not (row["state"] == "failed" and (run.folder / results.RESULT).stat().st_mtime < began):
         return Standing(row["state"], True, 1.0, "", row["train_loss"], row["top1"], row["images_per_s"])
-    now = results.read_json(run.folder / results.PROGRESS)
+    now = results.read_progress(run.folder)
     if now is None or now["at"] < began:
         return Standing()
     return Standing(
