@@ -68,7 +68,8 @@ def main(argv: list[str] | None = None) -> int:
         from roadmap import actions
 
         code = actions.act(arguments, ACTIONS)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except UserError as error:
         print(f"run_ladder.py: {error}", file=sys.stderr)
@@ -76,6 +77,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (`| head`) has seen enough; nor will it read what Python flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"run_ladder.py: {error.filename or 'output'}: {error.strerror}.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130

@@ -313,18 +313,21 @@ def cancel(options: Namespace) -> int:
 
 
 def _say_outcome(console: Console, study: "Study", planned: list["PlannedRun"], took: str) -> int:
+    from roadmap.launch import holder
     from roadmap.results import read_result
 
     rows = [(run, read_result(run.folder)) for run in planned]
     unfinished = [run for run, row in rows if row is None]
+    elsewhere = sum(holder(run.folder) is not None for run in unfinished)
     failed = [(run, row) for run, row in rows if row and row["state"] == "failed"]
     logs = f"(logs: {study.runs / 'jobs'})"
     for run, row in failed:
         console.print(f"{run.rungs[0]} seed {run.config.seed} failed: {row['error']} {logs}", markup=False)
-    if unfinished:
-        console.print(
-            f"{len(unfinished)} runs did not finish {logs}. The same command goes on with them.", markup=False
-        )
+    if elsewhere:
+        console.print("Another command is training these runs now. When it is done, the same command reports them all.")
+    elif unfinished:
+        text = f"{len(unfinished)} runs did not finish {logs}. The same command goes on with them."
+        console.print(text, markup=False)
     done = len(planned) - len(unfinished) - len(failed)
     console.print(f"{done} of {len(planned)} runs done. Took {took}.", highlight=False)
     return 1 if unfinished or failed else 0

@@ -75,15 +75,12 @@ def describe_data(recipe: Recipe, root: Path | None = None, *, validate: bool = 
         UserError: If it is missing, empty or not whole.
     """
     name = recipe.dataset
-    if name == "folder":
-        config = _describe_folder(root)
-    else:
-        arrays = load_arrays(name, root)
-        digest = hashlib.sha256()
-        for array in arrays[:4]:
-            digest.update(array.tobytes())
-        fingerprint, channels = digest.hexdigest()[:16], arrays.train.shape[1]
-        config = DataConfig(name, fingerprint, len(arrays.classes), channels, len(arrays.train))
+    if name == "fashion_mnist_part" and root is not None:
+        raise UserError(
+            f"recipe '{recipe.name}' trains on the embedded images, so --data {root} would not be used. Leave it out, "
+            "or choose a recipe for your data: its 'dataset' says which."
+        )
+    config = _describe_folder(root) if name == "folder" else _describe_arrays(name, root)
     kept = recipe.validation_images
     if kept >= config.train_images:
         raise UserError(
@@ -183,6 +180,16 @@ def _read_cifar(name: str, root: Path | None) -> Arrays:
     return Arrays(images[0], labels[0], images[1], labels[1], tuple(train.classes))
 
 
+@cache
+def _describe_arrays(name: str, root: Path | None) -> DataConfig:
+    arrays = load_arrays(name, root)
+    digest = hashlib.sha256()
+    for array in arrays[:4]:
+        digest.update(array.tobytes())
+    return DataConfig(name, digest.hexdigest()[:16], len(arrays.classes), arrays.train.shape[1], len(arrays.train))
+
+
+@cache
 def _describe_folder(root: Path | None) -> DataConfig:
     if root is None:
         raise UserError("this recipe trains on an image folder. Say where: --data DIR, with DIR/train and DIR/val.")

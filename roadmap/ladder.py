@@ -134,6 +134,8 @@ class Ladder(Strict):
         ]
         for index, rung in enumerate(self.rungs):
             misfits += [(("rungs", index), problem) for problem in self._problems(index, rung)]
+        if not self.bases:
+            misfits.append((("bases",), f"bases: there are none, but a ladder starts somewhere: {', '.join(BASES)}."))
         if not self.rungs:
             misfits.append((("rungs",), "rungs: there are none, but a ladder has at least its start."))
         if misfits:

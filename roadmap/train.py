@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from roadmap import results
 from roadmap.data import Data, load_data, seed_step
+from roadmap.errors import UserError
 from roadmap.model import build_model
 from roadmap.run import RunConfig
 
@@ -275,15 +276,23 @@ class _Training:
             except Exception as error:  # torch.load raises what it likes on a damaged file
                 print(f"{path}: cannot be read ({error}): the run starts again from the beginning.", flush=True)
             else:
-                self.model.load_state_dict(content["model"])
-                self.optimizer.load_state_dict(content["optimizer"])
-                if self.ema:
-                    self.ema.load_state_dict(content["ema"])
-                self.step, self.loss_sum = content["step"], content["loss_sum"]
-                self.history, self.train_s = content["history"], content["train_s"]
-                self.start -= content["wall_s"]
+                self.restore(content, path)
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
         results.write_atomically(self.folder / results.METRICS, lambda file: file.write(lines.encode()))
+
+    def restore(self, content: dict[str, Any], path: Path) -> None:
+        """Take over what a checkpoint holds."""
+        try:
+            self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            if self.ema:
+                self.ema.load_state_dict(content["ema"])
+            self.step, self.loss_sum = content["step"], content["loss_sum"]
+            self.history, self.train_s = content["history"], content["train_s"]
+            self.start -= content["wall_s"]
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            path.unlink()
+            raise UserError(f"{path}: not a checkpoint of this run, so it was removed. Start the run again.") from error
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

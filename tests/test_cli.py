@@ -233,3 +233,9 @@ def test_compare_before_anything_ran_shows_fields_and_costs(tmp_path: Path, tiny
     assert rows["macs"]["change"] > 0
     assert rows["top1"]["value_step"] is None
     assert json.dumps(rows["top1"]["change_by_seed"]) == "{}"
+
+
+def test_images_of_your_own_are_not_ignored_in_silence(tmp_path: Path) -> None:
+    outcome = Command(tmp_path / "work", "plan", "--base", "resnet50", "--data", str(tmp_path)).wait()
+    assert outcome.code == 2
+    assert "trains on the embedded images, so --data" in outcome.err

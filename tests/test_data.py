@@ -460,10 +460,13 @@ def test_a_wrong_image_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_image_more_makes_another_data_set(tmp_path: Path) -> None:
-    save_folder(tmp_path, np.zeros((32, 1, 8, 8), np.uint8), np.arange(32) % 2)
-    recipe = Recipe(**TINY | FOLDER)
-    before = describe_data(recipe, tmp_path)
-    shutil.copy(tmp_path / "train" / "class0" / "0.png", tmp_path / "train" / "class0" / "more.png")
-    after = describe_data(recipe, tmp_path)
-    assert before.fingerprint != after.fingerprint
+    save_folder(tmp_path / "before", np.zeros((32, 1, 8, 8), np.uint8), np.arange(32) % 2)
+    shutil.copytree(tmp_path / "before", tmp_path / "same")
+    shutil.copytree(tmp_path / "before", tmp_path / "after")
+    shutil.copy(tmp_path / "after/train/class0/0.png", tmp_path / "after/train/class0/more.png")
+    before, same, after = (
+        describe_data(Recipe(**TINY | FOLDER), tmp_path / name) for name in ("before", "same", "after")
+    )
+    assert same == before
+    assert after.fingerprint != before.fingerprint
     assert after.train_images == before.train_images + 1
