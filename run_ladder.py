@@ -15,6 +15,7 @@ import os
 import sys
 from pathlib import Path
 
+from roadmap.distributed import my_rank
 from roadmap.errors import UserError
 
 ACTIONS = {
@@ -48,8 +49,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--validate", action="store_true", help="test on the recipe's validation images, to choose it")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="run folders (default: runs)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="reports (default: out/BASE-RECIPE)")
-    parser.add_argument("--executor", default="local", metavar="local|debug", help="where jobs run (default: local)")
-    parser.add_argument("--jobs", metavar="N", help="jobs at once (default: one a GPU, else one a core)")
+    parser.add_argument("--executor", default="local", metavar="NAME", help="local (default), slurm or debug")
+    parser.add_argument("--cluster", type=Path, metavar="FILE", help="what a run's job asks for (see README)")
+    parser.add_argument("--jobs", metavar="N", help="jobs at once (default: one a GPU, else one a core; slurm: all)")
+    parser.add_argument("--runs-per-job", metavar="N", help="slurm: runs that share a job (default: 1)")
+    parser.add_argument("--max-retries", default="2", metavar="N", help="new tries of a killed run (default: 2)")
+    parser.add_argument("--dry-run", action="store_true", help="run, launch: print the Slurm script and submit nothing")
     parser.add_argument("--published", action="store_true", help="report: the paper's own numbers")
     parser.add_argument("--record", type=Path, metavar="DIR", help="report: draw a record's figure again")
     parser.add_argument("--step", metavar="RUNG", help="compare: this rung")
@@ -64,6 +69,8 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal or file that cannot show a character ends nothing
     arguments = parse(argv)
+    if my_rank():  # torchrun's first process speaks
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         from roadmap import actions
 

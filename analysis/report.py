@@ -15,12 +15,15 @@ from roadmap.plan import Study
 from roadmap.results import write_atomically
 
 
-def write_report(study: Study, out: Path, *, behind: Study | None = None) -> list[Path]:
+def write_report(
+    study: Study, out: Path, *, runs: pd.DataFrame | None = None, behind: Study | None = None
+) -> list[Path]:
     """Write results.csv, ladder.csv, ladder.md, record.json and the roadmap figure (PNG, SVG, PDF).
 
     Args:
         study: The study to report.
         out: The folder to write to; files of an earlier report there are replaced.
+        runs: What `collect` found, where it was called already.
         behind: The same study from another base, drawn in grey behind where it has results.
 
     Returns:
@@ -29,7 +32,7 @@ def write_report(study: Study, out: Path, *, behind: Study | None = None) -> lis
     Raises:
         UserError: If the folder cannot be written or a result is of another version.
     """
-    runs = collect(study)
+    runs = collect(study) if runs is None else runs
     table = ladder_table(runs, study.rungs)
     shadow, shadow_label = None, ""
     if behind is not None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roadmap.config import CONV_SLOTS, BlockConfig, NetConfig
+from roadmap.distributed import ALONE
 
 
 class Pointwise(nn.Conv2d):
@@ -60,14 +61,32 @@ def make_act(block: BlockConfig) -> nn.Module:
     return nn.GELU() if block.act == "gelu" else nn.ReLU(inplace=True)
 
 
+class DropPath(nn.Module):
+    """Stochastic depth: drops a residual branch for a random part of the images, and scales up the others.
+
+    Several processes draw for the whole batch and take their share, so that their number does not change what is drawn.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.group = ALONE
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop the images of (N, C, H, W) with probability `rate`, in training."""
+        if not self.training:
+            return x
+        kept = x.new_empty(len(x) * self.group.size, 1, 1, 1).bernoulli_(1 - self.rate)
+        if self.rate < 1:
+            kept.div_(1 - self.rate)
+        if self.group.size > 1:
+            kept = kept[self.group.share(len(kept)).to(x.device)]
+        return x * kept
+
+
 def make_drop_path(rate: float) -> nn.Module:
     """Return stochastic depth for one residual branch."""
-    if rate == 0:
-        return nn.Identity()
-    from timm.layers import DropPath  # takes seconds to import; counting costs does without it
-
-    drop_path: nn.Module = DropPath(rate)
-    return drop_path
+    return DropPath(rate) if rate else nn.Identity()
 
 
 class Stem(nn.Sequential):

@@ -135,7 +135,7 @@ def make_study(
     if any(seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
         raise UserError(f"seeds are {' '.join(map(str, seeds))}, but must be different whole numbers from 0 up.")
     scaled = [replace(rung, net=scale(rung.net, recipe)) for rung in climbed]
-    configs = {}
+    configs: dict[tuple[str, int], RunConfig] = {}
     for rung in scaled:
         own = rung.recipe(recipe, base)
         shared = ("dataset", "image_size", "width_divisor", "stem_stride")
@@ -150,9 +150,9 @@ def make_study(
                 f"recipe '{own.name}': image_size is {own.image_size}, but the networks divide the resolution by "
                 f"{rung.net.total_stride}. Use larger images, or stem_stride: 2."
             )
-        for seed in seeds:
-            configs[rung.id, seed] = RunConfig(rung.net, own, data, seed)
-            configs[rung.id, seed].check()
+        config = RunConfig(rung.net, own, data, seeds[0])
+        config.check()
+        configs |= {(rung.id, seed): config.with_seed(seed) for seed in seeds}
     return Study(ladder, base, recipe, tuple(scaled), seeds, configs, runs)
 
 

@@ -16,6 +16,9 @@ from roadmap.reading import explain, read_yaml
 RECIPES = Path(__file__).parents[1] / "recipes"
 Dataset = Literal["fashion_mnist_part", "fashion_mnist", "cifar10", "cifar100", "folder"]
 
+# What came after runs had been named: it enters an id only where it is not off, so that those keep their names.
+LATER = {"sync_batch_norm": False}
+
 # Fields that say what a recipe is or how a study uses it, not how one run trains: they do not enter a run's id.
 # (The scale is in the run's network already.)
 DESCRIPTIVE = ("name", "about", "plain", "seeds", "width_divisor", "stem_stride", "for_base")
@@ -45,6 +48,8 @@ class Recipe:
         decay_norms_and_biases: Whether weight decay applies to norms and biases too.
         schedule: "cosine" to `min_lr`, or "step": times `decay_rate` every `decay_epochs`. Set at every step.
         clip_grad: Largest norm of the gradient, or None.
+        sync_batch_norm: Where several processes train a run: whether BatchNorm averages over the whole batch instead of
+            each process's share of it.
         amp: Precision of the forward pass: "none" (float32) or "bfloat16" autocast.
         shift: Small images: random translation by up to this many pixels.
         hflip: Probability of a mirrored image.
@@ -88,6 +93,7 @@ class Recipe:
     decay_epochs: PositiveFloat = 30.0
     decay_rate: float = 0.1
     clip_grad: float | None = None
+    sync_batch_norm: bool = False
     amp: Literal["none", "bfloat16"] = "none"
 
     shift: int = 0
@@ -170,7 +176,8 @@ class Recipe:
 
     def training(self) -> dict[str, Any]:
         """Return the settings that decide what a run computes, for its id."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in DESCRIPTIVE}
+        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in DESCRIPTIVE}
+        return {name: value for name, value in settings.items() if name not in LATER or value != LATER[name]}
 
 
 KEYS = {"": [field.name for field in dataclasses.fields(Recipe)]}

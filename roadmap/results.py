@@ -4,11 +4,13 @@ runs/<run id>/ holds
 - run.json: the whole configuration, where and with what it was planned;
 - metrics.jsonl: one line an epoch;
 - progress.json: where the run stands, about once a second;
-- checkpoint.pt: the last checkpoint, gone when the run is finished;
+- checkpoint-*.pt: the last two checkpoints (`roadmap.checkpoints`), gone when the run is finished;
+- attempts/: who works on it and who did (`roadmap.attempts`);
 - model.safetensors: the trained weights;
 - result.json: the outcome, one flat JSON row whose keys are `COLUMNS`.
 """
 
+import errno
 import json
 import os
 import uuid
@@ -20,7 +22,9 @@ from typing import IO, Any
 from roadmap.errors import UserError
 
 RUN, METRICS, PROGRESS = "run.json", "metrics.jsonl", "progress.json"
-CHECKPOINT, WEIGHTS, RESULT = "checkpoint.pt", "model.safetensors", "result.json"
+WEIGHTS, RESULT = "model.safetensors", "result.json"
+
+PATIENCE_S, RETRY_EVERY_S = 600.0, 5.0  # with a disk that is full
 
 # The version of the row below; a result of another version is refused, not guessed at.
 RESULT_VERSION = 1
@@ -40,6 +44,7 @@ COLUMNS = {
     "images_per_s": "training images per second, evaluation and checkpoints not counted",
     "train_s": "seconds of training steps, over all attempts",
     "wall_s": "seconds from the start of the run to its result, over all attempts",
+    "processes": "processes that trained it together; BatchNorm averages over each one's share unless synchronized",
     "images_seen": "training images that the run used, repeats counted",
     "test_images": "images that the accuracy is measured on",
     "error": "what went wrong, for a diverged or failed run; else null",
@@ -48,11 +53,24 @@ COLUMNS = {
 STATES = ("finished", "diverged", "failed")
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+class Unwritable(UserError):
+    """A file cannot be written: the disk is full (which may pass), or the folder is not ours, or gone."""
+
+    def __init__(self, path: Path, cause: OSError) -> None:
+        super().__init__(f"{path}: cannot be written ({cause.strerror or cause}). Nothing there was changed.")
+        self.is_full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], name: Callable[[], Path] | None = None) -> None:
     """Write a file so that a reader finds the old or the new content and never half of one, whatever is killed when.
 
+    Args:
+        path: The file.
+        write: Writes its content.
+        name: Says what to call it once it is written; None leaves it at `path`.
+
     Raises:
-        UserError: If the folder cannot be written or the disk is full; the old file stays.
+        Unwritable: If the folder cannot be written or the disk is full; the old file stays.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -61,14 +79,21 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
+        temporary.replace(path if name is None else name())
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}). Nothing there was changed.") from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        cause = _os_error(error)
+        if cause is None:
+            raise
+        raise Unwritable(path, cause) from error
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """Return the system's error behind another (torch.save wraps it), if there is one."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def check_writable(folder: Path) -> None:
@@ -84,9 +109,10 @@ def check_writable(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what a killed writer left half-written in a run folder; for the run's holder alone."""
-    for name in (METRICS, CHECKPOINT, WEIGHTS, RESULT):
+    for name in (METRICS, "checkpoint", WEIGHTS, RESULT):
         for left in folder.glob(f".{name}.*"):
             left.unlink(missing_ok=True)
+    (folder / f".{PROGRESS}").unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

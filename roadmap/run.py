@@ -3,7 +3,8 @@
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -47,7 +48,7 @@ class RunConfig:
     data: DataConfig
     seed: int
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The hash of everything but the seed: the runs of one network under one recipe share it."""
         content = {
@@ -58,10 +59,16 @@ class RunConfig:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The run's name and that of its folder: `<hash>-s<seed>`."""
         return f"{self.key}-s{self.seed}"
+
+    def with_seed(self, seed: int) -> "RunConfig":
+        """Return the same run with another seed; the hash, which they share, is not made again."""
+        other = replace(self, seed=seed)
+        other.__dict__["key"] = self.key
+        return other
 
     @property
     def steps_per_epoch(self) -> int:
@@ -83,6 +90,18 @@ class RunConfig:
             raise UserError(
                 f"recipe '{self.recipe.name}': batch_size is {self.recipe.batch_size}, but '{self.data.name}' has only "
                 f"{self.data.train_images} training images. Use a smaller batch."
+            )
+
+    def check_shared(self, processes: int) -> None:
+        """Refuse a batch that the processes of a run cannot share out.
+
+        Raises:
+            UserError: If the batch size is no multiple of twice their number.
+        """
+        if processes > 1 and self.recipe.batch_size % (2 * processes):
+            raise UserError(
+                f"recipe '{self.recipe.name}': batch_size is {self.recipe.batch_size}, but {processes} processes "
+                f"(nodes x tasks_per_node) share it out in pairs. Use a multiple of {2 * processes}."
             )
 
     def to_json(self) -> dict[str, Any]:

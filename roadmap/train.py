@@ -4,8 +4,9 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
@@ -13,15 +14,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roadmap import results
-from roadmap.data import Data, load_data, seed_step
+from roadmap.batches import Data, load_data
+from roadmap.checkpoints import read_checkpoint, read_last, remove_checkpoints, write_checkpoint
+from roadmap.data import seed_step
+from roadmap.distributed import ALONE, Group
 from roadmap.errors import UserError
+from roadmap.evaluate import metrics, predict
+from roadmap.log import say
 from roadmap.model import build_model
+from roadmap.parallel import distribute
 from roadmap.run import RunConfig
 
 LOOK_EVERY_S = 1.0  # between looks at the loss, each of which waits for the device
 SAVE_EVERY_S = 120.0  # inside an epoch; the end of an epoch saves too,
 SAVE_EPOCH_AFTER_S = 5.0  # unless the last save is this fresh
-ECE_BINS = 15
+SAVE_LAST_AFTER_S = 60.0  # after the last step: evaluating may take long
+
+# What others ask of a run: nothing; to save now and go on; to save and stop; to leave everything alone and stop.
+Request = Literal["", "save", "stop", "leave"]
 
 
 class Diverged(Exception):
@@ -29,7 +39,7 @@ class Diverged(Exception):
 
 
 class Stopped(Exception):
-    """Someone asked the run to stop; it has saved itself."""
+    """Someone asked the run to stop; it has saved itself, unless it was asked to leave."""
 
 
 def train(
@@ -40,12 +50,13 @@ def train(
     device: str | None = None,
     threads: int = 1,
     save_every_s: float = SAVE_EVERY_S,
-    stop: Callable[[], bool] = lambda: False,
+    asked: Callable[[], Request] = lambda: "",
+    group: Group = ALONE,
 ) -> dict[str, Any]:
     """Train and evaluate one run; go on where its folder says it stopped.
 
     On a CPU the result depends on nothing but the configuration and the number of threads: not on when or how often
-    the run was interrupted.
+    the run was interrupted. Several processes share out each batch; learning rate and batch size are those of all.
 
     Args:
         config: What to run.
@@ -54,42 +65,42 @@ def train(
         device: "cpu" or "cuda"; None takes a GPU where there is one.
         threads: CPU threads to use.
         save_every_s: Seconds between checkpoints inside an epoch.
-        stop: Asked at every step; when true, the run saves itself and raises `Stopped`.
+        asked: Says about once a second what others want (`Request`); the word of rank 0 counts.
+        group: The processes that train the run, of which this is one. Rank 0 alone writes.
 
     Returns:
         The result row, as written to the folder.
 
     Raises:
-        Stopped: If `stop` said so.
+        Stopped: If `asked` said so.
+        Unwritable: If the disk has no room for the result and gets none in ten minutes.
         UserError: If the data or the folder cannot be used.
     """
     start = time.monotonic()
     torch.set_num_threads(threads)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    data = load_data(config, data_root, device, workers=threads)
-    run = _Training(config, data, folder, device, start)
+    data = load_data(config, data_root, device, workers=threads, group=group)
+    run = _Training(config, data, folder, device, start, group)
     run.resume()
     try:
         for epoch in range(run.step // config.steps_per_epoch, config.recipe.epochs):
-            run.train_epoch(epoch, save_every_s, stop)
+            run.train_epoch(epoch, save_every_s, asked)
         row = run.evaluate()
-        save_weights(run.model, folder / results.WEIGHTS)
     except Diverged as error:
         row = run.row("diverged", error=str(error))
-    results.write_json(folder / results.RESULT, row)
-    (folder / results.CHECKPOINT).unlink(missing_ok=True)
+    run.finish(row, asked)
     return row
 
 
 class _Training:
     """The state of a run in memory, and the parts of its loop."""
 
-    def __init__(self, config: RunConfig, data: Data, folder: Path, device: str, start: float) -> None:
+    def __init__(self, config: RunConfig, data: Data, folder: Path, device: str, start: float, group: Group) -> None:
         from timm.optim import create_optimizer_v2
         from timm.scheduler import create_scheduler_v2
         from timm.utils import ModelEmaV3
 
-        self.config, self.data, self.folder, self.device = config, data, folder, device
+        self.config, self.data, self.folder, self.device, self.group = config, data, folder, device, group
         recipe = config.recipe
         seed_step(config.seed, -1 % 2**32)  # a stream of its own: no training step has this number
         self.model = build_model(
@@ -98,6 +109,7 @@ class _Training:
             in_channels=config.data.in_channels,
             drop_path=recipe.drop_path,
         ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.parallel = distribute(self.model, device, group, sync_batch_norm=recipe.sync_batch_norm)
         self.optimizer = create_optimizer_v2(
             self.model,
             opt={"adamw": "adamw", "sgd": "momentum"}[recipe.optimizer],
@@ -132,34 +144,50 @@ class _Training:
 
     # -- the loop
 
-    def train_epoch(self, epoch: int, save_every_s: float, stop: Callable[[], bool]) -> None:
-        """Train the rest of an epoch, looking up about once a second to note the loss, show, save and stop."""
-        steps = self.config.steps_per_epoch
-        self.model.train()
+    def train_epoch(self, epoch: int, save_every_s: float, asked: Callable[[], Request]) -> None:
+        """Train the rest of an epoch, looking up about once a second to note the loss, show, save and stop.
+
+        All processes look up at the same step, which rank 0 chooses.
+        """
+        end = (epoch + 1) * self.config.steps_per_epoch
+        self.parallel.train()
         pending: list[Tensor] = []  # losses of the steps since the last look, still on the device
         self.looked_at = time.monotonic()
-        for images, targets in self.data.epoch(epoch, self.step - epoch * steps):
+        look_at = self.step + 1
+        for images, targets in self.data.epoch(epoch, self.step - epoch * self.config.steps_per_epoch):
             pending.append(self.train_step(images, targets))
-            last, stopping, now = self.step == (epoch + 1) * steps, stop(), time.monotonic()
-            if not (last or stopping or now - self.looked_at >= LOOK_EVERY_S):
+            if self.step < min(look_at, end):
                 continue
+            steps = len(pending)
             self.note(pending)
+            last, now = self.step == end, time.monotonic()
             if last:
                 self.end_epoch(epoch)
-            self.show("running", epoch)
-            due = now - self.saved_at > (SAVE_EPOCH_AFTER_S if last else save_every_s)
-            if stopping or (due and self.step < steps * self.config.recipe.epochs):
+            after_s = SAVE_LAST_AFTER_S if self.is_trained else SAVE_EPOCH_AFTER_S if last else save_every_s
+            due = now - self.saved_at > after_s
+            request: Request = asked() or ("save" if due else "")
+            # As many steps as fit between two looks at the speed of the last ones.
+            ahead = max(1, int(steps * LOOK_EVERY_S / max(now - self.looked_at, 1e-6)))
+            request, look_at = self.group.agree((request, self.step + ahead))
+            if request != "leave":
+                self.show("running", epoch)
+            if request in ("save", "stop"):
                 self.save()
-            if stopping:
+            if request in ("stop", "leave"):
                 raise Stopped
             self.looked_at = time.monotonic()
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether all steps are done."""
+        return self.step == self.config.steps_per_epoch * self.config.recipe.epochs
+
     def train_step(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Take one optimizer step; return the loss, still on the device."""
+        """Take one optimizer step; return the loss of our share of the batch, still on the device."""
         recipe = self.config.recipe
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device, torch.bfloat16, enabled=recipe.amp == "bfloat16"):
-            logits = self.model(images)
+            logits = self.parallel(images)
         # Mixed targets are smoothed already.
         smoothing = recipe.label_smoothing if targets.ndim == 1 else 0.0
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
@@ -176,7 +204,7 @@ class _Training:
 
     def note(self, pending: list[Tensor]) -> None:
         """Add the losses of the last steps to the epoch's sum, and their time to the run's."""
-        losses = torch.stack(pending).tolist()
+        losses = self.group.mean(torch.stack(pending)).tolist()
         self.train_s += time.monotonic() - self.looked_at
         for number, loss in enumerate(losses, self.step - len(losses) + 1):
             if not math.isfinite(loss):
@@ -201,39 +229,79 @@ class _Training:
         }
         self.history.append(line)
         self.loss_sum = 0.0
-        with (self.folder / results.METRICS).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        with suppress(results.Unwritable):  # the checkpoints have it, and `finish` writes it again
+            self.write_history()
+
+    def write_history(self) -> None:
+        """Write the epochs so far."""
+        lines = "".join(json.dumps(line) + "\n" for line in self.history)
+        if self.group.rank == 0:
+            results.write_atomically(self.folder / results.METRICS, lambda file: file.write(lines.encode()))
 
     def show(self, state: str, epoch: int) -> None:
         """Say where the run stands, for those who watch."""
+        if self.group.rank:
+            return
         losses = [line["train_loss"] for line in self.history]
-        done = self.step % self.config.steps_per_epoch
+        done, total = self.step % self.config.steps_per_epoch, self.config.steps_per_epoch * self.config.recipe.epochs
         progress = {
             "state": state,
             "epoch": epoch + 1,
             "epochs": self.config.recipe.epochs,
             "step": self.step,
-            "steps": self.config.steps_per_epoch * self.config.recipe.epochs,
+            "steps": total,
             "train_loss": self.loss_sum / done if done else losses[-1] if losses else None,
             "images_per_s": self.images_per_s,
+            "left_s": (total - self.step) * self.train_s / self.step if self.step else None,
             "at": time.time(),
         }
         temporary = self.folder / f".{results.PROGRESS}"
-        temporary.write_text(json.dumps(progress))
-        temporary.replace(self.folder / results.PROGRESS)
+        try:
+            temporary.write_text(json.dumps(progress))
+            temporary.replace(self.folder / results.PROGRESS)
+        except OSError:  # a full disk: the run goes on unseen
+            with suppress(OSError):
+                temporary.unlink()
 
     # -- the end
 
     def evaluate(self) -> dict[str, Any]:
         """Measure the trained network on the whole test set and return the result row."""
         self.show("evaluating", self.config.recipe.epochs - 1)
-        logits, labels = predict(self.model, self.data, self.device, amp=self.config.recipe.amp)
-        row = self.row("finished", **metrics(logits, labels))
+        row = self.row("finished", **self.measure(self.model))
         if self.ema:
-            logits, labels = predict(self.ema.module, self.data, self.device, amp=self.config.recipe.amp)
-            row["top1_ema"] = metrics(logits, labels)["top1"]
+            row["top1_ema"] = self.measure(self.ema.module)["top1"]
         row["wall_s"] = time.monotonic() - self.start
         return row
+
+    def measure(self, model: nn.Module) -> dict[str, Any]:
+        """Return the test metrics of a network; each process looks at its share of the images."""
+        self.group.share_buffers(model)
+        parts = predict(model, self.data, self.device, amp=self.config.recipe.amp)
+        return metrics(*(self.group.interleave(part) for part in parts))
+
+    def finish(self, row: dict[str, Any], asked: Callable[[], Request]) -> None:
+        """Write weights and row, waiting for room on a full disk: the work of days is not thrown away for it."""
+        if self.group.rank:
+            return
+        deadline = time.monotonic() + results.PATIENCE_S
+        while True:
+            request = asked()
+            if request == "leave":
+                raise Stopped
+            try:
+                self.write_history()
+                if row["state"] == "finished":
+                    save_weights(self.model, self.folder / results.WEIGHTS)
+                self.show("evaluating", self.config.recipe.epochs - 1)  # again, if there was no room for it
+                results.write_json(self.folder / results.RESULT, row)
+                break
+            except results.Unwritable as error:
+                if not error.is_full or time.monotonic() > deadline or request == "stop":
+                    raise
+                say(f"{error} Trying again for {deadline - time.monotonic():.0f} s.")
+                time.sleep(results.RETRY_EVERY_S)
+        remove_checkpoints(self.folder)
 
     def row(self, state: str, **values: Any) -> dict[str, Any]:
         """Return a result row; what is not measured is null."""
@@ -245,6 +313,7 @@ class _Training:
             "images_per_s": self.images_per_s,
             "train_s": self.train_s,
             "wall_s": time.monotonic() - self.start,
+            "processes": self.group.size,
             "images_seen": self.step * self.config.recipe.batch_size,
         }
         return {column: (done | values).get(column) for column in results.COLUMNS}
@@ -252,7 +321,10 @@ class _Training:
     # -- checkpoints
 
     def save(self) -> None:
-        """Write a checkpoint from which the run goes on bit for bit."""
+        """Write a checkpoint from which the run goes on bit for bit; without room for it the one before stays."""
+        self.saved_at = time.monotonic()
+        if self.group.rank:
+            return
         content = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -262,25 +334,27 @@ class _Training:
             "history": self.history,
             "train_s": self.train_s,
             "wall_s": time.monotonic() - self.start,
+            "processes": self.group.size,
         }
-        results.write_atomically(self.folder / results.CHECKPOINT, lambda file: torch.save(content, file))
-        self.saved_at = time.monotonic()
+        try:
+            write_checkpoint(self.folder, self.step, content)
+        except results.Unwritable as error:
+            say(f"{error} The run goes on without this checkpoint.")
 
     def resume(self) -> None:
-        """Go on from the last checkpoint; from the start where there is none or it cannot be read."""
-        results.sweep(self.folder)
-        path = self.folder / results.CHECKPOINT
-        if path.exists():
-            try:
-                content = torch.load(path, map_location=self.device, weights_only=True)
-            except Exception as error:  # torch.load raises what it likes on a damaged file
-                print(f"{path}: cannot be read ({error}): the run starts again from the beginning.", flush=True)
-            else:
-                self.restore(content, path)
-        lines = "".join(json.dumps(line) + "\n" for line in self.history)
-        results.write_atomically(self.folder / results.METRICS, lambda file: file.write(lines.encode()))
+        """Go on from the last whole checkpoint; from the start where there is none."""
+        found = None
+        if self.group.rank == 0:
+            results.sweep(self.folder)
+            found = read_last(self.folder, self.device)
+        path = self.group.agree(found and found[0])
+        if path is not None:
+            self.restore(path, found[1] if found else read_checkpoint(path, self.device))
+            say(f"{self.folder.name}: goes on from step {self.step}")
+        with suppress(results.Unwritable):
+            self.write_history()
 
-    def restore(self, content: dict[str, Any], path: Path) -> None:
+    def restore(self, path: Path, content: dict[str, Any]) -> None:
         """Take over what a checkpoint holds."""
         try:
             self.model.load_state_dict(content["model"])
@@ -290,48 +364,20 @@ class _Training:
             self.step, self.loss_sum = content["step"], content["loss_sum"]
             self.history, self.train_s = content["history"], content["train_s"]
             self.start -= content["wall_s"]
+            before = content["processes"]
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-            path.unlink()
+            if self.group.rank == 0:
+                path.unlink(missing_ok=True)
             raise UserError(f"{path}: not a checkpoint of this run, so it was removed. Start the run again.") from error
+        averages_shares = any(isinstance(m, nn.BatchNorm2d) for m in self.model.modules())
+        if before != self.group.size and averages_shares and not self.config.recipe.sync_batch_norm:
+            raise UserError(
+                f"{path}: was trained by {before} processes, now there are {self.group.size}, and BatchNorm would "
+                "average over other shares of a batch. Go on with as many, or remove the run's folder to start again."
+            )
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write a network's weights as safetensors, atomically."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     results.write_atomically(path, lambda file: file.write(save(weights)))
-
-
-@torch.inference_mode()
-def predict(model: nn.Module, data: Data, device: str, *, amp: str = "none") -> tuple[Tensor, Tensor]:
-    """Return logits (N, classes) in float32 and labels (N,) for the whole test set, on the CPU, in its order."""
-    model.eval()
-    logits, labels = [], []
-    for images, targets in data.test():
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device, torch.bfloat16, enabled=amp == "bfloat16"):
-            logits.append(model(images).float().cpu())
-        labels.append(targets.cpu())
-    return torch.cat(logits), torch.cat(labels)
-
-
-def metrics(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Return the test metrics of logits (N, classes) against labels (N,); `results.COLUMNS` says what each is.
-
-    Source: for the calibration error, Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3.
-    """
-    probabilities = logits.double().softmax(1)
-    confidence, guess = probabilities.max(1)
-    right = guess == labels
-    top5 = (logits.topk(min(5, logits.shape[1])).indices == labels[:, None]).any(1)
-    bins = (confidence * ECE_BINS).ceil().clamp(1, ECE_BINS).long() - 1
-    gap = torch.zeros(ECE_BINS, dtype=torch.double).index_add_(0, bins, right.double() - confidence)
-    totals = torch.bincount(labels, minlength=logits.shape[1])
-    hits = torch.bincount(labels[right], minlength=logits.shape[1])
-    return {
-        "top1": 100 * right.double().mean().item(),
-        "top5": 100 * top5.double().mean().item(),
-        "nll": F.cross_entropy(logits.double(), labels).item(),
-        "ece": 100 * (gap.abs().sum() / len(labels)).item(),
-        "top1_per_class": [100 * h / t if t else None for h, t in zip(hits.tolist(), totals.tolist(), strict=True)],
-        "test_images": len(labels),
-    }

@@ -1,9 +1,8 @@
 """Live progress of a study's jobs: a table and a bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,7 +17,7 @@ PLAIN_EVERY_S = 30.0
 
 
 @dataclass
-class Standing:
+class Look:
     """Where one run stands, as its folder says."""
 
     state: str = "waiting"
@@ -30,15 +29,15 @@ class Standing:
     images_per_s: float | None = None
 
 
-def look(run: PlannedRun, began: float) -> Standing:
+def look(run: PlannedRun, began: float) -> Look:
     """Read where a run stands; progress from before `began` (seconds since the epoch) is an earlier attempt's."""
     row = results.read_result(run.folder)
     if row is not None and not (row["state"] == "failed" and (run.folder / results.RESULT).stat().st_mtime < began):
-        return Standing(row["state"], True, 1.0, "", row["train_loss"], row["top1"], row["images_per_s"])
+        return Look(row["state"], True, 1.0, "", row["train_loss"], row["top1"], row["images_per_s"])
     now = results.read_progress(run.folder)
     if now is None or now["at"] < began:
-        return Standing()
-    return Standing(
+        return Look()
+    return Look(
         now["state"],
         False,
         now["step"] / now["steps"],
@@ -68,27 +67,41 @@ class Watch:
 
     def __post_init__(self) -> None:
         """Note what was done before: it says nothing about how fast this launch is, and is no news."""
-        ended = [(run, cost) for run, cost in zip(self.runs, self.costs, strict=True) if look(run, self.began).ended]
+        self._seen: dict[str, Look] = {}
+        self._refresh()
+        ended = [(run, cost) for run, cost in zip(self.runs, self.costs, strict=True) if self.look(run).ended]
         self.before = sum(cost for _, cost in ended)
         self.first: tuple[float, float] | None = None  # when this launch's first step was seen, and the cost done then
         self.known = {run.config.id for run, _ in ended}
 
-    def follow(self, jobs: Sequence[Any]) -> None:
-        """Show progress until every job is done."""
+    def look(self, run: PlannedRun) -> Look:
+        """Return where a run stood at the last refresh."""
+        return self._seen[run.config.id]
+
+    def _refresh(self) -> None:
+        """Read the files of every run that is not done."""
+        for run in self.runs:
+            name = run.config.id
+            if name not in self._seen or self._seen[name].state not in ("finished", "diverged"):
+                self._seen[name] = look(run, self.began)
+
+    def follow(self, is_over: Callable[[], bool]) -> None:
+        """Show progress until it is over."""
         if self.console.is_terminal:
             with Live(self.picture(), console=self.console, refresh_per_second=2, transient=True) as live:
-                while not all(job.done() for job in jobs):
+                while not is_over():
                     time.sleep(LOOK_EVERY_S)
                     live.update(self.picture())
         else:
-            self._follow_plainly(jobs)
+            self._follow_plainly(is_over)
 
-    def _follow_plainly(self, jobs: Sequence[Any]) -> None:
+    def _follow_plainly(self, is_over: Callable[[], bool]) -> None:
         said_at = time.monotonic()
         while True:
-            done = all(job.done() for job in jobs)
+            done = is_over()
+            self._refresh()
             for run in self.runs:
-                now = look(run, self.began)
+                now = self.look(run)
                 if now.ended and run.config.id not in self.known:
                     self.known.add(run.config.id)
                     said_at = time.monotonic()
@@ -103,15 +116,20 @@ class Watch:
             time.sleep(LOOK_EVERY_S)
 
     def _say(self, news: str = "") -> None:
-        line = f"[{len(self.known)}/{len(self.runs)}] {news}{self.time_left()}"
+        line = f"[{len(self.known)}/{len(self.runs)}] {news}{self._time_left()}"
         self.console.print(line, markup=False, highlight=False)
 
     def done_cost(self) -> float:
         """Return the cost of the work that is done, in the unit of `costs`."""
-        return sum(c * look(run, self.began).share for run, c in zip(self.runs, self.costs, strict=True))
+        return sum(c * self.look(run).share for run, c in zip(self.runs, self.costs, strict=True))
 
     def time_left(self) -> str:
-        """Estimate the time left from the cost done since this launch's first step: starting up is not progress."""
+        """Estimate the time left."""
+        self._refresh()
+        return self._time_left()
+
+    def _time_left(self) -> str:
+        """Estimate it from the cost done since this launch's first step: starting up is not progress."""
         done, total, now = self.done_cost(), sum(self.costs), time.time()
         if total - done <= 0:
             return "All runs are done"
@@ -124,16 +142,17 @@ class Watch:
 
     def picture(self) -> Group:
         """Return the table of rungs and the bar."""
+        self._refresh()
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("rung", "runs", "state", "epoch", "loss", "top-1", "images/s"):
             table.add_column(name, justify="left" if name in ("rung", "state") else "right", no_wrap=True)
         for label in self.labels:
-            table.add_row(label, *self._cells([look(run, self.began) for run in self.runs if label in run.rungs]))
+            table.add_row(label, *self._cells([self.look(run) for run in self.runs if label in run.rungs]))
         bar = Progress(BarColumn(bar_width=40), TextColumn("{task.percentage:3.0f}%  {task.description}"))
-        bar.add_task(self.time_left(), total=100, completed=int(100 * self.done_cost() / sum(self.costs)))
+        bar.add_task(self._time_left(), total=100, completed=int(100 * self.done_cost() / sum(self.costs)))
         return Group(table, bar)
 
-    def _cells(self, all_runs: list[Standing]) -> list[str]:
+    def _cells(self, all_runs: list[Look]) -> list[str]:
         ended = [run for run in all_runs if run.ended]
         moving = [run for run in all_runs if not run.ended and run.state != "waiting"]
         odd = sorted({run.state for run in ended} - {"finished"})

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from roadmap.data import EMBEDDED, IDX_FILES, describe_data
 from roadmap.idx import find_idx, read_idx, write_idx
 from roadmap.recipe import Recipe, read_recipe
 from roadmap.run import RunConfig
+from tests.slurm import slurm
+
+__all__ = ["slurm"]  # a fixture
 
 # Whoever started the tests may have switched Ctrl-C off, as shells do for commands in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -48,11 +52,17 @@ TRAIN_IMAGES, TEST_IMAGES = 640, 200
 def small_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in Fashion-MNIST's layout with a few of its images."""
     folder = tmp_path_factory.mktemp("small_images")
+    write_small_images(folder)
+    return folder
+
+
+def write_small_images(folder: Path) -> None:
+    """Write a few of Fashion-MNIST's images in its layout."""
+    folder.mkdir(exist_ok=True)
     for name in IDX_FILES:
         whole = read_idx(find_idx(EMBEDDED, name))
         few = whole[: TRAIN_IMAGES if name.startswith("train") else TEST_IMAGES]
         (folder / f"{name}-ubyte").write_bytes(write_idx(few))
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -82,13 +92,21 @@ def write_recipes(tmp_path: Path) -> Callable[..., Path]:
     return partial(write_tiny, tmp_path / "recipes")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB, where the tests may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+@contextmanager
+def small_file_system(folder: Path, size: str) -> Iterator[Path]:
+    """Put a file system of its own on a folder, where the tests may mount one."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("may not mount a file system")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    with small_file_system(tmp_path / "disk", "64k") as disk:
+        yield disk

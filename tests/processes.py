@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from roadmap import results
-from roadmap.launch import LOCK
+from roadmap.attempts import ATTEMPTS
 from roadmap.run import RunConfig
 
 Left = tuple[str, list[dict[str, Any]], dict[str, Any]]
@@ -34,12 +34,14 @@ _FORKS.set_forkserver_preload([
 
 def fork(target: Callable[..., None], *args: Any) -> ForkServerProcess:
     """Start a function of a module of the tests in a process of its own."""
-    process = _FORKS.Process(target=_call, args=(target, *args))
+    process = _FORKS.Process(target=_call, args=(dict(os.environ), target, *args))
     process.start()
     return process
 
 
-def _call(target: Callable[..., None], *args: Any) -> None:
+def _call(environment: dict[str, str], target: Callable[..., None], *args: Any) -> None:
+    os.environ.clear()  # the server's is that of its start
+    os.environ.update(environment)
     set_start_method(None, force=True)  # whatever it starts in its turn, it starts as any other process would
     target(*args)
 
@@ -114,18 +116,17 @@ def _train(config: RunConfig, folder: Path, root: Path, save_every_step: bool) -
 
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
-    options = {}
-    if save_every_step:
-        module.LOOK_EVERY_S = options["save_every_s"] = 0.0
+    module.LOOK_EVERY_S = 0.0
+    options = {"save_every_s": 0.0} if save_every_step else {}
     try:
-        module.train(config, folder, data_root=root, stop=lambda: bool(asked), **options)
+        module.train(config, folder, data_root=root, asked=lambda: "stop" if asked else "", **options)
     except module.Stopped:
         sys.exit(STOPPED)
 
 
 def outcome(folder: Path) -> Left:
     """Return all that a run leaves (weights, epochs, row) but its times; fail where it leaves more files or less."""
-    files = {file.name for file in folder.iterdir()} - {results.RUN, LOCK}
+    files = {file.name for file in folder.iterdir()} - {results.RUN, ATTEMPTS}
     assert files == {results.METRICS, results.PROGRESS, results.RESULT, results.WEIGHTS}
     weights = hashlib.sha256((folder / results.WEIGHTS).read_bytes()).hexdigest()
     row = results.read_result(folder)

@@ -33,6 +33,19 @@ rungs:
     args: {size: 5}
 """
 
+LAYER_NORM = NetConfig(
+    depths=(1, 2, 1), widths=(4, 8, 16), stem="patchify", block=replace(BlockConfig(), norm="layer_norm", act="gelu")
+)
+ALL_AUGMENTATION: dict[str, Any] = {
+    "ema": 0.9,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "random_erasing": 0.25,
+    "drop_path": 0.2,
+    "shift": 2,
+    "hflip": 0.5,
+}
+
 RECIPE: dict[str, Any] = {
     "name": "small",
     "about": "for tests",

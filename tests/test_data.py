@@ -18,7 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from roadmap import data as data_module
-from roadmap.data import DEBIAN, EMBEDDED, TEST_BATCH, Arrays, MemoryData, describe_data, load_arrays, load_data
+from roadmap import train as train_module
+from roadmap.batches import TEST_BATCH, MemoryData, load_data
+from roadmap.data import DEBIAN, EMBEDDED, Arrays, describe_data, load_arrays
+from roadmap.distributed import ALONE
 from roadmap.errors import UserError
 from roadmap.fashion_mnist.make import PER_CLASS
 from roadmap.idx import read_idx, write_idx
@@ -47,7 +50,7 @@ def numbered(train: int, test: int, *, test_on: str = "test", **settings: Any) -
     arrays = Arrays(images[:train], labels[:train], images[train:], labels[train:], tuple("abcdefghij"))
     recipe = Recipe(**TINY | {"image_size": 28} | settings)
     data = DataConfig("numbered", "", 10, 1, train - recipe.validation_images, test_on)
-    return MemoryData(RunConfig(NET, recipe, data, 0), arrays, "cpu")
+    return MemoryData(RunConfig(NET, recipe, data, 0), arrays, "cpu", ALONE)
 
 
 def pixels(data: MemoryData, images: Tensor) -> Tensor:
@@ -299,7 +302,7 @@ def test_an_augmented_image_is_a_window_of_the_padded_one_mirrored_or_not(
     labels = np.arange(16, dtype=np.uint8)  # which image it was
     recipe = Recipe(**TINY | {"batch_size": 8, "image_size": image_size, "shift": shift, "hflip": hflip})
     config = RunConfig(NET, recipe, DataConfig("any", "", 16, channels, 16), seed)
-    data = MemoryData(config, Arrays(images, labels, images, labels, tuple("0123456789abcdef")), "cpu")
+    data = MemoryData(config, Arrays(images, labels, images, labels, tuple("0123456789abcdef")), "cpu", ALONE)
     down, right = image_size - 28, image_size - 27
     margins = (right // 2 + shift, right - right // 2 + shift, down // 2 + shift, down - down // 2 + shift)
     for batch, chosen in data.epoch(0, 0):
@@ -432,10 +435,11 @@ def test_an_image_folder_of_real_images_trains_through_timm_and_goes_on_bit_for_
 
 def _train_with_stops(config: RunConfig, folder: Path, root: Path, stops: list[int]) -> None:
     """Stop after so many steps of each attempt, then go on to the end."""
+    train_module.LOOK_EVERY_S = 0.0
     for steps in stops:
-        asked = iter([False] * (steps - 1))
+        asked = iter([""] * (steps - 1))
         with pytest.raises(Stopped):
-            train(config, folder, data_root=root, stop=partial(next, asked, True))
+            train(config, folder, data_root=root, asked=partial(next, asked, "stop"))
     train(config, folder, data_root=root)
 
 

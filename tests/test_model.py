@@ -22,7 +22,7 @@ SMALL = {
 
 
 def drop_path_rates(model: nn.Module) -> list[float]:
-    return [getattr(m.drop_path, "drop_prob", 0.0) for m in model.modules() if isinstance(m, Block)]
+    return [getattr(m.drop_path, "rate", 0.0) for m in model.modules() if isinstance(m, Block)]
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

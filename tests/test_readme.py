@@ -10,6 +10,7 @@ import run_ladder
 from analysis.compare import agreement
 from analysis.record import read_record
 from analysis.tables import markdown
+from roadmap.cluster import read_cluster
 from roadmap.ladder import read_ladder
 from roadmap.recipe import RECIPES, read_recipe
 
@@ -35,7 +36,7 @@ def test_every_option_of_the_program_is_in_the_readme() -> None:
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
         run_ladder.parse(["--help"])
-    options = set(re.findall(r"--[a-z]+", out.getvalue())) - {"--help"}
+    options = set(re.findall(r"--[a-z-]+", out.getvalue())) - {"--help"}
     assert not {option for option in options if option not in README}
 
 
@@ -48,9 +49,15 @@ def test_the_readmes_python_does_what_its_comments_say() -> None:
 
 
 def test_the_readmes_ladder_can_be_climbed(tmp_path: Path) -> None:
-    (example,) = blocks("yaml")
+    example = next(block for block in blocks("yaml") if "my_ladder.yaml" in block)
     (tmp_path / "my_ladder.yaml").write_text(example)
     assert len(read_ladder(tmp_path / "my_ladder.yaml").climb("resnet50")) > 1
+
+
+def test_the_readmes_cluster_can_be_asked_for(tmp_path: Path) -> None:
+    example = next(block for block in blocks("yaml") if "# cluster.yaml" in block)
+    (tmp_path / "cluster.yaml").write_text(example)
+    assert read_cluster(tmp_path / "cluster.yaml").processes == 8
 
 
 def test_the_readmes_table_and_agreement_are_those_of_the_record() -> None:
@@ -67,6 +74,6 @@ def test_the_record_is_of_the_recipe_as_it_stands() -> None:
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link and link[0] != "#"]
     assert links
     assert not [link for link in links if not (ROOT / link).exists()]

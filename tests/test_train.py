@@ -1,9 +1,10 @@
+import hashlib
 import math
 import os
 import pickle
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,16 @@ from torch import Tensor
 
 from roadmap import build_model, results
 from roadmap import train as train_module
-from roadmap.launch import Work, do_work, state_of
+from roadmap.checkpoints import checkpoints, write_checkpoint
+from roadmap.evaluate import metrics
+from roadmap.job import Job
 from roadmap.run import RunConfig
-from roadmap.train import Stopped, _Training, metrics, train
-from tests.conftest import NET, TEST_IMAGES
+from roadmap.train import Request, Stopped, _Training, train
+from tests.conftest import TEST_IMAGES
 from tests.processes import STOPPED, Left, fork, outcome, start_training, wait_for
+from tests.samples import ALL_AUGMENTATION, LAYER_NORM
 
 MakeRun = Callable[..., RunConfig]
-LAYER_NORM = replace(NET, stem="patchify", block=replace(NET.block, norm="layer_norm", act="gelu"))
-EVERYTHING = {
-    "ema": 0.9,
-    "mixup": 0.8,
-    "cutmix": 1.0,
-    "random_erasing": 0.25,
-    "drop_path": 0.2,
-    "shift": 2,
-    "hflip": 0.5,
-}
 
 
 def undisturbed(config: RunConfig, root: Path, folder: Path) -> Left:
@@ -40,17 +34,22 @@ def undisturbed(config: RunConfig, root: Path, folder: Path) -> Left:
     return outcome(folder)
 
 
-def stop_after(steps: int) -> Callable[[], bool]:
-    """Return a stop that says yes when it has been asked that often."""
-    asked = iter([False] * (steps - 1))
-    return lambda: next(asked, True)
+@pytest.fixture(autouse=True)
+def look_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_module, "LOOK_EVERY_S", 0.0)
+
+
+def stop_after(steps: int) -> Callable[[], Request]:
+    """Return what asks to stop when it has been asked that often."""
+    requests: Iterator[Request] = iter([""] * (steps - 1))
+    return lambda: next(requests, "stop")
 
 
 def leave_checkpoint(config: RunConfig, root: Path, folder: Path, steps: int = 3) -> Path:
     folder.mkdir()
     with pytest.raises(Stopped):
-        train(config, folder, data_root=root, stop=stop_after(steps))
-    return folder / results.CHECKPOINT
+        train(config, folder, data_root=root, asked=stop_after(steps))
+    return checkpoints(folder)[0]
 
 
 # -- determinism and going on
@@ -59,7 +58,7 @@ def leave_checkpoint(config: RunConfig, root: Path, folder: Path, steps: int = 3
 def test_the_same_run_in_two_processes_ends_the_same_bit_for_bit(
     tiny_run: MakeRun, small_images: Path, tmp_path: Path
 ) -> None:
-    config = tiny_run(**EVERYTHING)
+    config = tiny_run(**ALL_AUGMENTATION)
     process = start_training(config, tmp_path / "there", small_images)
     here = undisturbed(config, small_images, tmp_path / "here")
     process.join()
@@ -89,7 +88,7 @@ def plain_outcome(tiny_run: MakeRun, small_images: Path, tmp_path_factory: pytes
         {"drop_path": 0.3},
         {"amp": "bfloat16"},
         {"net": LAYER_NORM},
-        EVERYTHING,
+        ALL_AUGMENTATION,
     ],
     ids=lambda settings: "+".join(settings),
 )
@@ -102,7 +101,7 @@ def test_every_setting_matters_and_a_run_that_was_stopped_twice_ends_as_if_it_ne
     folder = tmp_path / "stopped"
     leave_checkpoint(config, small_images, folder, 3)
     with pytest.raises(Stopped):
-        train(config, folder, data_root=small_images, stop=stop_after(5))
+        train(config, folder, data_root=small_images, asked=stop_after(5))
     train(config, folder, data_root=small_images)
     assert outcome(folder) == expected
 
@@ -131,7 +130,9 @@ def test_stopping_at_the_very_last_step_loses_nothing(tiny_run: MakeRun, small_i
     config = tiny_run()
     expected = undisturbed(config, small_images, tmp_path / "undisturbed")
     leave_checkpoint(config, small_images, tmp_path / "stopped", 20)
-    train(config, tmp_path / "stopped", data_root=small_images, stop=lambda: pytest.fail("a step was done again"))
+    asked: list[int] = []
+    train(config, tmp_path / "stopped", data_root=small_images, asked=lambda: asked.append(0) or "")  # type: ignore
+    assert len(asked) == 1  # before the result is written; once more for every step
     assert outcome(tmp_path / "stopped") == expected
 
 
@@ -139,15 +140,15 @@ def test_stopping_at_the_very_last_step_loses_nothing(tiny_run: MakeRun, small_i
 def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(
     tiny_run: MakeRun, small_images: Path, tmp_path: Path
 ) -> None:
-    config = tiny_run(**EVERYTHING, epochs=4)
+    config = tiny_run(**ALL_AUGMENTATION, epochs=4)
     expected = undisturbed(config, small_images, tmp_path / "undisturbed")
     draw, kills, finished = random.Random(0), 0, 0
     while kills < 24 or finished < 2:
         folder = tmp_path / f"killed{finished}"
-        before = inode(folder / results.CHECKPOINT)
+        before = checkpoints(folder)
         process = start_training(config, folder, small_images, save_every_step=True)
         if draw.random() < 0.7:  # let it come further; else it may die before its first step
-            while inode(folder / results.CHECKPOINT) == before and process.is_alive():
+            while checkpoints(folder) == before and process.is_alive():
                 process.join(0.01)
         process.join(draw.uniform(0.0, 0.3))
         process.kill()
@@ -160,16 +161,8 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(
             finished += 1
 
 
-def inode(path: Path) -> int:
-    """Return the number of a file, which changes when another takes its place; 0 where there is none."""
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return 0
-
-
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("file", [results.METRICS, results.CHECKPOINT, results.WEIGHTS, results.RESULT])
+@pytest.mark.parametrize("file", [results.METRICS, "checkpoint", results.WEIGHTS, results.RESULT])
 def test_a_run_killed_just_before_or_after_a_file_is_in_place_ends_as_if_it_never_was(
     file: str, moment: str, tiny_run: MakeRun, small_images: Path, tmp_path: Path
 ) -> None:
@@ -188,11 +181,14 @@ def test_a_run_killed_just_before_or_after_a_file_is_in_place_ends_as_if_it_neve
 def _train_and_die(config: RunConfig, folder: Path, root: Path, file: str, moment: str) -> None:
     put = Path.replace
 
+    def is_it(target: Path) -> bool:
+        return target.name.partition("-")[0] == file
+
     def put_and_die(self: Path, target: Path) -> Path:
-        if target.name == file and moment == "before":
+        if is_it(target) and moment == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         there = put(self, target)
-        if target.name == file:
+        if is_it(target):
             os.kill(os.getpid(), signal.SIGKILL)
         return there
 
@@ -212,19 +208,20 @@ def test_a_run_sent_sigterm_saves_itself_at_once_and_goes_on_from_there(
     process.terminate()
     process.join()
     assert process.exitcode == STOPPED
-    step = torch.load(folder / results.CHECKPOINT, weights_only=True)["step"]
+    step = torch.load(checkpoints(folder)[0], weights_only=True)["step"]
     assert 10 <= step < 60
     asked = []
-    train(config, folder, data_root=small_images, stop=lambda: bool(asked.append(step)))
-    assert len(asked) == 60 - step
+    train(config, folder, data_root=small_images, asked=lambda: asked.append(step) or "")
+    assert len(asked) == 60 - step + 1  # once before the result is written
     assert outcome(folder) == expected
 
 
 def test_times_count_all_attempts(tiny_run: MakeRun, small_images: Path, tmp_path: Path) -> None:
     config = tiny_run()
     saved = torch.load(leave_checkpoint(config, small_images, tmp_path / "run"), weights_only=True)
-    saved |= {"train_s": 100.0, "wall_s": 200.0}
-    torch.save(saved, tmp_path / "run" / results.CHECKPOINT)
+    write_checkpoint(tmp_path / "run", saved["step"], saved | {"train_s": 100.0, "wall_s": 200.0})
+    remove = [path for path in checkpoints(tmp_path / "run") if torch.load(path)["train_s"] != 100.0]
+    remove[0].unlink()
     row = train(config, tmp_path / "run", data_root=small_images)
     assert 100 < row["train_s"] < 110
     assert 200 < row["wall_s"] < 210
@@ -244,7 +241,7 @@ def test_a_truncated_checkpoint_is_not_trusted_and_the_run_starts_again(
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[: int(keep * len(content))])
     train(config, tmp_path / "run", data_root=small_images)
-    assert f"{checkpoint}: cannot be read" in capsys.readouterr().out
+    assert f"{checkpoint}: damaged (its checksum differs) and removed" in capsys.readouterr().out
     assert outcome(tmp_path / "run") == expected
 
 
@@ -258,9 +255,10 @@ def test_a_checkpoint_is_data_and_never_executed(
     config = tiny_run(batch_size=128)
     checkpoint = leave_checkpoint(config, small_images, tmp_path / "run")
     torch.save({"model": Trap()}, checkpoint, pickle_module=pickle)
+    checkpoint.rename(checkpoint.with_name(f"checkpoint-9-{hashlib.sha256(checkpoint.read_bytes()).hexdigest()}.pt"))
     train(config, tmp_path / "run", data_root=small_images)
     assert not (tmp_path / "executed").exists()
-    assert "starts again from the beginning" in capsys.readouterr().out
+    assert "Weights only load failed" in capsys.readouterr().out
 
 
 # -- what a run leaves
@@ -303,12 +301,12 @@ def test_a_run_tells_where_it_stands(
     monkeypatch.setattr(train_module, "LOOK_EVERY_S", 0.0)
     shown = []
 
-    def look() -> bool:
+    def look() -> Request:
         shown.append(results.read_json(tmp_path / results.PROGRESS))
-        return False
+        return ""
 
-    row = train(tiny_run(), tmp_path, data_root=small_images, stop=look)
-    told = [now for now in shown if now]
+    row = train(tiny_run(), tmp_path, data_root=small_images, asked=look)
+    told = [now for now in shown if now and now["state"] == "running"]
     assert [now["step"] for now in told] == list(range(1, 20))
     assert [now["epoch"] for now in told] == [1] * 10 + [2] * 9
     assert all((now["state"], now["steps"], now["epochs"]) == ("running", 20, 2) for now in told)
@@ -326,9 +324,9 @@ def test_a_run_that_diverges_is_a_row_and_the_next_one_is_trained(
     for folder, config in zip(folders, (bad, good), strict=True):
         folder.mkdir()
         results.write_json(folder / results.RUN, {"config": config.to_json()})
-    do_work(Work(folders, small_images, threads=1))
+    Job(folders, small_images)()
     rows = [results.read_result(folder) for folder in folders]
-    assert [state_of(folder) for folder in folders] == ["diverged", "finished"]
+    assert [row and row["state"] for row in rows] == ["diverged", "finished"]
     assert rows[0]["top1"] is None
     assert "the loss is nan at step" in rows[0]["error"]
     assert results.is_done(folders[0])

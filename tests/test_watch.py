@@ -3,7 +3,6 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,11 +79,11 @@ def test_without_a_terminal_each_finished_run_is_a_line(runs: list[PlannedRun]) 
     watch = Watch(runs, [1.0, 1.0], ["start"], console)
     finish(runs[0], top1=81.25)
     finish(runs[1], "diverged", None)
-    watch.follow([SimpleNamespace(done=lambda: True)])
+    watch.follow(lambda: True)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[0].startswith("[1/2] start seed 0: finished, top-1 81.25.")
     assert lines[1].startswith("[2/2] start seed 1: diverged.")
-    watch.follow([SimpleNamespace(done=lambda: True)])
+    watch.follow(lambda: True)
     assert len(console.file.getvalue().splitlines()) == 2  # type: ignore[attr-defined]
 
 

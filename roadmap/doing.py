@@ -1,0 +1,174 @@
+"""The actions that do something: run, launch, cancel. Each is a screen, from its options to its exit code."""
+
+import signal
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from roadmap.distributed import my_rank, under_torchrun
+from roadmap.errors import UserError
+from roadmap.looking import print_files, print_table
+from roadmap.options import job_options_of, out_of, study_behind, study_of
+
+if TYPE_CHECKING:
+    from roadmap.launch import JobOptions
+    from roadmap.plan import PlannedRun, Study
+
+
+def run(options: Namespace) -> int:
+    """Train what is missing, with live progress, and report; the same command goes on with what was interrupted."""
+    from analysis.collect import collect
+    from analysis.report import write_report
+    from roadmap.results import check_writable
+    from roadmap.watch import clock
+
+    start, console = time.monotonic(), Console()
+    study = study_of(options)
+    how = job_options_of(options, study, wait=True)
+    planned = study.planned()
+    if options.dry_run:
+        return _print_dry_run(planned, how)
+    out = out_of(options, study)
+    check_writable(out)  # now, not after the training
+    if not _train(console, study, planned, how):
+        return 130
+    if my_rank():  # under torchrun: the first process reports for all
+        return 0
+    runs = collect(study)
+    files = write_report(study, out, runs=runs, behind=study_behind(options, study))
+    print_table(study, runs)
+    print_files(files)
+    return _say_outcome(console, planned, how, clock(time.monotonic() - start))
+
+
+def launch(options: Namespace) -> int:
+    """Start the jobs for what is missing and return."""
+    from roadmap import launch as jobs
+
+    if options.executor == "debug":
+        raise UserError("launch: the debug executor runs in this process, which would not return. Use the action run.")
+    console = Console()
+    study = study_of(options)
+    how, planned = job_options_of(options, study, wait=False), study.planned()
+    if options.dry_run:
+        return _print_dry_run(planned, how)
+    if folders := [run.folder for run in _pending(console, study, planned, how)]:
+        jobs.launch(folders, how)
+        console.print("Started. See 'status'; 'report' when done.")
+    return 0
+
+
+def cancel(options: Namespace) -> int:
+    """End the jobs of this study, those that run (which save themselves) and those that wait."""
+    from roadmap.launch import cancel as cancel_jobs
+
+    study = study_of(options)
+    stopped = cancel_jobs([run.folder for run in study.planned()], options.runs)
+    print(f"Asked {stopped} job{'s' if stopped != 1 else ''} to stop. 'launch' or 'run' goes on from the checkpoints.")
+    return 0
+
+
+def _train(console: Console, study: "Study", planned: list["PlannedRun"], how: "JobOptions") -> bool:
+    """Start jobs and wait until no run is at work, trying again what died; False if told to stop waiting (Ctrl-C)."""
+    from roadmap.launch import LocalLaunch
+    from roadmap.launch import launch as start_jobs
+    from roadmap.results import is_done
+    from roadmap.rounds import Rounds
+    from roadmap.watch import Watch
+
+    pending = _pending(console, study, planned, how)
+    if all(is_done(run.folder) for run in planned):
+        return True
+    watch = Watch(planned, [run.cost for run in planned], [rung.id for rung in study.rungs], console)
+    rounds = Rounds(planned, how)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    jobs = None
+    try:
+        while True:
+            if pending:
+                jobs = start_jobs([run.folder for run in pending], how, rounds.number)
+                if isinstance(jobs, LocalLaunch) and how.executor == "debug":
+                    jobs.run_here()
+            watch.follow(partial(rounds.are_over, jobs))
+            pending = [] if under_torchrun() else rounds.to_try_again()  # torchrun starts its processes anew itself
+            if not pending:
+                return True
+            console.print(f"{len(pending)} runs ended without a word (killed?). Trying again.", highlight=False)
+    except KeyboardInterrupt:
+        done = sum(is_done(run.folder) for run in planned)
+        if how.executor == "slurm":
+            console.print(
+                f"\n{done} of {len(planned)} runs done; the jobs of the others stay in the queue. The same command "
+                "waits for them again, 'status' shows them, 'cancel' ends them."
+            )
+        else:
+            console.print("Stopping: every run saves itself ...")
+            if isinstance(jobs, LocalLaunch):
+                jobs.stop()
+            done = sum(is_done(run.folder) for run in planned)
+            console.print(f"Stopped with {done} of {len(planned)} runs done. The same command goes on from here.")
+        return False
+
+
+def _pending(
+    console: Console, study: "Study", planned: Sequence["PlannedRun"], how: "JobOptions"
+) -> list["PlannedRun"]:
+    """Say what is to be done; return the runs that nobody has done, does, or is in line to do, longest first."""
+    from roadmap.launch import prepare
+
+    undone, free = _undone_and_free(planned, how)
+    pending = prepare(free)
+    console.print(study.describe(), highlight=False, markup=False)
+    at_work = f", {len(undone) - len(pending)} at work" if len(undone) > len(pending) else ""
+    text = f"{len(planned)} runs, {len(planned) - len(undone)} done already{at_work}, {len(pending)} to do."
+    console.print(text, highlight=False)
+    return pending
+
+
+def _undone_and_free(
+    planned: Sequence["PlannedRun"], how: "JobOptions"
+) -> tuple[list["PlannedRun"], list["PlannedRun"]]:
+    """Return the runs without a result, and those of them that nobody is at or in line for."""
+    from roadmap.results import is_done
+    from roadmap.status import is_at_work, look_at_queue
+
+    for run in planned:
+        run.config.check_shared(how.cluster.processes)
+    queue = look_at_queue(how.runs)
+    undone = [run for run in planned if not is_done(run.folder)]
+    return undone, [run for run in undone if not is_at_work(run.folder, queue)]
+
+
+def _print_dry_run(planned: Sequence["PlannedRun"], how: "JobOptions") -> int:
+    """Print what would be submitted."""
+    from roadmap.arrays import sbatch_text, share_out
+
+    if how.executor != "slurm":
+        raise UserError("--dry-run: prints a Slurm script, so it goes with --executor slurm. 'plan' shows the rest.")
+    folders = [run.folder for run in _undone_and_free(planned, how)[1]]
+    if folders:
+        print(sbatch_text(folders, how))
+    print(f"# {len(folders)} runs in {len(share_out(folders, how.runs_per_job))} jobs. Nothing was submitted.")
+    return 0
+
+
+def _say_outcome(console: Console, planned: Sequence["PlannedRun"], how: "JobOptions", took: str) -> int:
+    from roadmap.status import look_at_queue, standing
+
+    queue = look_at_queue(how.runs)
+    standings = {run.config.id: standing(run.folder, queue) for run in planned}
+    for run in planned:
+        now = standings[run.config.id]
+        if now.state in ("failed", "lost"):
+            text = f"{run.rungs[0]} seed {run.config.seed} {now.state}: {now.note or 'no result'} (log: {now.log})"
+            console.print(text, markup=False, highlight=False)
+    done = sum(now.state in ("finished", "diverged") for now in standings.values())
+    failed = sum(now.state == "failed" for now in standings.values())
+    if unfinished := len(planned) - done - failed:
+        console.print(f"{unfinished} runs did not finish. The same command goes on with them.", highlight=False)
+    console.print(f"{done} of {len(planned)} runs done. Took {took}.", highlight=False)
+    return 0 if done == len(planned) else 1

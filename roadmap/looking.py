@@ -1,0 +1,258 @@
+"""The actions that look: verify, plan, status, report, compare. Each is a screen, from its options to its exit code."""
+
+import json
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from roadmap.errors import UserError, unknown
+from roadmap.ladder import Ladder
+from roadmap.options import base_of, jobs_of, ladder_of, out_of, study_behind, study_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from roadmap.plan import PlannedRun, Study
+
+TOLERANCE_GMACS = 0.006  # between our count and the paper's print of two decimals
+# Multiply-adds that this harness trains a second on one core of a recent x86 server (measured on an AMD EPYC 9004);
+# an estimate before anything has run here, and said to be one.
+GUESSED_MACS_PER_S = 5e9
+STATUS_ROWS = 200  # more runs than these are counted, and those shown that something is up with
+STATUS_LOGS = 5
+
+
+def verify(options: Namespace) -> int:
+    """Print our multiply-adds and parameters beside the paper's; 1 where a cell is off by more than 0.006 G."""
+    from roadmap.cost import count_macs, count_params
+
+    ladder = ladder_of(options)
+    bases = [options.base] if options.base else list(ladder.bases)
+    failed = 0
+    for base in bases:
+        rows = []
+        for rung in ladder.climb(base):
+            macs, paper = count_macs(rung.net), rung.paper
+            ok = paper.true_gmacs is None or abs(macs / 1e9 - paper.true_gmacs) <= TOLERANCE_GMACS
+            failed += not ok
+            drift = macs / 1e9 - (paper.true_gmacs or 0)
+            note = f"off by {drift:+.3f} G" if not ok else paper.erratum.note if paper.erratum else ""
+            rows.append(
+                {
+                    "base": base,
+                    "rung": rung.id,
+                    "macs": macs,
+                    "params": count_params(rung.net),
+                    "paper_gmacs": paper.gmacs,
+                    "ok": ok,
+                    "note": note,
+                }
+            )
+        if options.json:
+            print_json(rows)
+        else:
+            _print_verify(base, ladder, rows)
+    return 1 if failed else 0
+
+
+def _print_verify(base: str, ladder: Ladder, rows: list[dict[str, Any]]) -> None:
+    info = ladder.bases[base]
+    title = f"{info.label}: multiply-adds (1e9) at 224x224 beside {info.source or 'the paper'}"
+    table = Table(title=escape(title), box=None)
+    for name in ("rung", "ours", "paper", "parameters", ""):
+        table.add_column(name, justify="left" if name in ("rung", "") else "right")
+    notes: list[str] = []
+    for row in rows:
+        mark = "ok" if row["ok"] else "[red]DRIFT[/red]"
+        if row["note"]:
+            notes.append(f"[{len(notes) + 1}] {row['rung']}: {row['note']}.")
+            mark += f" \\[{len(notes)}]"
+        paper = "" if row["paper_gmacs"] is None else f"{row['paper_gmacs']:.2f}"
+        table.add_row(row["rung"], f"{row['macs'] / 1e9:.3f}", paper, f"{row['params']:,}", mark)
+    console = Console()
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+    console.print()
+
+
+def plan(options: Namespace) -> int:
+    """Print what would run, what it costs, how long it takes and what is done already."""
+    from roadmap.launch import look_around
+    from roadmap.status import look_at_queue, standing
+
+    study = study_of(options)
+    machine = look_around(jobs_of(options))
+    planned = study.planned()
+    queue = look_at_queue(study.runs)
+    states = {run.config.id: standing(run.folder, queue).state for run in planned}
+    if options.json:
+        print_json(
+            {"run": r.config.id, "rungs": r.rungs, "seed": r.config.seed, "macs": r.macs, "params": r.params,
+             "state": states[r.config.id]} for r in planned
+        )  # fmt: skip
+        return 0
+    from analysis.tables import big
+    from roadmap.watch import clock
+
+    console = Console()
+    console.print(study.describe(), highlight=False, markup=False)
+    table = Table(box=None)
+    for name in ("rung", "multiply-adds", "parameters", "done", "note"):
+        table.add_column(name, justify="left" if name in ("rung", "note") else "right", no_wrap=True)
+    for rung in study.rungs:
+        own = [run for run in planned if rung.id in run.rungs]
+        done = sum(states[run.config.id] in ("finished", "diverged") for run in own)
+        trained = own[0].config.recipe.name
+        note = "not adopted" if not rung.adopted else "" if trained == study.recipe.name else f"under '{trained}'"
+        table.add_row(rung.id, big(own[0].macs), big(own[0].params), f"{done}/{len(own)}", note)
+    console.print(table)
+    pending = [run for run in planned if states[run.config.id] not in ("finished", "diverged")]
+    seconds, source = _estimate(study, planned, pending, machine.jobs)
+    console.print(
+        f"{len(planned)} runs, {len(pending)} to do, {machine.jobs} at a time "
+        f"({f'{machine.gpus} GPUs' if machine.gpus else f'{machine.threads} thread each'}): "
+        f"about {clock(seconds)} ({source}).",
+        highlight=False,
+    )
+    return 0
+
+
+def _estimate(study: "Study", planned: list["PlannedRun"], pending: list["PlannedRun"], jobs: int) -> tuple[float, str]:
+    """Return the seconds that the pending runs will take, and what that is based on."""
+    from roadmap.results import read_result
+
+    done = [(run.cost, row["wall_s"]) for run in planned if (row := read_result(run.folder)) and row["wall_s"]]
+    cost = sum(run.cost for run in pending)
+    if done:
+        speed = sum(cost for cost, _ in done) / sum(seconds for _, seconds in done)
+        return cost / speed / jobs, f"from the {len(done)} runs done here"
+    return cost / GUESSED_MACS_PER_S / jobs, "a rough guess for one core a job; nothing has run here yet"
+
+
+def status(options: Namespace) -> int:
+    """Print where every run stands."""
+    from roadmap.results import read_progress, read_result
+    from roadmap.status import look_at_queue, standing
+    from roadmap.watch import clock
+
+    study = study_of(options)
+    queue = look_at_queue(study.runs)
+    rows, logs = [], []
+    for run in study.planned():
+        stands = standing(run.folder, queue)
+        done = stands.state in ("finished", "diverged")
+        now = {} if done or stands.state == "failed" else read_progress(run.folder) or {}
+        row = read_result(run.folder) or {} if done else {}
+        rows.append(
+            {
+                "rung": ", ".join(run.rungs),
+                "seed": run.config.seed,
+                "run": run.config.id,
+                "state": stands.state,
+                "epoch": f"{now['epoch']}/{now['epochs']}" if now else "",
+                "step": f"{now['step']}/{now['steps']}" if now else "",
+                "left_s": now.get("left_s") if stands.state == "running" else None,
+                "top1": row.get("top1"),
+                "note": stands.note,
+                "log": str(stands.log or ""),
+            }
+        )
+        if stands.state in ("failed", "lost"):
+            logs.append((f"{run.rungs[0]} seed {run.config.seed}", stands))
+    if options.json:
+        print_json(rows)
+        return 0
+    console = Console()
+    table = Table(box=None, pad_edge=False)
+    for name in ("rung", "seed", "state", "progress"):
+        table.add_column(name, justify="right" if name == "seed" else "left", no_wrap=name != "progress")
+    shown = [row for row in rows if len(rows) <= STATUS_ROWS or row["state"] not in ("finished", "waiting")]
+    for row in shown[:STATUS_ROWS]:
+        told = [
+            f"top-1 {row['top1']:.2f}" if row["top1"] is not None else "",
+            f"epoch {row['epoch']}" if row["epoch"] else "",
+            f"{clock(row['left_s'])} left" if row["left_s"] is not None else "",
+            row["note"],
+        ]
+        cells = (row["rung"], row["seed"], row["state"], ", ".join(filter(None, told)))
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    if shown:
+        console.print(table)
+    for name, stands in logs[:STATUS_LOGS]:
+        if tail := stands.log_tail():
+            console.print(f"\n{name}, the end of {stands.log}:", markup=False, highlight=False)
+            console.print("\n".join(f"  {line}" for line in tail), markup=False, highlight=False)
+    counts = Counter(row["state"] for row in rows)
+    console.print(f"{len(rows)} runs: {', '.join(f'{n} {state}' for state, n in counts.items())}.", highlight=False)
+    if not queue.answers:
+        console.print("Slurm does not answer: what waits in its queue cannot be told now.")
+    return 0
+
+
+def report(options: Namespace) -> int:
+    """Write tables and figure from the run folders, from the published numbers, or (the figure) from a record."""
+    from analysis.collect import collect
+    from analysis.record import read_record
+    from analysis.report import redraw, write_published, write_report
+
+    if options.record:
+        files = redraw(read_record(options.record), options.out or options.record)
+    elif options.published:
+        ladder, base = ladder_of(options), base_of(options)
+        files = write_published(ladder, base, options.out or Path("out") / f"{base}-published")
+    else:
+        study = study_of(options)
+        runs = collect(study)
+        files = write_report(study, out_of(options, study), runs=runs, behind=study_behind(options, study))
+        print_table(study, runs)
+    print_files(files)
+    return 0
+
+
+def compare(options: Namespace) -> int:
+    """Print one step against the rung before it: fields, costs, every metric, seed by seed."""
+    from analysis.step import compare_step, print_step
+
+    if not options.step:
+        raise UserError("compare: which step? Say --step RUNG, such as --step depthwise_conv.")
+    ladder, base = ladder_of(options), base_of(options)
+    names = [rung.id for rung in ladder.climb(base)]
+    for name in filter(None, (options.step, options.against)):
+        if name not in names:
+            raise unknown("rung", name, names)
+    options.only = options.until = None
+    comparison = compare_step(study_of(options), options.step, options.against)
+    if options.json:
+        print_json(comparison.rows())
+    else:
+        print_step(comparison, Console())
+    return 0
+
+
+def print_table(study: "Study", runs: "pd.DataFrame") -> None:
+    """Print the ladder as far as it is trained, and how it agrees with the paper."""
+    from analysis.compare import agreement, ladder_table
+    from analysis.tables import print_ladder
+
+    console = Console()
+    table = ladder_table(runs, study.rungs)
+    print_ladder(table, console)
+    console.print(agreement(table, study.ladder, study.base), highlight=False, markup=False)
+
+
+def print_json(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print one JSON object a line."""
+    for row in rows:
+        print(json.dumps(row))
+
+
+def print_files(files: list[Path]) -> None:
+    """Say what was written."""
+    print(f"Wrote {files[0].parent}/: {', '.join(file.name for file in files)}")

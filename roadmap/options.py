@@ -1,0 +1,111 @@
+"""From the command line's options to what the library takes; whatever is wrong with them is said at once."""
+
+import re
+import uuid
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roadmap.errors import UserError, unknown
+from roadmap.ladder import STEPS_FILE, Ladder, read_ladder, select
+
+if TYPE_CHECKING:
+    from roadmap.launch import JobOptions
+    from roadmap.plan import Study
+
+
+def ladder_of(options: Namespace) -> Ladder:
+    """Return the ladder, which has the base that was named, if one was."""
+    ladder = read_ladder(options.steps or STEPS_FILE)
+    if options.base and options.base not in ladder.bases:
+        raise unknown("base", options.base, ladder.bases)
+    return ladder
+
+
+def base_of(options: Namespace) -> str:
+    """Return the base, which must be named."""
+    if not options.base:
+        raise UserError(f"which base? Say --base {' or --base '.join(ladder_of(options).bases)}.")
+    return str(options.base)
+
+
+def study_of(options: Namespace, base: str | None = None) -> "Study":
+    """Return the study that the options describe, from another base if one is given."""
+    from roadmap.plan import make_study
+
+    ladder = ladder_of(options)
+    base = base or base_of(options)
+    rungs = select(ladder.climb(base), only=options.only, until=options.until)
+    seeds = None if options.seeds is None else [whole(seed, "--seeds", 0) for seed in options.seeds]
+    return make_study(
+        ladder,
+        base,
+        options.recipe,
+        runs=options.runs,
+        rungs=rungs,
+        seeds=seeds,
+        data_root=options.data,
+        validate=options.validate,
+    )
+
+
+def study_behind(options: Namespace, study: "Study") -> "Study | None":
+    """Return the same study from the next other base, for the grey bars."""
+    others = [name for name in study.ladder.bases if name != study.base]
+    try:
+        return study_of(options, others[0]) if others else None
+    except UserError:  # a recipe or ladder that fits this base alone: the report is about this one
+        return None
+
+
+def out_of(options: Namespace, study: "Study") -> Path:
+    """Return where reports go."""
+    return options.out or Path("out") / f"{study.base}-{study.recipe.name}{'-validation' if options.validate else ''}"
+
+
+def jobs_of(options: Namespace) -> int | None:
+    """Return the number of jobs at once, if it was given."""
+    return None if options.jobs is None else whole(options.jobs, "--jobs", 1)
+
+
+def whole(text: str, option: str, least: int) -> int:
+    """Return an option's whole number."""
+    if not text.isdecimal() or len(text) > 9 or int(text) < least:
+        raise UserError(f"{option}: '{text}' is not a whole number from {least} up (of at most 9 digits).")
+    return int(text)
+
+
+def job_options_of(options: Namespace, study: "Study", *, wait: bool) -> "JobOptions":
+    """Return how a study's jobs are to be started."""
+    from roadmap.cluster import check_local, read_cluster
+    from roadmap.distributed import under_torchrun
+    from roadmap.launch import JobOptions
+
+    slurm = options.executor == "slurm"
+    cluster = read_cluster(options.cluster, here=not slurm)
+    if not slurm:
+        check_local(cluster)
+    if under_torchrun() and options.executor != "debug":
+        raise UserError(
+            f"torchrun has started the processes of a run, so --executor {options.executor} would start more. "
+            "Use --executor debug."
+        )
+    if options.executor == "debug" and cluster.processes > 1:
+        raise UserError(
+            f"--executor debug is this process alone, but tasks_per_node is {cluster.tasks_per_node}. Start "
+            f"'torchrun --nproc-per-node {cluster.tasks_per_node} run_ladder.py ...' without --cluster."
+        )
+    if not slurm and options.runs_per_job is not None:
+        raise UserError("--runs-per-job: is for --executor slurm; local jobs share all runs. Leave it out.")
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{study.base}-{study.recipe.name}")
+    return JobOptions(
+        options.executor,
+        options.runs,
+        f"{words}-{uuid.uuid4().hex[:6]}",
+        cluster,
+        jobs_of(options),
+        1 if options.runs_per_job is None else whole(options.runs_per_job, "--runs-per-job", 1),
+        whole(options.max_retries, "--max-retries", 0),
+        options.data,
+        wait,
+    )
