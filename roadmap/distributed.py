@@ -174,8 +174,8 @@ def _find() -> tuple[int, int, int, str, int] | None:
     if job.num_tasks == 1:
         return None
     host = "127.0.0.1" if job.num_nodes == 1 else job.hostnames[0]
-    # A port that jobs on the same machine at the same time do not share.
-    port = 15_000 + int(job.raw_job_id) * 7 % 45_000
+    # A port that jobs on the same machine at the same time do not share, below those of outgoing connections.
+    port = 15_000 + int(job.raw_job_id) * 7 % 17_000
     return job.global_rank, job.num_tasks, job.local_rank, host, port
 
 
