@@ -7,6 +7,7 @@ runs/<run id>/ holds
 - checkpoint-*.pt: the last two checkpoints (`roadmap.checkpoints`), gone when the run is finished;
 - attempts/: who works on it and who did (`roadmap.attempts`);
 - model.safetensors: the trained weights;
+- predictions.npz: the class predicted for each test image, and its label;
 - result.json: the outcome, one flat JSON row whose keys are `COLUMNS`.
 """
 
@@ -14,15 +15,20 @@ import errno
 import json
 import os
 import uuid
+import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from roadmap.errors import UserError
 
 RUN, METRICS, PROGRESS = "run.json", "metrics.jsonl", "progress.json"
-WEIGHTS, RESULT = "model.safetensors", "result.json"
+WEIGHTS, PREDICTIONS, RESULT = "model.safetensors", "predictions.npz", "result.json"
 
 PATIENCE_S, RETRY_EVERY_S = 600.0, 5.0  # with a disk that is full
 
@@ -109,7 +115,7 @@ def check_writable(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what a killed writer left half-written in a run folder; for the run's holder alone."""
-    for name in (METRICS, "checkpoint", WEIGHTS, RESULT):
+    for name in (METRICS, "checkpoint", WEIGHTS, PREDICTIONS, RESULT):
         for left in folder.glob(f".{name}.*"):
             left.unlink(missing_ok=True)
     (folder / f".{PROGRESS}").unlink(missing_ok=True)
@@ -160,6 +166,24 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if row.get("state") not in STATES or not all(n is None or isinstance(n, int | float) for n in numbers):
         raise UserError(f"{folder / RESULT}: is no result row. Move the folder away to have the run again.")
     return row
+
+
+def write_predictions(folder: Path, predicted: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]]) -> None:
+    """Write the class predicted for each test image and its label, both (N,), in as few bytes as they need."""
+    narrow = np.min_scalar_type(max(predicted.max(initial=0), labels.max(initial=0)))
+    predicted, labels = predicted.astype(narrow), labels.astype(narrow)
+    write_atomically(folder / PREDICTIONS, lambda file: np.savez_compressed(file, predicted=predicted, label=labels))
+
+
+def read_right(folder: Path) -> NDArray[np.bool_] | None:
+    """Return for each test image whether a run predicted its label, (N,); None where that is not known."""
+    try:
+        with (folder / PREDICTIONS).open("rb") as file, np.load(file, allow_pickle=False) as content:
+            predicted, label = content["predicted"], content["label"]
+            right: NDArray[np.bool_] = predicted == label
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):  # missing or damaged
+        return None
+    return right if predicted.shape == label.shape == (len(label),) else None
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:

@@ -268,20 +268,22 @@ class _Training:
     def evaluate(self) -> dict[str, Any]:
         """Measure the trained network on the whole test set and return the result row."""
         self.show("evaluating", self.config.recipe.epochs - 1)
-        row = self.row("finished", **self.measure(self.model))
+        logits, self.labels = self.predict(self.model)
+        self.predicted = logits.argmax(1)
+        row = self.row("finished", **metrics(logits, self.labels))
         if self.ema:
-            row["top1_ema"] = self.measure(self.ema.module)["top1"]
+            row["top1_ema"] = metrics(*self.predict(self.ema.module))["top1"]
         row["wall_s"] = time.monotonic() - self.start
         return row
 
-    def measure(self, model: nn.Module) -> dict[str, Any]:
-        """Return the test metrics of a network; each process looks at its share of the images."""
+    def predict(self, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """Return a network's logits for the whole test set and the labels; each process looks at its share of it."""
         self.group.share_buffers(model)
-        parts = predict(model, self.data, self.device, amp=self.config.recipe.amp)
-        return metrics(*(self.group.interleave(part) for part in parts))
+        logits, labels = predict(model, self.data, self.device, amp=self.config.recipe.amp)
+        return self.group.interleave(logits), self.group.interleave(labels)
 
     def finish(self, row: dict[str, Any], asked: Callable[[], Request]) -> None:
-        """Write weights and row, waiting for room on a full disk: the work of days is not thrown away for it."""
+        """Write weights, predictions and row; wait for room on a full disk: it is the work of days."""
         if self.group.rank:
             return
         deadline = time.monotonic() + results.PATIENCE_S
@@ -293,6 +295,7 @@ class _Training:
                 self.write_history()
                 if row["state"] == "finished":
                     save_weights(self.model, self.folder / results.WEIGHTS)
+                    results.write_predictions(self.folder, self.predicted.numpy(), self.labels.numpy())
                 self.show("evaluating", self.config.recipe.epochs - 1)  # again, if there was no room for it
                 results.write_json(self.folder / results.RESULT, row)
                 break

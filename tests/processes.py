@@ -21,7 +21,7 @@ from roadmap import results
 from roadmap.attempts import ATTEMPTS
 from roadmap.run import RunConfig
 
-Left = tuple[str, list[dict[str, Any]], dict[str, Any]]
+Left = tuple[str, str, list[dict[str, Any]], dict[str, Any]]
 ROOT = Path(__file__).parents[1]
 STOPPED = 3
 
@@ -125,13 +125,15 @@ def _train(config: RunConfig, folder: Path, root: Path, save_every_step: bool) -
 
 
 def outcome(folder: Path) -> Left:
-    """Return all that a run leaves (weights, epochs, row) but its times; fail where it leaves more files or less."""
+    """Return all that a run leaves but times: weights, predictions, epochs, row; fail at a file too many or too few."""
     files = {file.name for file in folder.iterdir()} - {results.RUN, ATTEMPTS}
-    assert files == {results.METRICS, results.PROGRESS, results.RESULT, results.WEIGHTS}
-    weights = hashlib.sha256((folder / results.WEIGHTS).read_bytes()).hexdigest()
+    assert files == {results.METRICS, results.PROGRESS, results.RESULT, results.WEIGHTS, results.PREDICTIONS}
+    weights, predictions = (
+        hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (results.WEIGHTS, results.PREDICTIONS)
+    )
     row = results.read_result(folder)
     assert row is not None
-    return weights, [_without_times(line) for line in results.read_metrics(folder)], _without_times(row)
+    return weights, predictions, [_without_times(line) for line in results.read_metrics(folder)], _without_times(row)
 
 
 def _without_times(row: dict[str, Any]) -> dict[str, Any]:

@@ -509,7 +509,7 @@ def test_local_jobs_of_several_processes_train_a_ladder(options: list[str], smal
     config = RunConfig.from_json(results.read_json(folder / results.RUN)["config"])
     assert train_together(2, config, tmp_path / "undisturbed", small_images) == [0, 0]
     assert outcome(folder) == outcome(tmp_path / "undisturbed")
-    assert outcome(folder)[2]["processes"] == 2
+    assert outcome(folder)[-1]["processes"] == 2
 
 
 @pytest.mark.slow

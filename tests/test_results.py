@@ -4,9 +4,13 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from roadmap import results
 from roadmap.errors import UserError
@@ -170,3 +174,38 @@ def test_half_of_a_last_line_of_metrics_is_left_out(tmp_path: Path) -> None:
     for cut in (2, 10, len(text) // 2 - 2):
         (tmp_path / METRICS).write_text(text[:-cut])
         assert results.read_metrics(tmp_path) == lines[:1]
+
+
+# -- predictions
+
+
+@given(st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 20_000)), min_size=1))
+def test_predictions_say_which_images_were_right_in_few_bytes(pairs: list[tuple[int, int]]) -> None:
+    predicted, labels = np.array(pairs).T
+    with TemporaryDirectory() as folder:
+        results.write_predictions(Path(folder), predicted, labels)
+        right = results.read_right(Path(folder))
+        assert right is not None
+        assert right.tolist() == [one == other for one, other in pairs]
+
+
+def test_predictions_of_ten_classes_take_a_byte_an_image_or_less(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 10, 10_000)
+    results.write_predictions(tmp_path, labels, labels)
+    assert (tmp_path / results.PREDICTIONS).stat().st_size < 2 * 10_000
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and then nothing", None, "other"])
+def test_predictions_that_are_missing_damaged_or_something_else_are_not_known(
+    content: bytes | str | None, tmp_path: Path
+) -> None:
+    if content == "other":
+        np.savez(tmp_path / results.PREDICTIONS, predicted=np.zeros(3), label=np.zeros(4))
+    elif isinstance(content, bytes):
+        (tmp_path / results.PREDICTIONS).write_bytes(content)
+    assert results.read_right(tmp_path) is None
+
+
+def test_predictions_are_data_and_never_executed(tmp_path: Path) -> None:
+    np.savez(tmp_path / results.PREDICTIONS, predicted=np.array([print]), label=np.array([1]), allow_pickle=True)
+    assert results.read_right(tmp_path) is None

@@ -162,7 +162,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("file", [results.METRICS, "checkpoint", results.WEIGHTS, results.RESULT])
+@pytest.mark.parametrize("file", [results.METRICS, "checkpoint", results.WEIGHTS, results.PREDICTIONS, results.RESULT])
 def test_a_run_killed_just_before_or_after_a_file_is_in_place_ends_as_if_it_never_was(
     file: str, moment: str, tiny_run: MakeRun, small_images: Path, tmp_path: Path
 ) -> None:
@@ -275,6 +275,10 @@ def test_a_run_leaves_a_row_with_every_column(tiny_run: MakeRun, small_images: P
     assert 0 <= row["top1_ema"] <= 100
     per_class = zip(row["top1_per_class"], torch.bincount(load_labels(small_images)).tolist(), strict=True)
     assert sum(share * count for share, count in per_class) / TEST_IMAGES == pytest.approx(row["top1"])
+    right = results.read_right(tmp_path)
+    assert right is not None
+    assert len(right) == TEST_IMAGES
+    assert 100 * right.mean() == pytest.approx(row["top1"])
 
 
 def load_labels(root: Path) -> Tensor:
