@@ -7,7 +7,7 @@ runs/<run id>/ holds
 - checkpoint-*.pt: the last two checkpoints (`roadmap.checkpoints`), gone when the run is finished;
 - attempts/: who works on it and who did (`roadmap.attempts`);
 - model.safetensors: the trained weights;
-- predictions.npz: the class predicted for each test image, and its label;
+- predictions.npy: the class predicted for each test image, and its label;
 - result.json: the outcome, one flat JSON row whose keys are `COLUMNS`.
 """
 
@@ -15,8 +15,6 @@ import errno
 import json
 import os
 import uuid
-import zipfile
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +26,7 @@ from numpy.typing import NDArray
 from roadmap.errors import UserError
 
 RUN, METRICS, PROGRESS = "run.json", "metrics.jsonl", "progress.json"
-WEIGHTS, PREDICTIONS, RESULT = "model.safetensors", "predictions.npz", "result.json"
+WEIGHTS, PREDICTIONS, RESULT = "model.safetensors", "predictions.npy", "result.json"
 
 PATIENCE_S, RETRY_EVERY_S = 600.0, 5.0  # with a disk that is full
 
@@ -169,21 +167,20 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def write_predictions(folder: Path, predicted: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]]) -> None:
-    """Write the class predicted for each test image and its label, both (N,), in as few bytes as they need."""
-    narrow = np.min_scalar_type(max(predicted.max(initial=0), labels.max(initial=0)))
-    predicted, labels = predicted.astype(narrow), labels.astype(narrow)
-    write_atomically(folder / PREDICTIONS, lambda file: np.savez_compressed(file, predicted=predicted, label=labels))
+    """Write the class predicted for each test image and its label, both (N,), in the narrowest integers."""
+    both = np.stack([predicted, labels])
+    narrow = both.astype(np.min_scalar_type(both.max(initial=0)))
+    write_atomically(folder / PREDICTIONS, lambda file: np.save(file, narrow, allow_pickle=False))
 
 
 def read_right(folder: Path) -> NDArray[np.bool_] | None:
     """Return for each test image whether a run predicted its label, (N,); None where that is not known."""
     try:
-        with (folder / PREDICTIONS).open("rb") as file, np.load(file, allow_pickle=False) as content:
-            predicted, label = content["predicted"], content["label"]
-            right: NDArray[np.bool_] = predicted == label
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):  # missing or damaged
+        predicted, label = np.load(folder / PREDICTIONS, allow_pickle=False)
+    except (OSError, ValueError, TypeError, EOFError):  # missing, damaged or something else
         return None
-    return right if predicted.shape == label.shape == (len(label),) else None
+    right: NDArray[np.bool_] = predicted == label
+    return right
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
