@@ -313,7 +313,7 @@ def test_a_recipe_may_have_any_name_that_a_file_may_have(
         (
             ["--cluster", "../three.yaml", "--dry-run"],
             "slurm",
-            "3 processes (nodes x tasks_per_node) share it out in pairs",
+            r"3 processes \(nodes x tasks_per_node\) share it out in pairs",
         ),
         ([], "slurm", "Slurm did not take the jobs: Could not detect"),
     ],

@@ -202,7 +202,8 @@ def test_a_damaged_launch_is_left_out(content: Any, tmp_path: Path, squeue: list
     leave_launch(tmp_path, "a-0", content)
     (leave_launch(tmp_path, "b-0", {}) / LAUNCH).write_text('{"executor": "slu')
     squeue[0] = "12_0|0|RUNNING|None|a-0\n"
-    assert look_at_queue(tmp_path).jobs == {}
+    seen = look_at_queue(tmp_path)
+    assert (seen.job_of, seen.launched) == ({}, {})
 
 
 def test_a_scheduler_that_is_not_there_fails_or_hangs_gives_no_answer(
