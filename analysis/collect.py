@@ -1,6 +1,8 @@
 """From run folders to one data frame, a row for each rung and seed of a study."""
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from roadmap import results
 from roadmap.plan import Study
@@ -37,6 +39,16 @@ def collect(study: Study) -> pd.DataFrame:
     return frame.assign(
         **{str(name): pd.to_numeric(frame[name], errors="coerce") for name in frame if name not in words}
     )
+
+
+def collect_rights(study: Study) -> dict[str, dict[int, NDArray[np.bool_]]]:
+    """Read which test images each finished run's network had right: rung -> seed -> (test images,)."""
+    rights: dict[str, dict[int, NDArray[np.bool_]]] = {}
+    for (rung, seed), config in study.configs.items():
+        right = results.read_right(study.folder(config))
+        if right is not None:
+            rights.setdefault(rung, {})[seed] = right
+    return rights
 
 
 def has_results(runs: pd.DataFrame) -> bool:

@@ -1,6 +1,5 @@
 """What each step did: a row a rung, its change from the rung before, the paper's change beside it."""
 
-import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -27,7 +26,6 @@ LADDER_COLUMNS = {
     "images_per_s": "mean training images per second",
     "erratum": "where `macs` is the paper's print and wrong: what it should be",
 }
-SIGNIFICANCE = 0.05
 
 
 def ladder_table(runs: pd.DataFrame, rungs: Sequence[Rung]) -> pd.DataFrame:
@@ -101,44 +99,3 @@ def _with_deltas(table: pd.DataFrame) -> pd.DataFrame:
     for column in ("top1", "paper_top1"):
         table[f"{column}_delta"] = table[column] - table["parent"].map(by_rung[column])
     return table
-
-
-def separated_steps(ladder: Ladder, base: str) -> dict[str, float]:
-    """Return the adopted steps that the paper's own seeds separate from the rung before: rung -> p.
-
-    Welch's t-test on the published means and standard deviations, two-sided, p below 0.05, each adopted rung against
-    the one it comes from. Empty where the paper has one run a rung.
-    """
-    from scipy.stats import ttest_ind_from_stats
-
-    rungs = {rung.id: rung for rung in ladder.climb(base)}
-    n = ladder.bases[base].seeds
-    found = {}
-    for after in rungs.values():
-        if not after.adopted or after.parent is None:
-            continue
-        old, new = rungs[after.parent].paper, after.paper
-        if None in (old.top1, old.top1_std, new.top1, new.top1_std) or n < 2:
-            continue
-        test = ttest_ind_from_stats(new.top1, new.top1_std, n, old.top1, old.top1_std, n, equal_var=False)
-        if test.pvalue < SIGNIFICANCE:
-            found[after.id] = float(test.pvalue)
-    return found
-
-
-def agreement(table: pd.DataFrame, ladder: Ladder, base: str) -> str:
-    """Say which of the steps that the paper's seeds separate move the same way in our results, and which do not."""
-    steps = separated_steps(ladder, base)
-    by_rung = table.set_index("rung")
-    change, paper = by_rung["top1_delta"], by_rung["paper_top1_delta"]
-    judged = [rung for rung in steps if rung in change.index and math.isfinite(change[rung])]
-    if not judged:
-        why = "none of these steps has results yet" if steps else "with one run a rung, the paper separates no step"
-        return f"Agreement with the paper on the steps that its own seeds separate: nothing to say; {why}."
-    same = [rung for rung in judged if change[rung] * paper[rung] > 0]
-    other = [f"{rung} ({change[rung]:+.2f} here, {paper[rung]:+.2f} there)" for rung in judged if rung not in same]
-    text = (
-        f"Agreement with the paper: {len(same)} of the {len(judged)} steps that its own seeds separate (Welch, "
-        f"p < 0.05) move the same way here: {', '.join(same) or 'none'}."
-    )
-    return text + (f" The other way: {', '.join(other)}." if other else "")

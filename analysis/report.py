@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.agreement import agreement
 from analysis.collect import collect, has_results
-from analysis.compare import agreement, ladder_table, published_table
+from analysis.compare import ladder_table, published_table
 from analysis.figure import Chart, draw_roadmap, save_figure
 from analysis.record import RECORD, Record, describe_record
 from analysis.tables import markdown

@@ -238,7 +238,8 @@ def compare(options: Namespace) -> int:
 
 def print_table(study: "Study", runs: "pd.DataFrame") -> None:
     """Print the ladder as far as it is trained, and how it agrees with the paper."""
-    from analysis.compare import agreement, ladder_table
+    from analysis.agreement import agreement
+    from analysis.compare import ladder_table
     from analysis.tables import print_ladder
 
     console = Console()

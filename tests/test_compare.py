@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from analysis.agreement import agreement, separated_steps
 from analysis.collect import IDENTITY, WIDE, collect, has_results
-from analysis.compare import LADDER_COLUMNS, agreement, ladder_table, separated_steps
+from analysis.compare import LADDER_COLUMNS, ladder_table
 from analysis.step import METRICS, compare_step, print_step
 from roadmap import results
 from roadmap.errors import UserError
