@@ -53,7 +53,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cluster", type=Path, metavar="FILE", help="what a run's job asks for (see README)")
     parser.add_argument("--jobs", metavar="N", help="jobs at once (default: one a GPU, else one a core; slurm: all)")
     parser.add_argument("--runs-per-job", metavar="N", help="slurm: runs that share a job (default: 1)")
-    parser.add_argument("--max-retries", default="2", metavar="N", help="new tries of a killed run (default: 2)")
+    parser.add_argument("--max-retries", metavar="N", help="new tries of a killed run (default: 2)")
     parser.add_argument("--dry-run", action="store_true", help="run, launch: print the Slurm script and submit nothing")
     parser.add_argument("--published", action="store_true", help="report: the paper's own numbers")
     parser.add_argument("--record", type=Path, metavar="DIR", help="report: draw a record's figure again")

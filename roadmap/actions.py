@@ -14,6 +14,10 @@ OWNERS = {
     "against": ("compare",),
     "json": ("verify", "plan", "status", "compare"),
     "dry_run": ("run", "launch"),
+    "cluster": ("run", "launch"),
+    "runs_per_job": ("run", "launch"),
+    "max_retries": ("run", "launch"),
+    "jobs": ("run", "launch", "plan"),
 }
 
 
@@ -27,7 +31,7 @@ def act(options: Namespace, names: Iterable[str]) -> int:
     if options.executor not in EXECUTORS:
         raise unknown("executor", options.executor, EXECUTORS)
     for option, owners in OWNERS.items():
-        if getattr(options, option) and options.action not in owners:
+        if getattr(options, option) not in (None, False) and options.action not in owners:
             name = option.replace("_", "-")
             raise UserError(f"--{name}: is for {', '.join(owners)}, not for {options.action}. Leave it out.")
     code: int = actions[options.action](options)

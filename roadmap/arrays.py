@@ -26,15 +26,18 @@ ODD_LETTERS = "it has a '%', a backslash or a line break"
 
 # The end of a job's script. A process that a signal ended has an exit code of 128 and that signal: 137 where it was
 # killed (for memory, say), 140 or 143 where a preemption's signal came before the program listened. One that lost
-# another process of its run asks for a new start with 75. All of these go back into the queue, unless the job is being
-# ended (submitit ends a job that it has requeued with 255); the next start counts the kills. Slurm by itself requeues
-# for a node's failure, and for a preemption that the job has outlived.
+# another process of its run asks for a new start with 75, one that did not find the others with 76. All of these go
+# back into the queue, unless the job is being ended (submitit ends a job that it has requeued with 255) or was killed
+# more often than its runs may be; the next start counts the kills. A controller that does not answer is given five
+# minutes. Slurm by itself requeues for a node's failure, and for a preemption that the job has outlived.
 TEARDOWN = """\
 code=$?
 job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
-if { [ $code = 75 ] || [ $code -gt 128 ]; } && [ $code != 255 ] && [ "$(squeue -h -j "$job" -o %T)" = RUNNING ]; then
+patiently() { for _ in $(seq 30); do "$@" && return; sleep 10; done; }
+if { [ $code = 75 ] || [ $code = 76 ] || [ $code -gt 128 ]; } && [ $code != 255 ] &&
+    [ "$(patiently squeue -h -j "$job" -o %T)" = RUNNING ]; then
   case $code in 75 | 140 | 143) ;; *) touch LOGS/"$job.${SLURM_RESTART_COUNT:-0}.killed" ;; esac
-  scontrol requeue "$job"
+  if [ "$(ls LOGS | grep -c "^${job}[.].*[.]killed\\$")" -le MOST ]; then patiently scontrol requeue "$job"; fi
 fi
 exit $code"""
 
@@ -84,9 +87,11 @@ def launch_on_slurm(job: Job, name: str, options: "JobOptions") -> SlurmLaunch:
             # Its own print of a refusal would be the second.
             with slurm.no_options_from_outside(), redirect_stderr(io.StringIO()), pool.batch():
                 for part in mine:
-                    pool.submit(replace(job, folders=part))
-        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+                    pool.submit(replace(job, folders=part, logs=logs))
+        except Exception as error:
             (logs / LAUNCH).unlink(missing_ok=True)  # nothing is in the queue under its name
+            if not isinstance(error, RuntimeError | OSError | subprocess.SubprocessError):
+                raise
             before = f" {start} of {len(parts)} jobs were submitted before; 'cancel' ends them." if start else ""
             raise UserError(
                 f"Slurm did not take the jobs: {slurm.explain(error)}{before} Mend the settings (--cluster) and see "
@@ -122,7 +127,7 @@ def _check_place(runs: Path) -> None:
 
 
 def _parameters(name: str, logs: Path, options: "JobOptions") -> dict[str, Any]:
-    cluster = options.cluster
+    cluster, most_kills = options.cluster, options.runs_per_job * (options.max_retries + 1)
     inherit = [
         "set +e",
         "unset SLURM_EXPORT_ENV",
@@ -134,7 +139,7 @@ def _parameters(name: str, logs: Path, options: "JobOptions") -> dict[str, Any]:
         "array_parallelism": options.jobs or 1_000_000,
         "stderr_to_stdout": True,
         "setup": [*cluster.setup, *inherit],
-        "teardown": [TEARDOWN.replace("LOGS", shlex.quote(str(logs)))],
+        "teardown": [TEARDOWN.replace("LOGS", shlex.quote(str(logs))).replace("MOST", str(most_kills))],
         # One process lost ends the others too; and each gets its cores (srun does not take them from sbatch).
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cluster.cpus_per_task}"],
     }

@@ -206,6 +206,11 @@ class Claim:
             with suppress(OSError):
                 os.utime(self.attempt.path)
 
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.attempt.path.parents[1]
+
     def is_lost(self) -> bool:
         """Whether another job has taken the run over (ours had been given up for dead), or the folder is gone."""
         number, folder = self.attempt.number, self.attempt.path.parent

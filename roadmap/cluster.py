@@ -13,7 +13,7 @@ from roadmap.errors import Misfits, UserError
 from roadmap.reading import read_yaml
 
 START_S = 60  # for a job to start and reach its first steps
-LINE = re.compile(r"[^\x00-\x1f\x7f]+")  # a value that stays on its line of the script
+LINE = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")  # a value that stays on its line of the script
 FLAG = re.compile(r"[a-z][a-z-]*")
 
 
@@ -51,7 +51,7 @@ class Cluster:
     tasks_per_node: PositiveInt = 1
     gpus_per_node: Annotated[int, Field(ge=0)] = 0
     cpus_per_task: PositiveInt = 1
-    mem_gb: PositiveFloat | None = None
+    mem_gb: Annotated[float, Field(ge=0.001, le=1e6)] | None = None
     time_min: PositiveInt = 240
     max_timeouts: PositiveInt = 1000
     signal_delay_s: Annotated[int, Field(ge=10)] = 90
@@ -59,7 +59,7 @@ class Cluster:
     setup: tuple[str, ...] = ()
     mail_user: str | None = None
     mail_type: str | None = None
-    sbatch: dict[str, bool | int | float | str] = field(default_factory=dict)
+    sbatch: dict[str, Any] = field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> "Cluster":
@@ -71,8 +71,10 @@ class Cluster:
                 wrong[name.name] = f"{name.name} is {value!r}, but must be text on one line."
         if odd := [flag for flag in self.sbatch if not FLAG.fullmatch(flag)]:
             wrong["sbatch"] = f"sbatch has {odd[0]!r}, which is no option's long name. Write it without the dashes."
-        elif taken := sorted(set(self.sbatch) & OURS):
+        elif taken := sorted(flag for flag in self.sbatch if any(name.startswith(flag) for name in OURS)):
             wrong["sbatch"] = f"sbatch sets {', '.join(taken)}, which has a key of its own here, or is ours to set."
+        elif odd := [f"{k} to {v!r}" for k, v in self.sbatch.items() if not isinstance(v, bool | int | float | str)]:
+            wrong["sbatch"] = f"sbatch sets {odd[0]}, but a value is a text, a number, or true for a flag without one."
         if self.gpus_per_node not in (0, self.tasks_per_node):
             wrong["gpus_per_node"] = (
                 f"gpus_per_node is {self.gpus_per_node} and tasks_per_node {self.tasks_per_node}, but each process has "

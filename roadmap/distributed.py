@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from roadmap.log import say
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch._C._distributed_c10d import Store
 
 T = TypeVar("T")
 JOIN_TIMEOUT = timedelta(minutes=10)
+NOT_JOINED = 76  # exit code; `roadmap.arrays.TEARDOWN` knows it
 
 
 class LostProcess(Exception):
@@ -152,8 +155,12 @@ def join() -> Iterator[Group]:
     # torchrun listens itself, and when it starts us anew it still has what the last start left.
     listen = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store: Store = PrefixStore(f"start {start}", TCPStore(host, port, size, listen, JOIN_TIMEOUT))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=size)
+    try:
+        store: Store = PrefixStore(f"start {start}", TCPStore(host, port, size, listen, JOIN_TIMEOUT))
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=size)
+    except dist.DistError as error:
+        say(f"process {rank} of {size} does not reach the others at {host}:{port}: {error}")
+        raise SystemExit(NOT_JOINED) from error
     try:
         yield Group(rank, size, PrefixStore("roadmap", store))
     finally:
@@ -174,8 +181,10 @@ def _find() -> tuple[int, int, int, str, int] | None:
     if job.num_tasks == 1:
         return None
     host = "127.0.0.1" if job.num_nodes == 1 else job.hostnames[0]
-    # A port that jobs on the same machine at the same time do not share, below those of outgoing connections.
-    port = 15_000 + int(job.raw_job_id) * 7 % 17_000
+    # A port that jobs on the same machine at the same time do not share, below those of outgoing connections; where it
+    # was taken nevertheless, the job's next start has another.
+    start = int(env.get("SLURM_RESTART_COUNT", "0"))
+    port = 15_000 + (int(job.raw_job_id) * 7 + start) % 17_000
     return job.global_rank, job.num_tasks, job.local_rank, host, port
 
 

@@ -17,6 +17,7 @@ from roadmap.options import job_options_of, out_of, study_behind, study_of
 if TYPE_CHECKING:
     from roadmap.launch import JobOptions
     from roadmap.plan import PlannedRun, Study
+    from roadmap.status import Queue
 
 
 def run(options: Namespace) -> int:
@@ -63,12 +64,14 @@ def launch(options: Namespace) -> int:
 
 
 def cancel(options: Namespace) -> int:
-    """End the jobs of this study, those that run (which save themselves) and those that wait."""
+    """Have no job go on with this study's runs: those at work save, those that wait are taken out of the queue."""
     from roadmap.launch import cancel as cancel_jobs
 
     study = study_of(options)
     stopped = cancel_jobs([run.folder for run in study.planned()], options.runs)
     print(f"Asked {stopped} job{'s' if stopped != 1 else ''} to stop. 'launch' or 'run' goes on from the checkpoints.")
+    if not stopped:
+        print("None was seen at work; one that is only starting will pass these runs by.")
     return 0
 
 
@@ -120,19 +123,21 @@ def _pending(
     """Say what is to be done; return the runs that nobody has done, does, or is in line to do, longest first."""
     from roadmap.launch import prepare
 
-    undone, free = _undone_and_free(planned, how)
+    undone, free, queue = _undone_and_free(planned, how)
     pending = prepare(free)
     console.print(study.describe(), highlight=False, markup=False)
     at_work = f", {len(undone) - len(pending)} at work" if len(undone) > len(pending) else ""
     text = f"{len(planned)} runs, {len(planned) - len(undone)} done already{at_work}, {len(pending)} to do."
     console.print(text, highlight=False)
+    if not queue.answers:
+        console.print("Slurm does not answer: runs that were submitted to it may wait there, and count as at work.")
     return pending
 
 
 def _undone_and_free(
     planned: Sequence["PlannedRun"], how: "JobOptions"
-) -> tuple[list["PlannedRun"], list["PlannedRun"]]:
-    """Return the runs without a result, and those of them that nobody is at or in line for."""
+) -> tuple[list["PlannedRun"], list["PlannedRun"], "Queue"]:
+    """Return the runs without a result, those of them that nobody is at or in line for, and the queue."""
     from roadmap.results import is_done
     from roadmap.status import is_at_work, look_at_queue
 
@@ -140,7 +145,7 @@ def _undone_and_free(
         run.config.check_shared(how.cluster.processes)
     queue = look_at_queue(how.runs)
     undone = [run for run in planned if not is_done(run.folder)]
-    return undone, [run for run in undone if not is_at_work(run.folder, queue)]
+    return undone, [run for run in undone if not is_at_work(run.folder, queue)], queue
 
 
 def _print_dry_run(planned: Sequence["PlannedRun"], how: "JobOptions") -> int:

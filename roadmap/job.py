@@ -1,6 +1,5 @@
 """What a job does: takes the runs of its list that nobody else is at, one after the other, and trains them."""
 
-import errno
 import os
 import platform
 import signal
@@ -38,6 +37,7 @@ class Job:
     Attributes:
         folders: Run folders, longest run first; each holds its run.json.
         data_root: Where the data set lies, as `--data` says.
+        logs: The launch's folder, where it stands which of the runs were cancelled.
         threads: CPU threads of each process; on Slurm those that the job was given.
         launch: The command that started it.
         owner: Process that the job ends with; None lets the job live on its own.
@@ -49,6 +49,7 @@ class Job:
 
     folders: tuple[Path, ...]
     data_root: Path | None
+    logs: Path | None = None
     threads: int = 1
     launch: str = ""
     owner: int | None = None
@@ -80,12 +81,14 @@ class Job:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Note requests to end. On Slurm, that is to save and go on: if it means it, it kills; else it requeues us."""
+        """Note requests to end. On Slurm, that is to save and go on: it requeues us, or kills us if it means it.
+
+        A run that was cancelled ends in any case (`_asked`).
+        """
 
         def note(number: int, _: object) -> None:
             if self._request != "stop":  # which stands: SIGTERM comes on the heels of a preemption's signal
-                goes_on = self._on_slurm and not cancelled_runs(Path(os.environ.get("SUBMITIT_FOLDER", ".")))
-                self._request = "save" if goes_on else "stop"
+                self._request = "save" if self._on_slurm else "stop"
 
         before = {name: signal.signal(name, note) for name in STOP_SIGNALS}
         try:
@@ -119,13 +122,12 @@ class Job:
                 return not self._is_to_end() and self._take_run(folder, me, group)
             except (OSError, UserError) as error:  # a folder that cannot be used costs only its own run
                 say(f"{folder}: {error}")
-                full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-                if not full or time.monotonic() > deadline:
+                if not results.may_pass(error) or time.monotonic() > deadline:
                     return False
             time.sleep(results.RETRY_EVERY_S)
 
     def _take_run(self, folder: Path, me: Worker, group: "Group") -> bool:
-        if results.read_result(folder) is not None:
+        if results.read_result(folder) is not None or self._is_cancelled(folder):
             return False
         with take(folder, me, slurm.has_job) as claim:
             if claim is None:
@@ -159,13 +161,13 @@ class Job:
             cause = group.cause(error)
             with suppress(OSError):
                 traceback.print_exc()
-            full = isinstance(cause, results.Unwritable) and cause.is_full
-            killed = "DataLoader worker" in str(cause) and "killed by signal" in str(cause)
-            if not (isinstance(cause, LostProcess) or full or killed):
-                _write_failure(folder, claim, f"{type(cause).__name__}: {cause}", time.monotonic() - start)
-            # The processes do not understand each other any more; a GPU may answer nothing but errors from now on.
-            if group.size > 1 or (_has_used_gpu() and os.environ.get("SUBMITIT_EXECUTOR") in ("slurm", "local")):
-                raise SystemExit(START_AGAIN) from error
+            try:
+                if not (isinstance(cause, LostProcess) or _is_from_outside(cause)):
+                    _write_failure(folder, claim, f"{type(cause).__name__}: {cause}", time.monotonic() - start)
+            finally:
+                # The processes do not understand each other any more; a GPU may answer nothing but errors from now on.
+                if group.size > 1 or (_has_used_gpu() and os.environ.get("SUBMITIT_EXECUTOR") in ("slurm", "local")):
+                    raise SystemExit(START_AGAIN) from error
 
     def _follow(self, folder: Path, group: "Group") -> None:
         """Train a run together with rank 0, which has the say."""
@@ -177,8 +179,10 @@ class Job:
         except Stopped:
             pass
         except Exception as error:
+            if is_loss(error) or _is_from_outside(error):
+                raise
             group.tell(error)
-            if not is_loss(error):  # rank 0 may be waiting in a kernel, and never get to see why
+            with suppress(results.Unwritable):  # rank 0 may be waiting in a kernel, and never get to see why
                 _write_failure(folder, None, f"process {group.rank}: {type(error).__name__}: {error}")
             raise
 
@@ -200,12 +204,15 @@ class Job:
     def _asked(self, claim: Claim) -> "Request":
         if claim.is_lost():
             return "leave"
-        if self._is_orphan():
+        if self._is_orphan() or self._is_cancelled(claim.folder):
             return "stop"
         request = self._request
         if request == "save":
             self._request = ""
         return request
+
+    def _is_cancelled(self, folder: Path) -> bool:
+        return self.logs is not None and folder.name in cancelled_runs(self.logs)
 
     def _is_to_end(self) -> bool:
         return self._request == "stop" or self._is_orphan()
@@ -224,6 +231,12 @@ def _this_worker(launch: str) -> Worker:
     on_slurm = os.environ["SUBMITIT_EXECUTOR"] == "slurm"
     restart = int(os.environ.get("SLURM_RESTART_COUNT", "0")) if on_slurm else 0
     return Worker.here(launch, str(job.paths.stdout), job.job_id if on_slurm else None, restart)
+
+
+def _is_from_outside(error: BaseException) -> bool:
+    """Whether a run has died of something outside itself: a disk that may have room again, a worker that was killed."""
+    killed = "DataLoader worker" in str(error) and "killed by signal" in str(error)
+    return results.may_pass(error) or killed
 
 
 def _has_used_gpu() -> bool:

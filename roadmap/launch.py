@@ -9,14 +9,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from roadmap import results, slurm
 from roadmap.arrays import launch_on_slurm
-from roadmap.attempts import Worker, last_attempt
+from roadmap.attempts import Worker, is_under_way, last_attempt
 from roadmap.cluster import Cluster
 from roadmap.errors import UserError
 from roadmap.job import Job
@@ -55,7 +55,7 @@ class JobOptions:
 
 
 def prepare(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """Write run.json where it is missing, clear failed attempts away; return the runs to do, longest first.
+    """Write run.json where it is missing; return the runs to do, longest first.
 
     Raises:
         UserError: If a run folder cannot be written.
@@ -63,13 +63,6 @@ def prepare(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
     where = provenance()
     pending = [run for run in planned if not results.is_done(run.folder)]
     for run in pending:
-        if results.read_result(run.folder) is not None:
-            try:
-                (run.folder / results.RESULT).unlink(missing_ok=True)
-            except OSError as error:
-                raise UserError(
-                    f"{run.folder}: cannot be written ({error.strerror}). Choose another --runs."
-                ) from error
         about = results.read_object(run.folder / results.RUN)
         if about is None or not _is_config_of(about.get("config"), run.config.id):
             about = {"rungs": run.rungs, "macs": run.macs, "params": run.params, "config": run.config.to_json()}
@@ -151,9 +144,30 @@ def launch(folders: Sequence[Path], options: JobOptions, round_number: int = 0) 
         grace_s=max(5.0, options.cluster.signal_delay_s - 20.0),
         needs_gpu=options.executor == "slurm" and options.cluster.gpus_per_node > 0,
     )
-    if options.executor == "slurm":
-        return launch_on_slurm(job, name, options)
-    return _launch_here(job, name, options)
+    with _failures_cleared(folders):
+        return launch_on_slurm(job, name, options) if options.executor == "slurm" else _launch_here(job, name, options)
+
+
+@contextmanager
+def _failures_cleared(folders: Sequence[Path]) -> Iterator[None]:
+    """Take away the rows of runs that failed, which are to be tried again; put them back if no job can be started.
+
+    Raises:
+        UserError: If a run folder cannot be written.
+    """
+    rows = [(folder / results.RESULT, results.read_result(folder)) for folder in folders]
+    failed = [(path, row) for path, row in rows if row and row["state"] == "failed"]
+    try:
+        for path, _ in failed:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path.parent}: cannot be written ({error.strerror}). Choose another --runs.") from error
+    try:
+        yield
+    except UserError:
+        for path, row in failed:
+            results.write_json(path, row)
+        raise
 
 
 # -- this machine
@@ -188,9 +202,13 @@ def _launch_here(job: Job, name: str, options: JobOptions) -> LocalLaunch:
 
     cluster, processes = options.cluster, options.cluster.processes
     machine = look_around(options.jobs, processes)
+    if machine.gpus and processes > machine.gpus:
+        raise UserError(
+            f"tasks_per_node is {processes}, but this machine has {machine.gpus} GPUs. Use as many or fewer."
+        )
     logs = make_logs(options.runs, name, options.executor, [job.folders])
     local = options.executor == "local"
-    job = replace(job, threads=machine.threads)
+    job = replace(job, threads=machine.threads, logs=logs)
     pool = submitit.AutoExecutor(folder=logs, cluster=options.executor)
     started = LocalLaunch([])
     with _environment_for_jobs(machine.threads):
@@ -212,9 +230,10 @@ def _launch_here(job: Job, name: str, options: JobOptions) -> LocalLaunch:
 
 
 def cancel(folders: Sequence[Path], runs: Path) -> int:
-    """Ask the jobs that train any of these runs, or are in line to, to end; return how many were asked.
+    """Have jobs leave these runs alone; return how many jobs are at one of them or in line for it.
 
-    A job of this machine saves its run and ends; one of Slurm's saves and is ended by Slurm.
+    A job looks about once a second whether the run at hand was cancelled, saves it and goes to the next, and passes by
+    what was cancelled before it came. Jobs of Slurm's that have nothing else to do are ended by Slurm, having saved.
 
     Raises:
         UserError: If Slurm refuses, or has jobs of ours and does not answer.
@@ -228,20 +247,22 @@ def cancel(folders: Sequence[Path], runs: Path) -> int:
     for path, _, parts in read_launches(runs):
         if mine := [run for part in parts for run in part if run in ours]:
             results.write_json(path.parent / CANCELLED, sorted({*mine, *cancelled_runs(path.parent)}))
-    here = {worker.pid for folder in folders if (worker := _worker_here(folder))}
-    for number in here:
-        with suppress(ProcessLookupError, PermissionError):  # gone by now, or another user's
-            os.kill(number, signal.SIGTERM)
-    queued = {job.id for job, of_job in queue.jobs if ours.intersection(of_job)}
-    slurm.cancel(sorted(queued))
-    return len(here) + len(queued)
+    working = {(worker.space, worker.pid) for folder in folders if (worker := _worker_without_slurm(folder))}
+    queued = {job.id: of_job for job, of_job in queue.jobs if ours.intersection(of_job)}
+    # A job that has other runs to do as well goes on with them: it sees for itself what was cancelled.
+    slurm.cancel(sorted(job for job, of_job in queued.items() if all(_is_over(runs / run, ours) for run in of_job)))
+    return len(working) + len(queued)
 
 
-def _worker_here(folder: Path) -> Worker | None:
-    """Return the process of this machine, not Slurm's, that trains a run; None if there is none."""
+def _is_over(folder: Path, cancelled: set[str]) -> bool:
+    return folder.name in cancelled or results.is_done(folder)
+
+
+def _worker_without_slurm(folder: Path) -> Worker | None:
+    """Return the process that trains a run outside Slurm, here or on another machine; None if there is none."""
     last = last_attempt(folder)
-    worker = last.worker() if last and last.end is None else None
-    return worker if worker and worker.job is None and worker.is_here() and worker.lives() else None
+    worker = last.worker() if last and is_under_way(last, lambda _: None) else None
+    return worker if worker and worker.job is None else None
 
 
 @contextmanager

@@ -128,7 +128,8 @@ def _estimate(study: "Study", planned: list["PlannedRun"], pending: list["Planne
     """Return the seconds that the pending runs will take, and what that is based on."""
     from roadmap.results import read_result
 
-    done = [(run.cost, row["wall_s"]) for run in planned if (row := read_result(run.folder)) and row["wall_s"]]
+    rows = [(run.cost, read_result(run.folder)) for run in planned]
+    done = [(cost, row["wall_s"]) for cost, row in rows if row and 0 < (row["wall_s"] or 0) < float("inf")]
     cost = sum(run.cost for run in pending)
     if done:
         speed = sum(cost for cost, _ in done) / sum(seconds for _, seconds in done)

@@ -105,7 +105,7 @@ def job_options_of(options: Namespace, study: "Study", *, wait: bool) -> "JobOpt
         cluster,
         jobs_of(options),
         1 if options.runs_per_job is None else whole(options.runs_per_job, "--runs-per-job", 1),
-        whole(options.max_retries, "--max-retries", 0),
+        2 if options.max_retries is None else whole(options.max_retries, "--max-retries", 0),
         options.data,
         wait,
     )

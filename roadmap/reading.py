@@ -1,6 +1,7 @@
 """Strict reading of YAML: all errors at once, each with file, line, what was found, what is allowed."""
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,26 @@ T = TypeVar("T")
 
 # The keys that each part of a file has, by the key that such parts stand under; "" for the file itself.
 Keys = Mapping[str, Sequence[str]]
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads numbers as YAML 1.2 does: 0123, 16:00 and 2026-01-01 are text; to YAML 1.1 they are 83, 960 and a date."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    letter: [
+        (tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("int", "float", "timestamp")
+    ]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+    ),
+    list("-+.0123456789"),
+)
 
 
 def read_yaml(path: Path, kind: type[T], keys: Keys) -> T:
@@ -35,8 +56,8 @@ def read_yaml(path: Path, kind: type[T], keys: Keys) -> T:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error
         raise UserError(f"{path}: cannot be read ({reason}).") from error
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        root = yaml.compose(text, Loader=_Loader)
+        content = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         begin = f" in what begins on line {error.context_mark.line + 1}" if error.context_mark else ""

@@ -28,7 +28,9 @@ from roadmap.errors import UserError
 RUN, METRICS, PROGRESS = "run.json", "metrics.jsonl", "progress.json"
 WEIGHTS, PREDICTIONS, RESULT = "model.safetensors", "predictions.npy", "result.json"
 
-PATIENCE_S, RETRY_EVERY_S = 600.0, 5.0  # with a disk that is full
+PATIENCE_S, RETRY_EVERY_S = 600.0, 5.0  # with a disk that is full, or a file server that does not answer
+# What may pass by itself: no room, a file that another machine has just replaced, a network that is away.
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO)
 
 # The version of the row below; a result of another version is refused, not guessed at.
 RESULT_VERSION = 1
@@ -62,7 +64,6 @@ class Unwritable(UserError):
 
     def __init__(self, path: Path, cause: OSError) -> None:
         super().__init__(f"{path}: cannot be written ({cause.strerror or cause}). Nothing there was changed.")
-        self.is_full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], name: Callable[[], Path] | None = None) -> None:
@@ -91,6 +92,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], name: Cal
         if cause is None:
             raise
         raise Unwritable(path, cause) from error
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the system's error behind this one may pass by itself."""
+    cause = _os_error(error)
+    return cause is not None and cause.errno in PASSING
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
@@ -133,7 +140,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
@@ -161,9 +168,11 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         )
     words = ("state", "error", "classes", "top1_per_class")
     numbers = [row.get(name) for name in COLUMNS if name not in words]
-    if row.get("state") not in STATES or not all(n is None or isinstance(n, int | float) for n in numbers):
+    said = row.get("error")
+    whole = row.get("state") in STATES and all(n is None or isinstance(n, int | float) for n in numbers)
+    if not whole or not (said is None or isinstance(said, str)):
         raise UserError(f"{folder / RESULT}: is no result row. Move the folder away to have the run again.")
-    return row
+    return dict.fromkeys(COLUMNS) | row
 
 
 def write_predictions(folder: Path, predicted: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]]) -> None:
@@ -187,8 +196,14 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
     """Return where a run stands, as it last said; None where it said nothing, or the file is damaged."""
     now = read_object(folder / PROGRESS) or {}
     numbers = (now.get(name) for name in ("step", "steps", "epoch", "epochs", "at"))
-    whole = all(isinstance(number, int | float) for number in numbers) and now["steps"]
-    return now if whole and {"state", "train_loss", "images_per_s"} <= now.keys() else None
+    whole = all(_is_finite(number) for number in numbers) and now["steps"]
+    may_be_null = ("train_loss", "images_per_s", "left_s")
+    whole = whole and all(now.get(name) is None or _is_finite(now[name]) for name in may_be_null)
+    return dict.fromkeys(may_be_null) | now if whole and isinstance(now.get("state"), str) else None
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e18
 
 
 def is_done(folder: Path) -> bool:

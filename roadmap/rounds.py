@@ -36,7 +36,7 @@ class Rounds:
             return False
         if time.monotonic() - self.looked_at > LOOK_EVERY_S:
             self.queue, self.looked_at = look_at_queue(self.how.runs), time.monotonic()
-        return self.queue.answers and not any(is_at_work(run.folder, self.queue) for run in self._undone())
+        return not any(is_at_work(run.folder, self.queue) for run in self._undone())
 
     def to_try_again(self) -> list[PlannedRun]:
         """Return the runs for another round: none if the last one came to nothing, was cancelled or asked to stop.

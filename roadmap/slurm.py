@@ -14,6 +14,7 @@ from roadmap.errors import UserError
 ASK_TIMEOUT_S = 60.0
 MAX_ARRAY_SIZE = 1001  # Slurm's own default
 CANCEL_AT_ONCE = 500  # ids in one command
+AS_TEXT: dict[str, Any] = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}  # a name may be anything
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def cancel(ids: Iterable[str]) -> None:
         command = ["scancel", *ids[start : start + CANCEL_AT_ONCE]]
         try:
             with no_options_from_outside():
-                subprocess.run(command, capture_output=True, text=True, check=True, timeout=ASK_TIMEOUT_S)
+                subprocess.run(command, check=True, timeout=ASK_TIMEOUT_S, **AS_TEXT)
         except (OSError, subprocess.SubprocessError) as error:
             raise UserError(f"scancel: {explain(error)} Try again when Slurm answers.") from error
 
@@ -103,7 +104,7 @@ def explain(error: BaseException) -> str:
 def _ask(*command: str) -> str | None:
     try:
         with no_options_from_outside():
-            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=ASK_TIMEOUT_S)
+            done = subprocess.run(command, check=True, timeout=ASK_TIMEOUT_S, **AS_TEXT)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout
+    return str(done.stdout)

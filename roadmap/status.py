@@ -92,7 +92,7 @@ class Standing:
         """Return the last lines of the log."""
         try:
             return self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:] if self.log else []
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a path that is none
             return []
 
 

@@ -300,7 +300,7 @@ class _Training:
                 results.write_json(self.folder / results.RESULT, row)
                 break
             except results.Unwritable as error:
-                if not error.is_full or time.monotonic() > deadline or request == "stop":
+                if not results.may_pass(error) or time.monotonic() > deadline or request == "stop":
                     raise
                 say(f"{error} Trying again for {deadline - time.monotonic():.0f} s.")
                 time.sleep(results.RETRY_EVERY_S)

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from roadmap import results
+from roadmap.errors import UserError
 from roadmap.plan import PlannedRun
 
 LOOK_EVERY_S = 0.5
@@ -83,7 +84,10 @@ class Watch:
         for run in self.runs:
             name = run.config.id
             if name not in self._seen or self._seen[name].state not in ("finished", "diverged"):
-                self._seen[name] = look(run, self.began)
+                try:
+                    self._seen[name] = look(run, self.began)
+                except (OSError, UserError):  # another machine is just replacing it, or the file server is away
+                    self._seen.setdefault(name, Look())
 
     def follow(self, is_over: Callable[[], bool]) -> None:
         """Show progress until it is over."""

@@ -83,7 +83,7 @@ def test_an_unknown_option_is_refused_with_the_usage(tmp_path: Path) -> None:
         ("name: broken\nlr: [1, 2\n", r"broken\.yaml:\d: not valid YAML"),
         ("name: broken\nlearning_rate: 1\n", "unknown key 'learning_rate'"),
         ("", r"broken\.yaml"),
-        ("name: 2020-13-45\n", r"broken\.yaml: not valid YAML: month must be in 1\.\.12"),
+        ("name: !!timestamp 2020-13-45\n", r"broken\.yaml: not valid YAML: month must be in 1\.\.12"),
         ("lr: !!int x\n", r"broken\.yaml: not valid YAML"),
         ("just words", r"broken\.yaml"),
     ],

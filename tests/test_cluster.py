@@ -98,7 +98,12 @@ MISFITS = {
     "not finite": ("mem_gb: .inf\n", [["FILE:1: mem_gb is inf", "finite"]]),
     "hardly told": ("signal_delay_s: 5\n", [["FILE:1: signal_delay_s is 5", "greater than or equal to 10"]]),
     "no list": ("setup: module load cuda\n", [["FILE:1: setup is 'module load cuda'", "tuple"]]),
-    "list in an option": ("sbatch:\n  nice: [1]\n", [["FILE:2: sbatch.nice"]] * 4),
+    "list in an option": ("sbatch:\n  nice: [1]\n", [["FILE:1: sbatch sets nice to [1], but a value is"]]),
+    "nothing in an option": ("sbatch: {nice: null}\n", [["FILE:1: sbatch sets nice to None, but a value is"]]),
+    "all memory": ("mem_gb: 0.0004\n", [["FILE:1: mem_gb is 0.0004", "greater than or equal to 0.001"]]),
+    "too much memory": ("mem_gb: 1.0e+308\n", [["FILE:1: mem_gb is 1e+308", "less than or equal to"]]),
+    "half a letter": ('sbatch: {comment: "\\ud800"}\n', [["FILE:1: sbatch is", "must be text on one line"]]),
+    "short for an option of ours": ("sbatch: {job-nam: x}\n", [["FILE:1: sbatch sets job-nam, which has a key"]]),
     "newline": (
         'partition: "gpu\\ntouch x"\n',
         [[r"FILE:1: partition is 'gpu\ntouch x', but must be text on one line"]],
@@ -230,6 +235,7 @@ def test_a_runs_folder_that_a_script_cannot_name_is_refused(name: str, tmp_path:
         (1, "RUNNING", False, False),
         (75, "RUNNING", True, False),
         (137, "RUNNING", True, True),
+        (76, "RUNNING", True, True),
         (140, "RUNNING", True, False),  # USR2, and SIGTERM, before the program listened
         (143, "RUNNING", True, False),
         (143, "COMPLETING", False, False),
@@ -251,6 +257,37 @@ def test_a_job_that_was_killed_or_lost_a_process_goes_back_into_the_queue(
     asked = (tmp_path / "scontrol").read_text().split() if (tmp_path / "scontrol").exists() else []
     assert asked == (["requeue", "12_3"] if requeued else [])
     assert [file.name for file in logs.iterdir()] == (["12_3.2.killed"] if killed else [])
+
+
+@pytest.mark.parametrize(("before", "requeued"), [(1, True), (2, False)])
+def test_a_job_that_is_killed_before_it_takes_a_run_does_not_come_back_for_ever(
+    before: int, requeued: bool, tmp_path: Path, stubs: dict[str, str]
+) -> None:
+    programs = Path(stubs["PATH"].split(":")[0])
+    (programs / "srun").write_text("#!/bin/sh\nexit 132\n")
+    (programs / "squeue").write_text("#!/bin/sh\necho RUNNING\n")
+    logs = tmp_path / "runs" / "jobs" / "resnet50-tiny-abcdef-dryrun"
+    logs.mkdir(parents=True)
+    for number in range(before):
+        (logs / f"12_3.{number}.killed").touch()
+        (logs / f"12_33.{number}.killed").touch()  # of another job
+    environment = stubs | {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3", "SLURM_RESTART_COUNT": str(before)}
+    script = script_of(Cluster(), tmp_path / "runs", max_retries=1)
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=False, timeout=20)
+    assert (tmp_path / "scontrol").exists() == requeued
+    assert (logs / f"12_3.{before}.killed").exists()
+
+
+def test_a_controller_that_does_not_answer_is_asked_again(tmp_path: Path, stubs: dict[str, str]) -> None:
+    programs = Path(stubs["PATH"].split(":")[0])
+    (programs / "srun").write_text("#!/bin/sh\nexit 137\n")
+    (programs / "sleep").write_text(f"#!/bin/sh\ntouch {shlex.quote(str(tmp_path / 'answers'))}\n")
+    (programs / "squeue").write_text(f"#!/bin/sh\n[ -e {shlex.quote(str(tmp_path / 'answers'))} ] && echo RUNNING\n")
+    (programs / "sleep").chmod(0o755)
+    (tmp_path / "runs" / "jobs" / "resnet50-tiny-abcdef-dryrun").mkdir(parents=True)
+    script = script_of(Cluster(), tmp_path / "runs")
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=stubs, check=False, timeout=20)
+    assert (tmp_path / "scontrol").read_text().split() == ["requeue", "1"]
 
 
 # -- from the command line

@@ -398,7 +398,23 @@ def test_what_is_done_stays_and_what_failed_is_cleared_for_another_try(planned: 
         results.write_json(run.folder / results.RESULT, row)
     assert states(planned) == ["failed", "diverged"]
     assert prepare(planned) == planned[:1]
+    assert states(planned) == ["failed", "diverged"]
+    with launch._failures_cleared([run.folder for run in planned]):
+        assert states(planned) == ["waiting", "diverged"]
     assert states(planned) == ["waiting", "diverged"]
+
+
+def test_a_launch_that_is_refused_leaves_the_failure_as_it_was(
+    planned: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(planned)
+    write_failed(planned[0].folder)
+    before = (planned[0].folder / results.RESULT).read_bytes()
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UserError, match="Slurm did not take the jobs"):
+        launch.launch([run.folder for run in planned], JobOptions("slurm", planned[0].folder.parent, "a"))
+    assert (planned[0].folder / results.RESULT).read_bytes() == before
+    assert not list(planned[0].folder.parent.glob(f"{JOBS}/*/{launches.LAUNCH}"))
 
 
 def write_failed(folder: Path, *_: Any) -> None:
@@ -723,24 +739,69 @@ def test_waiting_is_over_when_nobody_is_at_any_run(planned: list[PlannedRun]) ->
     assert rounds.are_over(None)
 
 
+def test_a_scheduler_that_does_not_answer_keeps_nobody_waiting_but_for_what_it_may_have(
+    planned: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "_ask", lambda *_: None)
+    others = planned[0].folder.parent / JOBS / "other-0" / launches.LAUNCH
+    results.write_json(others, {"executor": "slurm", "jobs": [["some-other-run"]]})
+    assert rounds_of(planned).are_over(None)
+    results.write_json(others, {"executor": "slurm", "jobs": [[planned[1].folder.name]]})
+    assert not rounds_of(planned).are_over(None)
+    write_failed(planned[1].folder)
+    assert rounds_of(planned).are_over(None)
+
+
 # -- cancel
 
 
-def test_cancel_asks_the_living_processes_of_this_machine_and_no_others(
-    planned: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "kill", lambda *which: asked.append(which))
+def test_cancel_counts_the_processes_that_are_at_a_run_here_or_on_another_machine(planned: list[PlannedRun]) -> None:
     folder, runs = planned[0].folder, planned[0].folder.parent
-    for changed in ({"space": "elsewhere"}, {"born": 1}, {"job": "7"}, {"pid": -1}, {"pid": 0}):
-        leave_attempt(folder, **changed)
-        assert launch.cancel([folder], runs) == 0
+    for changed, counted in (
+        ({}, 1), ({"space": "elsewhere"}, 1), ({"born": 1}, 0), ({"job": "7"}, 0), ({"space": "x", "age_s": 999.0}, 0)
+    ):  # fmt: skip
+        leave_attempt(folder, **changed)  # type: ignore[arg-type]
+        assert launch.cancel([folder], runs) == counted, changed
     leave_attempt(folder, "stopped")
     (folder / ATTEMPTS / "0001.json").unlink()
     assert launch.cancel([folder], runs) == 0
-    leave_attempt(folder, number=2)
-    assert launch.cancel([folder], runs) == 1
-    assert asked == [(os.getpid(), signal.SIGTERM)]
+
+
+def test_a_job_passes_by_what_was_cancelled_before_it_came_and_stops_at_what_is_cancelled_now(
+    planned: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(planned)
+    runs = planned[0].folder.parent
+    logs = launches.make_logs(runs, "a-0", "local", [[run.folder for run in planned]])
+    said: list[str] = []
+
+    def train(self: Job, folder: Path, claim: Any, _: Any) -> None:
+        said.append(folder.name)
+        assert self._asked(claim) == ""
+        launch.cancel([folder], runs)
+        assert self._asked(claim) == "stop"
+        claim.end = "stopped"
+
+    monkeypatch.setattr(Job, "_train", train)
+    launch.cancel([planned[0].folder], runs)
+    Job(tuple(run.folder for run in planned), None, logs)()
+    assert said == [planned[1].folder.name]
+
+
+def test_a_job_of_slurm_that_has_other_runs_to_do_goes_on_with_them(
+    planned: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (run.folder for run in planned)
+    content = {"executor": "slurm", "jobs": [[first.name, second.name]]}
+    results.write_json(first.parent / JOBS / "a-0" / launches.LAUNCH, content)
+    monkeypatch.setattr(slurm, "_ask", lambda *_: "5|N/A|RUNNING|None|a-0")
+    ended: list[str] = []
+    monkeypatch.setattr(slurm, "cancel", ended.extend)
+    assert launch.cancel([first], first.parent) == 1
+    assert ended == []
+    write_failed(second)
+    assert launch.cancel([first, second], first.parent) == 1
+    assert ended == ["5"]
 
 
 def test_cancel_takes_the_queued_jobs_of_these_runs_out_and_tells_who_waits(

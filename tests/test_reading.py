@@ -7,6 +7,7 @@ import yaml
 
 from roadmap import read_ladder
 from roadmap.errors import UserError
+from roadmap.reading import read_yaml
 from roadmap.recipe import read_plain, read_recipe
 from tests.samples import LADDER, RECIPE
 
@@ -307,3 +308,15 @@ def test_the_plain_counterpart_may_stand_beside_a_recipe_of_ones_own(tmp_path: P
     write_recipe(tmp_path, file="simple", name="simple", plain="simple", lr=0.5)
     recipe = read_recipe(write_recipe(tmp_path, plain="simple"))
     assert (read_plain(recipe).name, read_plain(recipe).lr) == ("simple", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0123", "0123"), ("16:00", "16:00"), ("2026-01-01", "2026-01-01"), ("0x1f", "0x1f"), ("1_000", "1_000"),
+        ("12", 12), ("-3", -3), ("4.0e-3", 0.004), ("1e3", 1000.0), (".5", 0.5), ("true", True), ("~", None),
+    ],
+)  # fmt: skip
+def test_a_number_is_what_a_reader_takes_for_one(text: str, value: Any, tmp_path: Path) -> None:
+    (tmp_path / "file.yaml").write_text(f"key: {text}\n")
+    assert read_yaml(tmp_path / "file.yaml", dict, {"": ["key"]}) == {"key": value}

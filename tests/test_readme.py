@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import run_ladder
-from analysis.compare import agreement
+from analysis.agreement import agreement
 from analysis.record import read_record
 from analysis.tables import markdown
 from roadmap.cluster import read_cluster

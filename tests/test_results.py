@@ -207,3 +207,39 @@ def test_predictions_that_are_missing_damaged_or_something_else_are_not_known(co
 def test_predictions_are_data_and_never_executed(tmp_path: Path) -> None:
     np.save(tmp_path / results.PREDICTIONS, np.array([[print], [print]]), allow_pickle=True)
     assert results.read_right(tmp_path) is None
+
+
+# -- what is not ours
+
+
+@pytest.mark.parametrize("left_s", ["x", [1], float("nan"), float("inf"), 10**400, True])
+def test_progress_with_a_time_that_is_none_is_none_or_a_number(left_s: Any, tmp_path: Path) -> None:
+    now = {"state": "running", "epoch": 1, "epochs": 2, "step": 3, "steps": 4, "at": 0.0}
+    write_json(tmp_path / results.PROGRESS, now)
+    assert results.read_progress(tmp_path) == now | dict.fromkeys(("left_s", "train_loss", "images_per_s"))
+    write_json(tmp_path / results.PROGRESS, now | {"left_s": left_s})
+    found = results.read_progress(tmp_path)
+    assert found is None or 0 <= found["left_s"] < 1e18
+
+
+def test_a_bare_result_has_every_column_and_an_error_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / RESULT, {"result_version": RESULT_VERSION, "state": "finished"})
+    row = results.read_result(tmp_path)
+    assert row is not None
+    assert row.keys() == COLUMNS.keys()
+    write_json(tmp_path / RESULT, ROW | {"error": 5})
+    with pytest.raises(UserError, match="is no result row"):
+        results.read_result(tmp_path)
+
+
+def test_a_number_too_long_to_read_is_a_damaged_file(tmp_path: Path) -> None:
+    (tmp_path / RESULT).write_text('{"result_version": ' + "9" * 5000 + "}")
+    assert results.read_result(tmp_path) is None
+
+
+@pytest.mark.parametrize(("number", "may_pass"), [(28, True), (116, True), (5, True), (13, False), (2, False)])
+def test_what_may_pass_is_told_from_what_stays_also_behind_another_error(number: int, may_pass: bool) -> None:
+    error = UserError("cannot be read")
+    error.__cause__ = OSError(number, os.strerror(number))
+    assert results.may_pass(error) == may_pass
+    assert not results.may_pass(UserError("something else"))

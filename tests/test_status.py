@@ -222,6 +222,16 @@ def test_a_scheduler_that_is_not_there_fails_or_hangs_gives_no_answer(
         assert (found if found is None else len(found)) == expected, script
 
 
+def test_a_job_of_any_name_may_be_in_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\nprintf '1|0|PENDING|None|caf\\351\\n2|0|RUNNING|None|a|b\\n'\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = slurm.read_queue()
+    assert found is not None
+    assert [job.name for job in found] == ["caf\ufffd", "a|b"]
+
+
 # -- the screen
 
 
