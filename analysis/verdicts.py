@@ -196,6 +196,48 @@ def judge_table(
     return table.assign(**columns)
 
 
+def judge_everything(
+    runs: pd.DataFrame,
+    measured: pd.DataFrame,
+    pairs: Pairs,
+    *,
+    margin: float | None = None,
+    rights: Rights | None = None,
+) -> pd.DataFrame:
+    """Judge changes in every metric, each metric's changes together.
+
+    Args:
+        runs: The frame of `analysis.collect.collect`.
+        measured: That of `analysis.collect.collect_measured`; empty where nothing was measured.
+        pairs: The changes.
+        margin: That of top-1; None takes its own.
+        rights: As for `verdict_table`.
+
+    Returns:
+        The rows of all metrics, one metric after the other.
+    """
+    tables = [
+        verdict_table(runs, pairs, metric, margin=margin if metric == "top1" else None, rights=rights)
+        for metric in METRICS
+    ]
+    tables += [speed_table(measured, pairs, metric) for metric in SPEEDS]
+    costs = runs.groupby("rung")[["macs", "params"]].first()
+    costs = costs.join(measured.groupby("rung")[["activations", "peak_memory_mb"]].first())
+    tables += [cost_table(costs, pairs, metric) for metric in COSTS]
+    return pd.concat(tables, ignore_index=True)
+
+
+def to_json(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a verdict table's rows as JSON-able values; what is not known is null."""
+    return [
+        {
+            str(name): None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in row.items()
+        }
+        for row in table.astype(object).to_dict("records")
+    ]
+
+
 def is_told(verdict: str) -> bool:
     """Whether a verdict is that something changed."""
     return verdict in (BETTER, WORSE)
