@@ -14,6 +14,8 @@ OWNERS = {
     "against": ("compare",),
     "json": ("verify", "plan", "status", "compare"),
     "dry_run": ("run", "launch"),
+    "design": ("run", "plan", "launch", "status", "cancel", "report", "compare"),
+    "samples": ("run", "plan", "launch", "status", "cancel", "report", "compare"),
 }
 
 
