@@ -41,6 +41,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("action", nargs="?", default="run", metavar="ACTION", help="see above; left out: run")
     parser.add_argument("--base", help="where the ladder starts: resnet50, resnet200 (or a base of your own --steps)")
     parser.add_argument("--steps", type=Path, metavar="FILE", help="the ladder (default: steps.yaml, the paper's)")
+    parser.add_argument(
+        "--design", nargs="+", metavar="NAME", help="ladder (default), leave-one-out, add-one, orders, pairs X Y"
+    )
+    parser.add_argument("--samples", metavar="N", help="--design orders: how many (default: 8)")
     parser.add_argument("--recipe", default="fashion", metavar="NAME|FILE", help="how to train (default: fashion)")
     parser.add_argument("--seeds", nargs="+", metavar="N", help="one run a rung for each (default: the recipe's)")
     parser.add_argument("--only", nargs="+", metavar="RUNG", help="these rungs alone")
@@ -48,7 +52,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, metavar="DIR", help="where the recipe's data set lies")
     parser.add_argument("--validate", action="store_true", help="test on the recipe's validation images, to choose it")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="run folders (default: runs)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="reports (default: out/BASE-RECIPE)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="reports (default: out/BASE-RECIPE[-DESIGN])")
     parser.add_argument("--executor", default="local", metavar="NAME", help="local (default), slurm or debug")
     parser.add_argument("--cluster", type=Path, metavar="FILE", help="what a run's job asks for (see README)")
     parser.add_argument("--jobs", metavar="N", help="jobs at once (default: one a GPU, else one a core; slurm: all)")

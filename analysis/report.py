@@ -54,8 +54,9 @@ def write_report(
         behind_label=shadow_label,
     )
     about = describe_record(study, runs, chart)
-    verdict = agreement(table, study.ladder, study.base)
-    text = f"# Modernizing {info.label}\n\n{note}\n\n{markdown(table)}\n\n{verdict}\n{_footnotes(runs)}"
+    verdict = agreement(table, study.ladder, study.base) if study.design == "ladder" else ""
+    parts = [f"# Modernizing {info.label}", note, *study.layout.notes, markdown(table), verdict]
+    text = "\n\n".join(filter(None, parts)) + f"\n{_footnotes(runs)}"
     files = [
         _write(out / "results.csv", runs.to_csv(index=False)),
         _write(out / "ladder.csv", table.to_csv(index=False)),

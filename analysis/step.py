@@ -88,7 +88,8 @@ def compare_step(study: Study, step: str, against: str | None = None) -> Compari
     rungs = {rung.id: rung for rung in study.rungs}
     against = against or rungs[step].parent
     if against is None:
-        raise UserError(f"'{step}' is where the ladder starts: there is no rung before it. Name one with --against.")
+        start = "the ladder starts" if study.design == "ladder" else f"the design {study.design} starts"
+        raise UserError(f"'{step}' is where {start}: there is no rung before it. Name one with --against.")
     new, old = rungs[step], rungs[against]
     planned = {rung: run for run in study.planned() for rung in run.rungs}
     pair = (planned[against], planned[step])

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from roadmap.distributed import my_rank, under_torchrun
 from roadmap.errors import UserError
-from roadmap.looking import print_files, print_table
+from roadmap.looking import print_files, print_table, say_what
 from roadmap.options import job_options_of, out_of, study_behind, study_of
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _pending(
 
     undone, free, queue = _undone_and_free(planned, how)
     pending = prepare(free)
-    console.print(study.describe(), highlight=False, markup=False)
+    say_what(study, console)
     at_work = f", {len(undone) - len(pending)} at work" if len(undone) > len(pending) else ""
     text = f"{len(planned)} runs, {len(planned) - len(undone)} done already{at_work}, {len(pending)} to do."
     console.print(text, highlight=False)

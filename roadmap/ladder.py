@@ -94,7 +94,7 @@ class Rung:
         section: The heading that it stands under; None for the start.
         adopted: Whether the ladder goes on from it; if not, it is a side branch.
         parent: The rung that its step was applied to, and that it is judged against; None for the start.
-        step: The step that made it; None for the start.
+        step: The step that made it; None for the start. (In other designs: the one that it adds or leaves out.)
         net: The network.
         plain_start: Whether the ladder started from the recipe's plain counterpart.
         recipe_steps: What the rungs up to here changed in the recipe.
@@ -204,6 +204,22 @@ class Ladder(Strict):
             if parameter.default is inspect.Parameter.empty and name not in arguments
         ]
 
+    def take(
+        self, entry: RungEntry, base: str, net: NetConfig, recipe_steps: tuple[RecipeStep, ...]
+    ) -> tuple[NetConfig, tuple[RecipeStep, ...]]:
+        """Return what a rung's step makes of a network and of what has changed in the recipe so far.
+
+        Raises:
+            NeedsStep: If the step needs another before it.
+            UserError: If what it makes is no network.
+        """
+        arguments = _arguments(entry, base, self.bases)
+        if entry.step in NET_STEPS:
+            return NET_STEPS[entry.step](net, **arguments), recipe_steps
+        if entry.step is not None:
+            return net, (*recipe_steps, RecipeStep(entry.step, tuple(arguments.items())))
+        return net, recipe_steps
+
     def climb(self, base: str) -> list[Rung]:
         """Return every rung from a base, in order, each with its network.
 
@@ -218,14 +234,9 @@ class Ladder(Strict):
         for entry in self.rungs:
             parent = rungs.get(entry.parent or current)
             try:
-                net = parent.net if parent else BASES[base]
-                recipe_steps = parent.recipe_steps if parent else ()
-                arguments = _arguments(entry, base, self.bases)
-                if entry.step in NET_STEPS:
-                    net = NET_STEPS[entry.step](net, **arguments)
-                elif entry.step is not None:
-                    recipe_steps = (*recipe_steps, RecipeStep(entry.step, tuple(arguments.items())))
-                if parent and (net, recipe_steps) == (parent.net, parent.recipe_steps):
+                before = (parent.net, parent.recipe_steps) if parent else (BASES[base], ())
+                net, recipe_steps = self.take(entry, base, *before)
+                if parent and (net, recipe_steps) == before:
                     raise UserError(f"step '{entry.step}' changes nothing after '{parent.id}'. Take the rung out.")
             except (UserError, TypeError) as error:
                 raise UserError(f"rung '{entry.id}' from {base}: {error}") from error

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from roadmap.errors import UserError, unknown
 from roadmap.ladder import Ladder
-from roadmap.options import base_of, jobs_of, ladder_of, out_of, study_behind, study_of
+from roadmap.options import base_of, jobs_of, ladder_behind, ladder_of, layout_of, out_of, study_behind, study_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,7 +102,7 @@ def plan(options: Namespace) -> int:
     from roadmap.watch import clock
 
     console = Console()
-    console.print(study.describe(), highlight=False, markup=False)
+    say_what(study, console)
     table = Table(box=None)
     for name in ("rung", "multiply-adds", "parameters", "done", "note"):
         table.add_column(name, justify="left" if name in ("rung", "note") else "right", no_wrap=True)
@@ -115,8 +115,12 @@ def plan(options: Namespace) -> int:
     console.print(table)
     pending = [run for run in planned if states[run.config.id] not in ("finished", "diverged")]
     seconds, source = _estimate(study, planned, pending, machine.jobs)
+    new = ""
+    if study.design != "ladder":
+        known = {run.config.id for run in ladder_behind(options, study).planned()}
+        new = f" ({sum(run.config.id not in known for run in planned)} beyond the ladder's)"
     console.print(
-        f"{len(planned)} runs, {len(pending)} to do, {machine.jobs} at a time "
+        f"{len(planned)} runs{new}, {len(pending)} to do, {machine.jobs} at a time "
         f"({f'{machine.gpus} GPUs' if machine.gpus else f'{machine.threads} thread each'}): "
         f"about {clock(seconds)} ({source}).",
         highlight=False,
@@ -203,6 +207,9 @@ def report(options: Namespace) -> int:
     from analysis.record import read_record
     from analysis.report import redraw, write_published, write_report
 
+    if (options.design or options.samples) and (options.published or options.record):
+        other = "--published" if options.published else "--record"
+        raise UserError(f"--design: goes with runs of your own, not with {other}. Leave one of the two out.")
     if options.record:
         files = redraw(read_record(options.record), options.out or options.record)
     elif options.published:
@@ -223,8 +230,7 @@ def compare(options: Namespace) -> int:
 
     if not options.step:
         raise UserError("compare: which step? Say --step RUNG, such as --step depthwise_conv.")
-    ladder, base = ladder_of(options), base_of(options)
-    names = [rung.id for rung in ladder.climb(base)]
+    names = [rung.id for rung in layout_of(options, base_of(options)).rungs]
     for name in filter(None, (options.step, options.against)):
         if name not in names:
             raise unknown("rung", name, names)
@@ -238,7 +244,7 @@ def compare(options: Namespace) -> int:
 
 
 def print_table(study: "Study", runs: "pd.DataFrame") -> None:
-    """Print the ladder as far as it is trained, and how it agrees with the paper."""
+    """Print the rungs as far as they are trained, and how the ladder agrees with the paper."""
     from analysis.agreement import agreement
     from analysis.compare import ladder_table
     from analysis.tables import print_ladder
@@ -246,7 +252,14 @@ def print_table(study: "Study", runs: "pd.DataFrame") -> None:
     console = Console()
     table = ladder_table(runs, study.rungs)
     print_ladder(table, console)
-    console.print(agreement(table, study.ladder, study.base), highlight=False, markup=False)
+    if study.design == "ladder":  # other designs have other steps than the paper separates
+        console.print(agreement(table, study.ladder, study.base), highlight=False, markup=False)
+
+
+def say_what(study: "Study", console: Console) -> None:
+    """Print what a study's numbers are, and what its design has no rung for."""
+    for line in (study.describe(), *study.layout.notes):
+        console.print(line, highlight=False, markup=False)
 
 
 def print_json(rows: Iterable[Mapping[str, Any]]) -> None:

@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from roadmap.designs import SAMPLES, Design, Layout, lay_out
 from roadmap.errors import UserError, unknown
 from roadmap.ladder import STEPS_FILE, Ladder, read_ladder, select
 
@@ -29,13 +30,28 @@ def base_of(options: Namespace) -> str:
     return str(options.base)
 
 
+def design_of(options: Namespace) -> Design:
+    """Return the design that was named; the ladder, if none was."""
+    name, *steps = options.design or ["ladder"]
+    if options.samples is not None and name != "orders":
+        raise UserError(f"--samples: is for --design orders, not for {name}. Leave it out.")
+    samples = SAMPLES if options.samples is None else whole(options.samples, "--samples", 1)
+    return Design(name, tuple(steps), samples)
+
+
+def layout_of(options: Namespace, base: str) -> Layout:
+    """Return all rungs of the design that was named."""
+    return lay_out(ladder_of(options), base, design_of(options))
+
+
 def study_of(options: Namespace, base: str | None = None) -> "Study":
     """Return the study that the options describe, from another base if one is given."""
     from roadmap.plan import make_study
 
     ladder = ladder_of(options)
     base = base or base_of(options)
-    rungs = select(ladder.climb(base), only=options.only, until=options.until)
+    layout = layout_of(options, base)
+    rungs = select(list(layout.rungs), only=options.only, until=options.until)
     seeds = None if options.seeds is None else [whole(seed, "--seeds", 0) for seed in options.seeds]
     return make_study(
         ladder,
@@ -43,6 +59,7 @@ def study_of(options: Namespace, base: str | None = None) -> "Study":
         options.recipe,
         runs=options.runs,
         rungs=rungs,
+        layout=layout,
         seeds=seeds,
         data_root=options.data,
         validate=options.validate,
@@ -58,9 +75,17 @@ def study_behind(options: Namespace, study: "Study") -> "Study | None":
         return None
 
 
+def ladder_behind(options: Namespace, study: "Study") -> "Study":
+    """Return the whole ladder of a study of another design, with the same seeds: what the two share need not run."""
+    return study_of(Namespace(**vars(options) | dict.fromkeys(("design", "samples", "only", "until"))), study.base)
+
+
 def out_of(options: Namespace, study: "Study") -> Path:
-    """Return where reports go."""
-    return options.out or Path("out") / f"{study.base}-{study.recipe.name}{'-validation' if options.validate else ''}"
+    """Return where reports go: a folder for each design."""
+    words = [study.base, study.recipe.name]
+    words += [study.layout.design.slug] if study.design != "ladder" else []
+    words += ["validation"] if options.validate else []
+    return options.out or Path("out") / "-".join(words)
 
 
 def jobs_of(options: Namespace) -> int | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from roadmap.config import NetConfig, scale_down
 from roadmap.data import describe_data
+from roadmap.designs import Design, Layout
 from roadmap.errors import UserError
 from roadmap.ladder import Ladder, Rung
 from roadmap.recipe import Recipe, read_recipe
@@ -45,16 +46,17 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Study:
-    """A ladder climbed from a base under a recipe on a data set: the rungs as trained, and their runs by rung and seed.
+    """A design of rungs from a base under a recipe on a data set: as trained, and their runs by rung and seed.
 
     Attributes:
-        ladder: What was climbed.
+        ladder: What was climbed, or taken apart for another design.
         base: From where.
         recipe: The study's recipe (the start may train under its plain counterpart).
         rungs: The rungs, their networks at the recipe's scale.
         seeds: One run a rung for each.
         configs: The run of each (rung id, seed).
         runs: The runs folder.
+        layout: The whole design: also rungs that are not wanted, networks before scaling.
     """
 
     ladder: Ladder
@@ -64,11 +66,17 @@ class Study:
     seeds: tuple[int, ...]
     configs: dict[tuple[str, int], RunConfig]
     runs: Path
+    layout: Layout
+
+    @property
+    def design(self) -> str:
+        """The design's name, one of `roadmap.designs.DESIGNS`."""
+        return self.layout.design.name
 
     @property
     def is_whole(self) -> bool:
-        """Whether the study goes up to the ladder's last rung."""
-        return self.rungs[-1].id == self.ladder.rungs[-1].id
+        """Whether the study climbs the ladder up to its last rung."""
+        return self.design == "ladder" and self.rungs[-1].id == self.ladder.rungs[-1].id
 
     def folder(self, config: RunConfig) -> Path:
         """Return the run folder of a configuration."""
@@ -82,17 +90,18 @@ class Study:
         seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) != 1 else ''}"
         if config.data.test_on == "validation":
             seeds += ", TESTED ON VALIDATION IMAGES"
+        design = "" if self.design == "ladder" else f", {self.layout.design.describe()}"
         if not recipe.is_proxy:
-            return f"Recipe '{recipe.name}', {recipe.epochs} epochs, {seeds}"
+            return f"Recipe '{recipe.name}', {recipe.epochs} epochs, {seeds}{design}"
         scale = f"width / {recipe.width_divisor}, " if recipe.width_divisor != 1 else ""
         return (
             f"PROXY, not ImageNet: {recipe.dataset} ({config.data.train_images:,} training images), {scale}stem stride "
             f"{recipe.stem_stride}, {recipe.image_size}x{recipe.image_size}, {images:,} images seen a run, {seeds}, "
-            f"recipe '{recipe.name}'"
+            f"recipe '{recipe.name}'{design}"
         )
 
     def planned(self) -> list[PlannedRun]:
-        """Return each run once, in the ladder's order, seed by seed."""
+        """Return each run once, in the design's order, seed by seed."""
         sharing: dict[str, list[str]] = {}
         by_id: dict[str, RunConfig] = {}
         for seed in self.seeds:
@@ -110,6 +119,7 @@ def make_study(
     *,
     runs: Path,
     rungs: Sequence[Rung] | None = None,
+    layout: Layout | None = None,
     seeds: Sequence[int] | None = None,
     data_root: Path | None = None,
     validate: bool = False,
@@ -121,7 +131,8 @@ def make_study(
         base: Where to start.
         recipe_name: A name in recipes/ or a path.
         runs: The runs folder.
-        rungs: Those of the climb that are wanted; None takes all.
+        rungs: Those of the design that are wanted; None takes all.
+        layout: The design; None takes the ladder.
         seeds: None takes the recipe's.
         data_root: Where the data set lies.
         validate: Whether to test on the recipe's validation images instead of the test set.
@@ -130,11 +141,11 @@ def make_study(
         UserError: If a name, a setting, the data or a combination does not hold.
     """
     recipe = read_recipe(recipe_name, base)
-    climbed = list(ladder.climb(base) if rungs is None else rungs)
+    layout = layout or Layout(Design(), tuple(ladder.climb(base)))
     seeds = tuple(recipe.seeds if seeds is None else seeds)
     if any(seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
         raise UserError(f"seeds are {' '.join(map(str, seeds))}, but must be different whole numbers from 0 up.")
-    scaled = [replace(rung, net=scale(rung.net, recipe)) for rung in climbed]
+    scaled = [replace(rung, net=scale(rung.net, recipe)) for rung in (layout.rungs if rungs is None else rungs)]
     configs: dict[tuple[str, int], RunConfig] = {}
     for rung in scaled:
         own = rung.recipe(recipe, base)
@@ -153,7 +164,7 @@ def make_study(
         config = RunConfig(rung.net, own, data, seeds[0])
         config.check()
         configs |= {(rung.id, seed): config.with_seed(seed) for seed in seeds}
-    return Study(ladder, base, recipe, tuple(scaled), seeds, configs, runs)
+    return Study(ladder, base, recipe, tuple(scaled), seeds, configs, runs, layout)
 
 
 def scale(net: NetConfig, recipe: Recipe) -> NetConfig:

@@ -21,10 +21,27 @@ NetStep = Callable[..., NetConfig]
 RecipeStep = Callable[..., "Recipe"]
 
 
+class NeedsStep(UserError):
+    """A step is out of order.
+
+    Attributes:
+        step: The step.
+        needs: The step that has to come before it.
+    """
+
+    def __init__(self, step: str, needs: str, why: str) -> None:
+        super().__init__(f"step '{step}' needs the step '{needs}' before it: {why}. Put '{needs}' first.")
+        self.step, self.needs = step, needs
+
+
 def require(met: bool, step: str, needs: str, why: str) -> None:
-    """Refuse a step that is out of order, naming the step to put first."""
+    """Refuse a step that is out of order, naming the step to put first.
+
+    Raises:
+        NeedsStep: If what the step needs is not met.
+    """
     if not met:
-        raise UserError(f"step '{step}' needs the step '{needs}' before it: {why}. Put '{needs}' first.")
+        raise NeedsStep(step, needs, why)
 
 
 def _with_width(net: NetConfig, width: int) -> NetConfig:

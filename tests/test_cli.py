@@ -48,6 +48,22 @@ def run(folder: Path, *arguments: object) -> Outcome:
         ("run --base resnet50 --jobs many", "--jobs: 'many' is not"),
         ("launch --base resnet50 --jobs many", "--jobs: 'many' is not"),
         ("run --base resnet50 --jobs 9999999999", "--jobs: '9999999999' is not"),
+        (
+            "plan --base resnet50 --design leave-on-out",
+            r"unknown design 'leave-on-out'\. Did you mean 'leave-one-out'\?",
+        ),
+        ("plan --base resnet50 --design pairs gelu", "--design pairs: takes two steps, but was given 'gelu'"),
+        ("plan --base resnet50 --design pairs gelu gleu", r"unknown step 'gleu'\. Did you mean 'gelu'\?"),
+        ("plan --base resnet50 --design add-one gelu", "--design add-one: takes no steps, but was given 'gelu'"),
+        ("--design add-one plan --base resnet50", "takes no steps, but was given 'plan'.* an action comes first"),
+        ("plan --base resnet50 --design add-one --only gelu", r"unknown rung 'gelu'\. Did you mean 'only_gelu'\?"),
+        ("plan --base resnet50 --design add-one --samples 4", "--samples: is for --design orders, not for add-one"),
+        ("plan --base resnet50 --samples 4", "--samples: is for --design orders, not for ladder"),
+        ("plan --base resnet50 --design orders --samples 0", "--samples: '0' is not a whole number from 1 up"),
+        ("plan --base resnet50 --design orders --samples 99999", "--samples: is 99999, but must be from 1 to 10,000"),
+        ("verify --design add-one", "--design: is for run, plan, .*, not for verify"),
+        ("report --base resnet50 --published --design orders", "--design: goes with runs of your own, not with --pub"),
+        ("compare --base resnet50 --design add-one --step gelu", r"unknown rung 'gelu'\. Did you mean 'only_gelu'\?"),
         ("run --base resnet50 --published", "--published: is for report, not for run"),
         ("plan --base resnet50 --step gelu", "--step: is for compare, not for plan"),
         ("run --base resnet50 --recipe smoke --out /dev/null", "/dev/null: cannot be written"),
@@ -137,7 +153,7 @@ def test_help_starts_at_once_and_names_every_action() -> None:
 
 
 def test_configuration_results_and_analysis_do_without_torch_and_timm() -> None:
-    modules = ["roadmap.config", "roadmap.steps", "roadmap.ladder", "roadmap.results", "roadmap.recipe", "roadmap.plan"]
+    modules = [f"roadmap.{name}" for name in ("config", "steps", "ladder", "designs", "results", "recipe", "plan")]
     modules += [f"analysis.{path.stem}" for path in (ROOT / "analysis").glob("[!_]*.py")]
     code = f"import sys, {', '.join(modules)}; assert not {{'torch', 'timm'}} & set(sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -208,6 +224,62 @@ def test_plan_and_status_before_anything_ran(tmp_path: Path, tiny: list[object])
     status = run(tmp_path / "work", "status", *tiny, "--json").rows()
     assert [row["run"] for row in status] == [row["run"] for row in rows]
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_plan_of_another_design_names_its_rungs_and_what_the_ladder_does_not_train(
+    tmp_path: Path, tiny: list[object]
+) -> None:
+    arguments = ("plan", *tiny, "--design", "leave-one-out")
+    plan = run(tmp_path / "work", *arguments)
+    assert (plan.code, plan.err) == (0, "")
+    assert "28 runs (24 beyond the ladder's), 28 to do" in " ".join(plan.out.split())
+    assert "design leave-one-out" in " ".join(plan.out.split())
+    ladder = {row["run"] for row in run(tmp_path / "work", "plan", *tiny, "--json").rows()}
+    rows = run(tmp_path / "work", *arguments, "--json").rows()
+    shared = {row["rungs"][0] for row in rows if row["run"] in ladder}
+    assert (len(rows), shared) == (28, {"all_steps", "without_separate_downsampling"})
+    part = run(tmp_path / "work", *arguments, "--only", "all_steps", "without_gelu", "--json").rows()
+    assert [row["rungs"] for row in part] == [["all_steps"], ["without_gelu"]] * 2
+    assert {row["run"] for row in part} < {row["run"] for row in rows}
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_more_orders_plan_the_runs_of_the_fewer_and_others(tmp_path: Path, tiny: list[object]) -> None:
+    few, many = (
+        run(tmp_path / "work", "plan", *tiny, "--design", "orders", "--samples", samples, "--json").rows()
+        for samples in (1, 2)
+    )
+    assert len(few) == 2 * (1 + len([rung for rung in RUNGS if not rung.startswith(("baseline", "kernel"))]) + 1)
+    assert {row["run"]: row["rungs"] for row in few}.items() <= {row["run"]: row["rungs"] for row in many}.items()
+
+
+def test_a_pair_is_planned_by_its_two_steps(tmp_path: Path, tiny: list[object]) -> None:
+    rows = run(
+        tmp_path / "work", "plan", *tiny, "--seeds", 0, "--design", "pairs", "gelu", "layer_norm", "--json"
+    ).rows()
+    names = ["baseline", "only_gelu", "only_layer_norm", "gelu_and_layer_norm"]
+    assert [row["rungs"] for row in rows] == [[name] for name in names]
+
+
+def test_reports_of_other_designs_have_a_folder_of_their_own(tmp_path: Path, tiny: list[object]) -> None:
+    for design in (["leave-one-out"], ["pairs", "gelu", "layer_norm"]):
+        ended = run(tmp_path / "work", "report", *tiny, "--design", *design)
+        assert (ended.code, ended.err) == (0, "")
+        assert "Agreement" not in ended.out
+    folders = sorted(folder.name for folder in (tmp_path / "work" / "out").iterdir())
+    assert folders == ["resnet50-tiny-leave-one-out", "resnet50-tiny-pairs-gelu-layer_norm"]
+    text = (tmp_path / "work" / "out" / folders[0] / "ladder.md").read_text()
+    assert text.count("| missing |") == 14
+
+
+def test_a_rung_of_another_design_is_compared_with_the_one_it_is_judged_against(
+    tmp_path: Path, tiny: list[object]
+) -> None:
+    arguments = ("compare", *tiny, "--design", "leave-one-out", "--step", "without_gelu")
+    ended = run(tmp_path / "work", *arguments)
+    assert (ended.code, ended.err) == (0, "")
+    assert re.search(r"what differs\s+all_steps\s+without_gelu", ended.out)
+    assert re.search(r"block\.act\s+gelu\s+relu", ended.out)
 
 
 def test_report_before_anything_ran_shows_every_rung_as_missing(tmp_path: Path, tiny: list[object]) -> None:

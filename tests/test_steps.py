@@ -1,5 +1,6 @@
 import copy
 import inspect
+import re
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -12,7 +13,16 @@ from roadmap import steps
 from roadmap.config import BASES, NetConfig, convnext, diff
 from roadmap.errors import UserError
 from roadmap.recipe import Recipe
-from roadmap.steps import NET_STEPS, RECIPE_STEPS, STEPS, increase_width, kernel_size, move_up_depthwise, stage_ratio
+from roadmap.steps import (
+    NET_STEPS,
+    RECIPE_STEPS,
+    STEPS,
+    NeedsStep,
+    increase_width,
+    kernel_size,
+    move_up_depthwise,
+    stage_ratio,
+)
 from tests.samples import PAPER, arguments_of, make_recipe
 
 ADOPTED = [entry for entry in PAPER.rungs if entry.adopted and entry.step in NET_STEPS]
@@ -80,7 +90,9 @@ def test_arguments_of_a_step_are_keywords_with_types(step: str) -> None:
 def test_a_step_out_of_order_names_the_step_to_put_first(step: str, base: str) -> None:
     said = refusal(step, BASES[base], base)
     if said:
-        first = said.split("Put '")[1].split("' first")[0]
+        with pytest.raises(NeedsStep, match=re.escape(said)) as caught:
+            take(step, BASES[base], arguments_of(step, base))
+        first = caught.value.needs
         assert f"step '{step}' needs the step '{first}' before it" in said
         assert not refusal(step, take(first, BASES[base], arguments_of(first, base)), base)
 
@@ -96,8 +108,10 @@ def refusal(step: str, start: NetConfig, base: str) -> str:
 def test_moving_up_needs_a_depthwise_convolution() -> None:
     with pytest.raises(
         UserError, match=r"'move_up_depthwise' needs the step 'depthwise_conv' .*Put 'depthwise_conv' first"
-    ):
+    ) as caught:
         move_up_depthwise(BASES["resnet50"])
+    assert isinstance(caught.value, NeedsStep)
+    assert (caught.value.step, caught.value.needs) == ("move_up_depthwise", "depthwise_conv")
 
 
 @pytest.mark.parametrize(("one", "other"), list(combinations(NET_STEPS, 2)))
