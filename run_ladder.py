@@ -7,6 +7,7 @@ Examples:
   python run_ladder.py plan --base resnet50 --recipe imagenet
   python run_ladder.py report --base resnet50 --published   the paper's own numbers, drawn the same way
   python run_ladder.py compare --base resnet50 --step depthwise_conv
+  python run_ladder.py measure --base resnet50              what each rung costs in time and memory
 """
 
 import argparse
@@ -26,6 +27,7 @@ ACTIONS = {
     "status": "where every run stands",
     "cancel": "stop what is running; it goes on from its checkpoints when launched again",
     "report": "tables and figure from the run folders",
+    "measure": "time and memory of every rung, side by side on this machine, beside its multiply-adds",
     "compare": "one step against the rung before it (or any other)",
 }
 
@@ -63,7 +65,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--record", type=Path, metavar="DIR", help="report: draw a record's figure again")
     parser.add_argument("--step", metavar="RUNG", help="compare: this rung")
     parser.add_argument("--against", metavar="RUNG", help="compare: with this one (default: the rung it comes from)")
-    parser.add_argument("--json", action="store_true", help="verify, plan, status, compare: one JSON object a line")
+    parser.add_argument(
+        "--json", action="store_true", help="verify, plan, status, measure, compare: one JSON object a line"
+    )
     return parser.parse_args(argv)
 
 

@@ -1,10 +1,13 @@
-"""From run folders to one data frame, a row for each rung and seed of a study."""
+"""From run folders to data frames: a row for each rung and seed of a study, or for each rung and round measured."""
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from roadmap import results
+from roadmap.measure import keys_of, read_measured
 from roadmap.plan import Study
 
 # What a run's row says beside `results.COLUMNS`.
@@ -54,3 +57,29 @@ def collect_rights(study: Study) -> dict[str, dict[int, NDArray[np.bool_]]]:
 def has_results(runs: pd.DataFrame) -> bool:
     """Whether any run of the frame finished."""
     return bool((runs["state"] == "finished").any())
+
+
+MEASURED = ("rung", "round", "train_images_per_s", "test_images_per_s", "peak_memory_mb", "activations")
+
+
+def collect_measured(study: Study, measured: dict[str, Any] | None = None) -> pd.DataFrame:
+    """Read what was measured of a study's networks; rungs that are the same network under one recipe share it.
+
+    Args:
+        study: The rungs that are wanted, and the runs folder.
+        measured: What `roadmap.measure.measure` returned; None reads the newest measurement of these networks.
+
+    Returns:
+        A row for each rung and round (from 1), with the columns of `MEASURED`, whose units `roadmap.measure.ROW` says.
+        Speeds of one round belong together. Rungs that were not measured have no rows.
+    """
+    measured = measured or read_measured(study.runs, keys_of(study)) or {"rows": {}}
+    rows = []
+    for rung in study.rungs:
+        row = measured["rows"].get(study.configs[rung.id, study.seeds[0]].key)
+        if row is None:
+            continue
+        speeds = zip(row["train_images_per_s"], row["test_images_per_s"], strict=True)
+        for number, (train, test) in enumerate(speeds, start=1):
+            rows.append((rung.id, number, train, test, row["peak_memory_mb"], row["activations"]))
+    return pd.DataFrame(rows, columns=list(MEASURED))

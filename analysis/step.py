@@ -1,4 +1,4 @@
-"""One step against another rung: what differs, what it costs, what it changed in every metric, seed by seed."""
+"""One step against another rung: what differs, what it costs, what it changed in every metric, and how sure that is."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,22 +7,12 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from analysis.collect import collect
+from analysis.collect import collect, collect_measured, collect_rights
+from analysis.statistics import UNCLEAR, needed_in_words
+from analysis.verdicts import COSTS, METRICS, SPEEDS, judge_everything, pairs_of, to_json
 from roadmap.config import diff
 from roadmap.errors import UserError
 from roadmap.plan import Study
-
-# The metrics of a result row that a step can change, with what they are called in a table.
-METRICS = {
-    "top1": "top-1 (%)",
-    "top5": "top-5 (%)",
-    "nll": "NLL (nats)",
-    "ece": "calibration error (%)",
-    "train_loss": "training loss",
-    "images_per_s": "training images/s",
-}
-COSTS = {"macs": "multiply-adds", "params": "parameters"}
-DIGITS = {"nll": ".3f", "train_loss": ".3f", "images_per_s": ",.0f"}  # else two
 
 
 @dataclass(frozen=True)
@@ -34,53 +24,44 @@ class Comparison:
         step: The rung.
         against: The other.
         fields: The network's and the recipe's fields that differ: name -> (against, step).
-        costs: What both cost, by the names of `COSTS`: (against, step).
+        verdicts: A row a metric, with the columns of `analysis.verdicts.VERDICT_COLUMNS`.
         runs: The rows of both in the frame of `analysis.collect`.
         paper: The paper's top-1 of both, percent: (against, step).
+        family: How many changes were judged together with this one.
     """
 
     base: str
     step: str
     against: str
     fields: dict[str, tuple[Any, Any]]
-    costs: dict[str, tuple[int, int]]
+    verdicts: pd.DataFrame
     runs: pd.DataFrame
     paper: tuple[float | None, float | None]
+    family: int
 
-    def pairs(self, metric: str) -> pd.DataFrame:
-        """Return a metric of both rungs, a row a seed that finished in either: columns `against`, `step`, `change`."""
+    def changes(self, metric: str) -> dict[str, float]:
+        """Return a run metric's change for each seed that both rungs have, by seed."""
         done = self.runs[self.runs["state"] == "finished"]
-        values = {
-            name: done[done["rung"] == rung].set_index("seed")[metric].astype(float)
-            for name, rung in (("against", self.against), ("step", self.step))
-        }
-        frame = pd.DataFrame(values).sort_index()
-        return frame.assign(change=frame["step"] - frame["against"])
+        old, new = (
+            done[done["rung"] == rung].set_index("seed")[metric].astype(float) for rung in (self.against, self.step)
+        )
+        return {str(seed): change for seed, change in (new - old).dropna().sort_index().items()}
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return JSON-able rows, one a cost or metric: means over finished seeds, their change, each seed's change."""
-        rows = [self._row(cost, *values, {}) for cost, values in self.costs.items()]
-        for metric in METRICS:
-            pairs = self.pairs(metric)
-            changes = {str(seed): change for seed, change in pairs["change"].dropna().items()}
-            rows.append(self._row(metric, _mean(pairs["against"]), _mean(pairs["step"]), changes))
-        return rows
-
-    def _row(self, metric: str, old: float | None, new: float | None, changes: dict[str, float]) -> dict[str, Any]:
-        return {
-            "base": self.base,
-            "step": self.step,
-            "against": self.against,
-            "metric": metric,
-            "value_against": old,
-            "value_step": new,
-            "change": None if old is None or new is None else new - old,
-            "change_by_seed": changes,
-        }
+        """Return JSON-able rows, one a metric."""
+        return [
+            {"base": self.base}
+            | row
+            | ({"change_by_seed": self.changes(name)} if (name := row["metric"]) in METRICS else {})
+            for row in to_json(self.verdicts)
+        ]
 
 
-def compare_step(study: Study, step: str, against: str | None = None) -> Comparison:
+def compare_step(study: Study, step: str, against: str | None = None, *, margin: float | None = None) -> Comparison:
     """Compare a rung of a study with another, or with the one it comes from.
+
+    A rung and the one it comes from are judged together with all other steps of the study, as a report does; any other
+    pair is judged alone.
 
     Raises:
         UserError: If the rung is the ladder's start and no other was named.
@@ -96,10 +77,16 @@ def compare_step(study: Study, step: str, against: str | None = None) -> Compari
     recipes = [run.config.recipe.training() for run in pair]
     fields = {f"network: {name}": values for name, values in diff(old.net, new.net).items()}
     fields |= {f"recipe: {k}": (recipes[0][k], recipes[1][k]) for k in recipes[0] if recipes[0][k] != recipes[1][k]}
-    costs = {"macs": (pair[0].macs, pair[1].macs), "params": (pair[0].params, pair[1].params)}
     runs = collect(study)
-    runs = runs[runs["rung"].isin([step, against])]
-    return Comparison(study.base, step, against, fields, costs, runs, (old.paper.top1, new.paper.top1))
+    for run in pair:  # counted now: nothing may have run yet
+        runs.loc[runs["rung"].isin(run.rungs), ["macs", "params"]] = [run.macs, run.params]
+    pairs = pairs_of(study.rungs)
+    if (step, against) not in pairs:
+        pairs = [(step, against)]
+    judged = judge_everything(runs, collect_measured(study), pairs, margin=margin, rights=collect_rights(study))
+    own = judged[(judged["step"] == step) & (judged["against"] == against)].reset_index(drop=True)
+    own_runs = runs[runs["rung"].isin([step, against])]
+    return Comparison(study.base, step, against, fields, own, own_runs, (old.paper.top1, new.paper.top1), len(pairs))
 
 
 def print_step(comparison: Comparison, console: Console) -> None:
@@ -111,37 +98,73 @@ def print_step(comparison: Comparison, console: Console) -> None:
         fields.add_column(name)
     for name, (old, new) in comparison.fields.items():
         fields.add_row(name, _words(old), _words(new))
-    for cost, name in COSTS.items():
-        fields.add_row(name, *(f"{value:,}" for value in comparison.costs[cost]))
     console.print(fields)
     console.print()
-
-    seeds = [str(seed) for seed in comparison.pairs("top1").index]
     table = Table(box=None)
     table.add_column("metric")
-    for name in (comparison.against, comparison.step, "change", *(f"seed {seed}" for seed in seeds)):
+    for name in (comparison.against, comparison.step, "change", "95% interval", "p", "p (Holm)"):
         table.add_column(name, justify="right")
-    for row in comparison.rows():
-        if (metric := row["metric"]) in METRICS:
-            digits = DIGITS.get(metric, ".2f")
-            changes = (row["change"], *(row["change_by_seed"].get(seed) for seed in seeds))
-            values = (format_or_blank(row[f"value_{side}"], digits) for side in ("against", "step"))
-            table.add_row(METRICS[metric], *values, *(format_or_blank(change, f"+{digits}") for change in changes))
+    table.add_column("verdict")
+    rows: list[Any] = list(comparison.verdicts.itertuples())
+    for row in rows:
+        metric = (METRICS | SPEEDS | COSTS)[row.metric]
+        values = [format_or_blank(value, metric.digits) for value in (row.value_against, row.value)]
+        change = format_or_blank(row.delta, f"+{metric.digits}")
+        ends = [format_or_blank(end, f"+{metric.digits}") for end in (row.ci_low, row.ci_high)]
+        interval = " to ".join(ends) if all(ends) else ""
+        p = [format_or_blank(p, ".4f") for p in (row.p, row.p_holm)]
+        verdict = row.verdict + (needed_in_words(row.seeds_needed) if row.verdict.startswith(UNCLEAR) else "")
+        table.add_row(metric.label, *values, change, interval, *p, verdict)
     console.print(table)
-    if not seeds:
-        console.print("Neither has a finished run yet: the action run trains them.", highlight=False)
+    console.print()
+    for line in _notes(comparison):
+        console.print(line, highlight=False, markup=False)
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """Say what the table has no column for."""
+    top1: dict[str, Any] = comparison.verdicts.set_index("metric").to_dict("index")["top1"]
+    lines = []
+    if changes := comparison.changes("top1"):
+        told = ", ".join(f"seed {seed} {change:+.2f}" for seed, change in changes.items())
+        paired = format_or_blank(top1["p_paired"], ".4f")
+        lines.append(f"Top-1 by seed: {told}." + (f" Paired t-test: p {paired}." if paired else ""))
+    if pd.notna(top1["test_se"]):
+        seeds = format_or_blank(top1["seed_se"], ".2f")
+        noise = f"{seeds} points from the seeds and " if seeds else ""
+        lines.append(
+            f"Standard error of its change: {noise}{top1['test_se']:.2f} from the choice of test images. McNemar's "
+            f"test tells {top1['mcnemar_told']:.0f} of {top1['mcnemar_pairs']:.0f} seeds' pairs of networks apart."
+        )
+    if not top1["n"] and not top1["n_against"]:
+        lines.append("Neither has a finished run yet: the action run trains them.")
+    elif comparison.family > 1:
+        lines.append(f"Holm's correction and the verdicts are over the {comparison.family} steps of the study.")
     old, new = comparison.paper
     if old is not None and new is not None:
-        console.print(f"The paper, on ImageNet: {old:.2f} -> {new:.2f}, change {new - old:+.2f}.", highlight=False)
+        lines.append(f"The paper, on ImageNet: {old:.2f} -> {new:.2f}, change {new - old:+.2f}.")
+    return lines
+
+
+def print_verdicts(judged: pd.DataFrame, console: Console) -> None:
+    """Print the verdicts on one metric, a row a step."""
+    table = Table(box=None)
+    metric = METRICS[judged["metric"].iloc[0]]
+    for name in ("step", f"change of {metric.label}", "95% interval", "p (Holm)"):
+        table.add_column(name, justify="left" if name == "step" else "right", no_wrap=True)
+    table.add_column("verdict")
+    rows: list[Any] = list(judged.itertuples())
+    for row in rows:
+        change, *ends = (format_or_blank(value, f"+{metric.digits}") for value in (row.delta, row.ci_low, row.ci_high))
+        verdict = row.verdict + (needed_in_words(row.seeds_needed) if row.verdict.startswith(UNCLEAR) else "")
+        interval = " to ".join(ends) if all(ends) else ""
+        table.add_row(row.step, change, interval, format_or_blank(row.p_holm, ".4f"), verdict)
+    console.print(table)
 
 
 def format_or_blank(value: float | None, form: str) -> str:
     """Return a number in a format, or nothing for what is missing."""
     return "" if value is None or pd.isna(value) else format(value, form)
-
-
-def _mean(values: pd.Series) -> float | None:
-    return None if values.dropna().empty else float(values.mean())
 
 
 def _words(value: Any) -> str:

@@ -137,8 +137,17 @@ def cost_table(costs: pd.DataFrame, pairs: Pairs, metric: str) -> pd.DataFrame:
     return table.assign(verdict=words)
 
 
-def published_verdicts(ladder: Ladder, base: str, *, margin: float | None = None) -> pd.DataFrame:
-    """Judge the paper's own steps by the same rule, from its printed means and standard deviations of top-1."""
+def published_verdicts(
+    ladder: Ladder, base: str, *, pairs: Pairs | None = None, margin: float | None = None
+) -> pd.DataFrame:
+    """Judge the paper's own steps by the same rule, from its printed means and standard deviations of top-1.
+
+    Args:
+        ladder: The ladder, with what is published.
+        base: Where it starts.
+        pairs: The changes; None takes every rung and the one it comes from.
+        margin: As for `verdict_table`.
+    """
     rungs, seeds = ladder.climb(base), ladder.bases[base].seeds
     printed = {
         rung.id: (rung.paper.top1, rung.paper.top1_std, seeds if rung.paper.top1_std is not None else 1)
@@ -146,7 +155,7 @@ def published_verdicts(ladder: Ladder, base: str, *, margin: float | None = None
         if rung.paper.top1 is not None
     }
     summary = pd.DataFrame.from_dict(printed, orient="index", columns=["mean", "std", "count"])
-    return judge_table(summary.astype(float), pairs_of(rungs), "top1", METRICS["top1"], margin)
+    return judge_table(summary.astype(float), pairs or pairs_of(rungs), "top1", METRICS["top1"], margin)
 
 
 def judge_table(

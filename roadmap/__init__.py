@@ -6,16 +6,17 @@ Importing this package is cheap: torch comes in only with what needs it.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from roadmap.cost import count_macs, count_params
+    from roadmap.cost import count_activations, count_macs, count_params
     from roadmap.ladder import Ladder, Rung, read_ladder
     from roadmap.model import build_model
 
-__all__ = ["Ladder", "Rung", "build_model", "count_macs", "count_params", "read_ladder"]
+__all__ = ["Ladder", "Rung", "build_model", "count_activations", "count_macs", "count_params", "read_ladder"]
 _HOMES = {
     "Ladder": "ladder",
     "Rung": "ladder",
     "read_ladder": "ladder",
     "build_model": "model",
+    "count_activations": "cost",
     "count_macs": "cost",
     "count_params": "cost",
 }

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from roadmap.errors import UserError, unknown
 
+DOING = ("run", "launch", "cancel", "measure")  # the others only look
 EXECUTORS = ("local", "slurm", "debug")
 # The options that only some actions have, and those actions.
 OWNERS = {
@@ -12,7 +13,7 @@ OWNERS = {
     "record": ("report",),
     "step": ("compare",),
     "against": ("compare",),
-    "json": ("verify", "plan", "status", "compare"),
+    "json": ("verify", "plan", "status", "compare", "measure"),
     "dry_run": ("run", "launch"),
     "cluster": ("run", "launch"),
     "runs_per_job": ("run", "launch"),
@@ -27,7 +28,7 @@ def act(options: Namespace, names: Iterable[str]) -> int:
     """Carry out the action that the options name and return the exit code."""
     from roadmap import doing, looking
 
-    actions = {name: getattr(doing if name in ("run", "launch", "cancel") else looking, name) for name in names}
+    actions = {name: getattr(doing if name in DOING else looking, name) for name in names}
     if options.action not in actions:
         raise unknown("action", options.action, names)
     if options.executor not in EXECUTORS:

@@ -1,4 +1,4 @@
-"""What a network costs, counted on the built model: multiply-adds and parameters."""
+"""What a network costs, counted on the built model: multiply-adds, activations and parameters."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -34,6 +34,7 @@ class _OperatorCounts(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.macs: int = 0
+        self.activations: int = 0
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -46,10 +47,10 @@ class _OperatorCounts(TorchFunctionMode):
             if func is F.linear:  # a layer on every position of (N, H, W, C) is one on N * H * W inputs
                 x, y = x.flatten(0, -2), y.flatten(0, -2)
             self.macs += int(conv_flop_count(x.shape, weight.shape, y.shape))
+            self.activations += y.numel()
         return out
 
 
-@cache
 def count_macs(net: NetConfig, image_size: int = 224, *, in_channels: int = 3, num_classes: int = 1000) -> int:
     """Count the multiply-adds of one forward pass.
 
@@ -68,15 +69,30 @@ def count_macs(net: NetConfig, image_size: int = 224, *, in_channels: int = 3, n
     Raises:
         UserError: If the image is smaller than the network's total stride.
     """
-    if image_size < net.total_stride:
-        raise UserError(
-            f"image_size is {image_size}, but the network divides the resolution by {net.total_stride}. "
-            f"Use images of at least {net.total_stride} pixels, or a recipe with a smaller stem stride."
-        )
-    image = torch.empty(1, in_channels, image_size, image_size, device="meta")
-    with torch.no_grad(), _OperatorCounts() as counts:
-        _on_meta(net, in_channels, num_classes)(image)
-    return int(counts.macs)
+    return _trace(net, image_size, in_channels, num_classes).macs
+
+
+def count_activations(net: NetConfig, image_size: int = 224, *, in_channels: int = 3, num_classes: int = 1000) -> int:
+    """Count the outputs of all convolutions and linear layers in one forward pass.
+
+    They say more about memory, and about time on hardware that memory limits, than multiply-adds do.
+
+    Args:
+        net: The network to measure.
+        image_size: Height and width in pixels of the input, shape (1, in_channels, image_size, image_size).
+        in_channels: Channels of the input.
+        num_classes: Outputs of the head.
+
+    Returns:
+        Elements of output tensors, for one image.
+
+    Raises:
+        UserError: If the image is smaller than the network's total stride.
+
+    Source: Radosavovic et al. 2020, "Designing Network Design Spaces", which calls the outputs activations;
+        their code, pycls, counts linear layers too.
+    """
+    return _trace(net, image_size, in_channels, num_classes).activations
 
 
 @cache
@@ -89,3 +105,18 @@ def count_params(net: NetConfig, *, in_channels: int = 3, num_classes: int = 100
 def _on_meta(net: NetConfig, in_channels: int, num_classes: int) -> nn.Module:
     with torch.device("meta"):
         return build_model(net, num_classes=num_classes, in_channels=in_channels).eval()
+
+
+@cache
+def _trace(net: NetConfig, image_size: int, in_channels: int, num_classes: int) -> _OperatorCounts:
+    """Return what one image's forward pass costs."""
+    if image_size < net.total_stride:
+        raise UserError(
+            f"image_size is {image_size}, but the network divides the resolution by {net.total_stride}. "
+            f"Use images of at least {net.total_stride} pixels, or a recipe with a smaller stem stride."
+        )
+    image = torch.empty(1, in_channels, image_size, image_size, device="meta")
+    counts = _OperatorCounts()
+    with torch.no_grad(), counts:
+        _on_meta(net, in_channels, num_classes)(image)
+    return counts

@@ -39,6 +39,15 @@ class PlannedRun:
         return count_params(self.config.net, in_channels=data.in_channels, num_classes=data.num_classes)
 
     @property
+    def activations(self) -> int:
+        """Outputs of the network's convolutions and linear layers, for one image."""
+        data = self.config.data
+        from roadmap.cost import count_activations
+
+        size = self.config.recipe.image_size
+        return count_activations(self.config.net, size, in_channels=data.in_channels, num_classes=data.num_classes)
+
+    @property
     def cost(self) -> float:
         """Multiply-adds of the whole run: forward and backward (twice the forward) over the images it sees."""
         return 3.0 * self.macs * self.config.images_seen

@@ -107,15 +107,17 @@ def _os_error(error: BaseException | None) -> OSError | None:
     return error
 
 
-def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be written, or made, before work is done for it.
+def check_writable(folder: Path, option: str = "--out") -> None:
+    """Refuse a folder that cannot be written, or made, before work is done for it; `option` chooses another.
 
     Raises:
         UserError: If it, or the nearest folder above it that is there, is none or is not ours to write.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{folder}: cannot be written ({there} is no folder to write in). Choose another with --out.")
+        raise UserError(
+            f"{folder}: cannot be written ({there} is no folder to write in). Choose another with {option}."
+        )
 
 
 def sweep(folder: Path) -> None:

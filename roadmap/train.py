@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from roadmap import results
 from roadmap.batches import Data, load_data
@@ -20,8 +19,8 @@ from roadmap.data import seed_step
 from roadmap.distributed import ALONE, Group
 from roadmap.errors import UserError
 from roadmap.evaluate import metrics, predict
+from roadmap.learning import make_ema, make_model, make_optimizer, take_step
 from roadmap.log import say
-from roadmap.model import build_model
 from roadmap.parallel import distribute
 from roadmap.run import RunConfig
 
@@ -96,30 +95,14 @@ class _Training:
     """The state of a run in memory, and the parts of its loop."""
 
     def __init__(self, config: RunConfig, data: Data, folder: Path, device: str, start: float, group: Group) -> None:
-        from timm.optim import create_optimizer_v2
         from timm.scheduler import create_scheduler_v2
-        from timm.utils import ModelEmaV3
 
         self.config, self.data, self.folder, self.device, self.group = config, data, folder, device, group
         recipe = config.recipe
         seed_step(config.seed, -1 % 2**32)  # a stream of its own: no training step has this number
-        self.model = build_model(
-            config.net,
-            num_classes=config.data.num_classes,
-            in_channels=config.data.in_channels,
-            drop_path=recipe.drop_path,
-        ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = make_model(config, device)
         self.parallel = distribute(self.model, device, group, sync_batch_norm=recipe.sync_batch_norm)
-        self.optimizer = create_optimizer_v2(
-            self.model,
-            opt={"adamw": "adamw", "sgd": "momentum"}[recipe.optimizer],
-            lr=recipe.lr,
-            weight_decay=recipe.weight_decay,
-            momentum=recipe.momentum,
-            filter_bias_and_bn=not recipe.decay_norms_and_biases,
-            fused=True,
-            **({"betas": recipe.betas} if recipe.optimizer == "adamw" else {}),
-        )
+        self.optimizer = make_optimizer(recipe, self.model)
         # timm counts the warm-up apart from the epochs of the schedule proper.
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer,
@@ -134,7 +117,7 @@ class _Training:
             step_on_epochs=False,
             updates_per_epoch=config.steps_per_epoch,
         )
-        self.ema = ModelEmaV3(self.model, decay=recipe.ema) if recipe.ema else None
+        self.ema = make_ema(recipe, self.model)
         self.step = 0
         self.loss_sum = 0.0  # of the epoch so far
         self.history: list[dict[str, Any]] = []
@@ -184,23 +167,12 @@ class _Training:
 
     def train_step(self, images: Tensor, targets: Tensor) -> Tensor:
         """Take one optimizer step; return the loss of our share of the batch, still on the device."""
-        recipe = self.config.recipe
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device, torch.bfloat16, enabled=recipe.amp == "bfloat16"):
-            logits = self.parallel(images)
-        # Mixed targets are smoothed already.
-        smoothing = recipe.label_smoothing if targets.ndim == 1 else 0.0
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-        self.optimizer.zero_grad()
-        loss.backward()
-        if recipe.clip_grad:
-            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_grad)
-        self.optimizer.step()
+        loss = take_step(self.config.recipe, self.parallel, self.optimizer, images, targets)
         self.step += 1
         self.scheduler.step_update(self.step)
         if self.ema:
             self.ema.update(self.model, step=self.step)
-        return loss.detach()
+        return loss
 
     def note(self, pending: list[Tensor]) -> None:
         """Add the losses of the last steps to the epoch's sum, and their time to the run's."""

@@ -1,7 +1,8 @@
 """Live progress of a study's jobs: a table and a bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group
@@ -172,6 +173,35 @@ class Watch:
             f"{sum(top1) / len(top1):.2f}" if top1 else "",
             f"{sum(speeds) / len(speeds):,.0f}" if speeds else "",
         ]
+
+
+@contextmanager
+def show_steps(console: Console) -> Iterator[Callable[[int, int, str], None]]:
+    """Yield what shows (steps done, of how many, what is at hand): a bar on a terminal, now and then a line elsewhere.
+
+    Nothing is drawn between its calls, so that what is timed there is not disturbed.
+    """
+    began = said_at = time.monotonic()
+
+    def left(done: int, total: int) -> str:
+        return f"about {clock((total - done) * (time.monotonic() - began) / done)} left" if done else "starting"
+
+    if console.is_terminal:
+        columns = BarColumn(bar_width=40), TextColumn("{task.percentage:3.0f}%  {task.description}", markup=False)
+        with Progress(*columns, console=console, transient=True, auto_refresh=False) as bar:
+            task = bar.add_task("")
+            yield lambda done, total, what: bar.update(
+                task, completed=done, total=total, description=f"{what}, {left(done, total)}", refresh=True
+            )
+        return
+
+    def say(done: int, total: int, what: str) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at > PLAIN_EVERY_S:
+            said_at = time.monotonic()
+            console.print(f"[{done}/{total}] {what}, {left(done, total)}", markup=False, highlight=False)
+
+    yield say
 
 
 def clock(seconds: float) -> str:

@@ -72,6 +72,8 @@ def run(folder: Path, *arguments: object) -> Outcome:
         ("run --base resnet50 --recipe fashion_full --data nowhere", "nowhere: no train-images-idx3-ubyte here"),
         ("report --base resnet50 --record nowhere", "nowhere"),
         ("run --base resnet50 --recipe smoke --runs /dev/null", "/dev/null/.*: cannot be written"),
+        ("measure", r"which base\? Say --base"),
+        ("measure --base resnet50 --runs /dev/null", "/dev/null: cannot be written.*Choose another with --runs"),
         ("launch --base resnet50 --recipe smoke --runs /proc/nowhere", "/proc/nowhere/.*: cannot be written"),
     ],
 )
@@ -148,7 +150,7 @@ def test_help_starts_at_once_and_names_every_action() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
-    for action in ("run", "verify", "plan", "launch", "status", "cancel", "report", "compare"):
+    for action in ("run", "verify", "plan", "launch", "status", "cancel", "report", "measure", "compare"):
         assert re.search(rf"^  {action} ", ended.stdout, re.MULTILINE)
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from roadmap import build_model, count_macs, count_params, read_ladder
+from roadmap import build_model, count_activations, count_macs, count_params, read_ladder
 from roadmap.config import BASES, NetConfig, convnext, scale_down
 from roadmap.errors import UserError
 from tests.golden_costs import GOLDEN, costs
@@ -49,6 +49,32 @@ def test_fvcore_counts_the_same_in_convolutions_and_linear_layers(rung: str) -> 
     assert set(by_operator) <= {"conv", "linear", "batch_norm", "layer_norm", "adaptive_avg_pool2d"}
 
 
+@pytest.mark.parametrize("rung", ["baseline", "depthwise_conv", "inverted_bottleneck", "separate_downsampling"])
+def test_fvcore_counts_the_same_activations_in_convolutions_and_linear_layers(rung: str) -> None:
+    from fvcore.nn import ActivationCountAnalysis
+
+    net = shallow(scale_down(RUNGS["resnet50", rung].net, width_divisor=4, stem_stride=4))
+    analysis = ActivationCountAnalysis(build_model(net).eval(), torch.zeros(1, 3, 64, 64))
+    analysis = analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    assert count_activations(net, 64) == analysis.by_operator()["conv"] + analysis.by_operator()["linear"]
+
+
+def test_resnet_50_has_the_activations_that_are_published() -> None:
+    # Radosavovic et al. 2020, table of ResNe(X)t models: 11.1 M. torch's strides the 3x3 convolutions, as theirs does.
+    assert count_activations(BASES["resnet50"]) / 1e6 == pytest.approx(11.1, abs=0.05)
+
+
+def test_activations_are_the_outputs_of_layers_with_weights() -> None:
+    net = shallow(scale_down(BASES["resnet50"], width_divisor=4, stem_stride=4))
+    model = build_model(net, num_classes=7, in_channels=1).eval()
+    outputs = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(lambda module, inputs, output: outputs.append(output.numel()))
+    model(torch.zeros(1, 1, 64, 64))
+    assert count_activations(net, 64, in_channels=1, num_classes=7) == sum(outputs)
+
+
 def test_macs_grow_with_the_area_of_the_image_but_for_the_head() -> None:
     net = shallow(convnext("tiny"))
     head = net.widths[-1] * 1000
@@ -72,6 +98,8 @@ def test_norms_and_layer_scale_have_parameters_but_no_multiply_adds() -> None:
 def test_an_image_smaller_than_the_total_stride_is_refused_in_words() -> None:
     with pytest.raises(UserError, match=r"image_size is 31.*divides the resolution by 32.*at least 32"):
         count_macs(convnext("tiny"), 31)
+    with pytest.raises(UserError, match=r"image_size is 31"):
+        count_activations(convnext("tiny"), 31)
     small = replace(convnext("tiny"), stem_stride=2)
     with pytest.raises(UserError, match=r"image_size is 15.*by 16"):
         count_macs(small, 15)
