@@ -6,6 +6,7 @@ Examples:
   python run_ladder.py verify                               our multiply-adds beside the paper's, both bases
   python run_ladder.py plan --base resnet50 --recipe imagenet
   python run_ladder.py report --base resnet50 --published   the paper's own numbers, drawn the same way
+  python run_ladder.py compare --base resnet50              verdicts on all steps
   python run_ladder.py compare --base resnet50 --step depthwise_conv
   python run_ladder.py measure --base resnet50              what each rung costs in time and memory
 """
@@ -28,7 +29,7 @@ ACTIONS = {
     "cancel": "stop what is running; it goes on from its checkpoints when launched again",
     "report": "tables and figure from the run folders",
     "measure": "time and memory of every rung, side by side on this machine, beside its multiply-adds",
-    "compare": "one step against the rung before it (or any other)",
+    "compare": "verdicts on the steps; with --step everything about one of them",
 }
 
 
@@ -61,10 +62,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs-per-job", metavar="N", help="slurm: runs that share a job (default: 1)")
     parser.add_argument("--max-retries", metavar="N", help="new tries of a killed run (default: 2)")
     parser.add_argument("--dry-run", action="store_true", help="run, launch: print the Slurm script and submit nothing")
-    parser.add_argument("--published", action="store_true", help="report: the paper's own numbers")
+    parser.add_argument("--published", action="store_true", help="report, compare: the paper's own numbers")
     parser.add_argument("--record", type=Path, metavar="DIR", help="report: draw a record's figure again")
-    parser.add_argument("--step", metavar="RUNG", help="compare: this rung")
+    parser.add_argument("--step", metavar="RUNG", help="compare: this rung alone, in every metric")
     parser.add_argument("--against", metavar="RUNG", help="compare: with this one (default: the rung it comes from)")
+    parser.add_argument("--margin", metavar="POINTS", help="top-1: smaller changes are as good as none (default: 0.2)")
     parser.add_argument(
         "--json", action="store_true", help="verify, plan, status, measure, compare: one JSON object a line"
     )

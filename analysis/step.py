@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.collect import collect, collect_measured, collect_rights
-from analysis.statistics import UNCLEAR, needed_in_words
+from analysis.costs import COUNTED
+from analysis.statistics import MOST_SEEDS, POWER, UNCLEAR, needed_in_words
+from analysis.tables import big
 from analysis.verdicts import COSTS, METRICS, SPEEDS, judge_everything, pairs_of, to_json
 from roadmap.config import diff
 from roadmap.errors import UserError
@@ -93,28 +95,21 @@ def print_step(comparison: Comparison, console: Console) -> None:
     """Print a comparison for people."""
     head = f"[bold]{comparison.step}[/bold] against {comparison.against}, from {comparison.base}"
     console.print(head, highlight=False)
-    fields = Table(box=None)
+    fields = Table(box=None, pad_edge=False)
     for name in ("what differs", comparison.against, comparison.step):
         fields.add_column(name)
     for name, (old, new) in comparison.fields.items():
         fields.add_row(name, _words(old), _words(new))
     console.print(fields)
     console.print()
-    table = Table(box=None)
-    table.add_column("metric")
-    for name in (comparison.against, comparison.step, "change", "95% interval", "p", "p (Holm)"):
-        table.add_column(name, justify="right")
-    table.add_column("verdict")
+    table = _narrow_table("metric", "before → after", "change", "95% interval", "verdict")
     rows: list[Any] = list(comparison.verdicts.itertuples())
-    for row in rows:
+    for row in (row for row in rows if not pd.isna(row.value) or not pd.isna(row.value_against)):
         metric = (METRICS | SPEEDS | COSTS)[row.metric]
-        values = [format_or_blank(value, metric.digits) for value in (row.value_against, row.value)]
-        change = format_or_blank(row.delta, f"+{metric.digits}")
-        ends = [format_or_blank(end, f"+{metric.digits}") for end in (row.ci_low, row.ci_high)]
-        interval = " to ".join(ends) if all(ends) else ""
-        p = [format_or_blank(p, ".4f") for p in (row.p, row.p_holm)]
-        verdict = row.verdict + (needed_in_words(row.seeds_needed) if row.verdict.startswith(UNCLEAR) else "")
-        table.add_row(metric.label, *values, change, interval, *p, verdict)
+        form = big if row.metric in COUNTED else lambda value, metric=metric: format(value, metric.digits)
+        values = ["" if pd.isna(value) else form(value) for value in (row.value_against, row.value)]
+        change = "" if pd.isna(row.delta) else ("-" if row.delta < 0 else "+") + (form(abs(row.delta)) or "0")
+        table.add_row(metric.label, " → ".join(values), change, _interval(row, metric.digits), _short(row.verdict))
     console.print(table)
     console.print()
     for line in _notes(comparison):
@@ -123,12 +118,16 @@ def print_step(comparison: Comparison, console: Console) -> None:
 
 def _notes(comparison: Comparison) -> list[str]:
     """Say what the table has no column for."""
-    top1: dict[str, Any] = comparison.verdicts.set_index("metric").to_dict("index")["top1"]
+    top1: Any = comparison.verdicts.set_index("metric").to_dict("index")["top1"]
     lines = []
     if changes := comparison.changes("top1"):
         told = ", ".join(f"seed {seed} {change:+.2f}" for seed, change in changes.items())
-        paired = format_or_blank(top1["p_paired"], ".4f")
-        lines.append(f"Top-1 by seed: {told}." + (f" Paired t-test: p {paired}." if paired else ""))
+        lines.append(f"Top-1 by seed: {told}.")
+    if pd.notna(top1["p"]):
+        paired = f", paired t-test {top1['p_paired']:.4f}" if pd.notna(top1["p_paired"]) else ""
+        needed = needed_in_words(top1["seeds_needed"]) if top1["verdict"].startswith(UNCLEAR) else ""
+        lines.append(f"Top-1, p: Welch {top1['p']:.4f}, after Holm's correction {top1['p_holm']:.4f}{paired}.")
+        lines.append(f"Top-1 is {top1['verdict']}{needed}; margin {top1['margin']:g} points.")
     if pd.notna(top1["test_se"]):
         seeds = format_or_blank(top1["seed_se"], ".2f")
         noise = f"{seeds} points from the seeds and " if seeds else ""
@@ -148,18 +147,40 @@ def _notes(comparison: Comparison) -> list[str]:
 
 def print_verdicts(judged: pd.DataFrame, console: Console) -> None:
     """Print the verdicts on one metric, a row a step."""
-    table = Table(box=None)
     metric = METRICS[judged["metric"].iloc[0]]
-    for name in ("step", f"change of {metric.label}", "95% interval", "p (Holm)"):
-        table.add_column(name, justify="left" if name == "step" else "right", no_wrap=True)
-    table.add_column("verdict")
+    table = _narrow_table("step", "change", "95% interval", "p", "verdict", "needed")
     rows: list[Any] = list(judged.itertuples())
     for row in rows:
-        change, *ends = (format_or_blank(value, f"+{metric.digits}") for value in (row.delta, row.ci_low, row.ci_high))
-        verdict = row.verdict + (needed_in_words(row.seeds_needed) if row.verdict.startswith(UNCLEAR) else "")
-        interval = " to ".join(ends) if all(ends) else ""
-        table.add_row(row.step, change, interval, format_or_blank(row.p_holm, ".4f"), verdict)
+        needed = "" if pd.isna(row.seeds_needed) else f"{min(row.seeds_needed, MOST_SEEDS):,.0f}"
+        needed = f">{needed}" if row.seeds_needed > MOST_SEEDS else needed
+        change, p = format_or_blank(row.delta, f"+{metric.digits}"), format_or_blank(row.p_holm, ".4f")
+        table.add_row(row.step, change, _interval(row, metric.digits), p, _short(row.verdict), needed)
     console.print(table)
+    seeds = judged.loc[judged["p"].notna(), ["n", "n_against"]].min(axis=1)
+    note = (
+        f"Changes of {metric.label} from the rung before"
+        + (f", at {seeds.min()}{f' to {seeds.max()}' if seeds.max() > seeds.min() else ''} seeds" if len(seeds) else "")
+        + f". p: Welch's test after Holm's correction. needed: seeds a rung that would tell a change of this size with "
+        f"a probability of {POWER:.0%}. no different: within {judged['margin'].iloc[0]:g}."
+    )
+    console.print(note, highlight=False, markup=False)
+
+
+def _narrow_table(*columns: str) -> Table:
+    """Return an empty table that fits a terminal of 80 columns."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number == 0 or name == "verdict" else "right", no_wrap=True)
+    return table
+
+
+def _interval(row: Any, digits: str) -> str:
+    return "" if pd.isna(row.ci_low) else f"{row.ci_low:+{digits}}, {row.ci_high:+{digits}}"
+
+
+def _short(verdict: str) -> str:
+    """Return a verdict without what other columns say."""
+    return verdict.partition(" at ")[0].partition(":")[0].partition(" within ")[0]
 
 
 def format_or_blank(value: float | None, form: str) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.collect import collect, collect_measured, collect_rights
 from analysis.statistics import (
     ALPHA,
     BETTER,
@@ -20,13 +21,14 @@ from analysis.statistics import (
     seeds_needed,
 )
 from roadmap.ladder import Ladder, Rung
+from roadmap.plan import Study
 
 # What a run measures and a step can change.
 METRICS = {
     "top1": Metric("top-1 (%)", 1, 0.2),
     "top5": Metric("top-5 (%)", 1, 0.2),
     "nll": Metric("NLL (nats)", -1, 0.01, ".3f"),
-    "ece": Metric("calibration error (%)", -1, 0.2),
+    "ece": Metric("calibr. error (%)", -1, 0.2),
     "train_loss": Metric("training loss", -1, 0.01, ".3f"),
 }
 # What is measured side by side, a round in place of a seed (`roadmap.measure`); margins are shares of the value.
@@ -234,6 +236,14 @@ def judge_everything(
     costs = costs.join(measured.groupby("rung")[["activations", "peak_memory_mb"]].first())
     tables += [cost_table(costs, pairs, metric) for metric in COSTS]
     return pd.concat(tables, ignore_index=True)
+
+
+def judge_study(study: Study, *, margin: float | None = None) -> pd.DataFrame:
+    """Judge every rung of a study against the one it comes from, in every metric, from its run folders."""
+    rights = collect_rights(study)
+    return judge_everything(
+        collect(study), collect_measured(study), pairs_of(study.rungs), margin=margin, rights=rights
+    )
 
 
 def to_json(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ DOING = ("run", "launch", "cancel", "measure")  # the others only look
 EXECUTORS = ("local", "slurm", "debug")
 # The options that only some actions have, and those actions.
 OWNERS = {
-    "published": ("report",),
+    "published": ("report", "compare"),
+    "margin": ("run", "report", "compare"),
     "record": ("report",),
     "step": ("compare",),
     "against": ("compare",),

@@ -13,7 +13,17 @@ from rich.table import Table
 
 from roadmap.errors import UserError, unknown
 from roadmap.ladder import Ladder
-from roadmap.options import base_of, jobs_of, ladder_behind, ladder_of, layout_of, out_of, study_behind, study_of
+from roadmap.options import (
+    base_of,
+    jobs_of,
+    ladder_behind,
+    ladder_of,
+    layout_of,
+    margin_of,
+    out_of,
+    study_behind,
+    study_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -225,22 +235,56 @@ def report(options: Namespace) -> int:
 
 
 def compare(options: Namespace) -> int:
-    """Print one step against the rung before it: fields, costs, every metric, seed by seed."""
-    from analysis.step import compare_step, print_step
+    """Print the verdicts on all steps, or everything about one step against the rung before it (or any other)."""
+    from analysis.step import compare_step, print_step, print_verdicts
+    from analysis.verdicts import judge_study, to_json
 
-    if not options.step:
-        raise UserError("compare: which step? Say --step RUNG, such as --step depthwise_conv.")
+    if options.against and not options.step:
+        raise UserError("--against: which step is to be compared with it? Say --step RUNG.")
     names = [rung.id for rung in layout_of(options, base_of(options)).rungs]
     for name in filter(None, (options.step, options.against)):
         if name not in names:
             raise unknown("rung", name, names)
-    options.only = options.until = None
-    comparison = compare_step(study_of(options), options.step, options.against)
-    if options.json:
-        print_json(comparison.rows())
+    console, margin = Console(), margin_of(options)
+    if options.published:
+        judged = _published_verdicts(options, margin)
+        if options.json:
+            print_json({"base": options.base} | row for row in to_json(judged))
+        else:
+            print_verdicts(judged, console)
+    elif options.step:
+        options.only = options.until = None
+        comparison = compare_step(study_of(options), options.step, options.against, margin=margin)
+        if options.json:
+            print_json(comparison.rows())
+        else:
+            print_step(comparison, console)
     else:
-        print_step(comparison, Console())
+        study = study_of(options)
+        judged = judge_study(study, margin=margin)
+        if options.json:
+            print_json({"base": study.base} | row for row in to_json(judged))
+        else:
+            say_what(study, console)
+            print_verdicts(judged[judged["metric"] == "top1"], console)
     return 0
+
+
+def _published_verdicts(options: Namespace, margin: float | None) -> "pd.DataFrame":
+    """Return the verdicts on the paper's own steps, or on the one that was named."""
+    from analysis.verdicts import published_verdicts
+
+    if options.design or options.samples:
+        raise UserError("--design: goes with runs of your own, not with --published. Leave one of the two out.")
+    ladder, base = ladder_of(options), base_of(options)
+    if options.step and options.against:
+        return published_verdicts(ladder, base, pairs=[(options.step, options.against)], margin=margin)
+    judged = published_verdicts(ladder, base, margin=margin)
+    if options.step and options.step not in set(judged["step"]):
+        raise UserError(
+            f"'{options.step}' is where the ladder starts: there is no rung before it. Name one with --against."
+        )
+    return judged[judged["step"] == options.step] if options.step else judged
 
 
 def print_table(study: "Study", runs: "pd.DataFrame") -> None:

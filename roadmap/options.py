@@ -93,6 +93,19 @@ def jobs_of(options: Namespace) -> int | None:
     return None if options.jobs is None else whole(options.jobs, "--jobs", 1)
 
 
+def margin_of(options: Namespace) -> float | None:
+    """Return the margin of top-1 within which a change is as good as none, if it was given."""
+    if options.margin is None:
+        return None
+    try:
+        margin = float(options.margin)
+    except ValueError:
+        margin = -1.0
+    if not 0 <= margin <= 100:
+        raise UserError(f"--margin: '{options.margin}' is not a number of points from 0 to 100.")
+    return margin
+
+
 def whole(text: str, option: str, least: int) -> int:
     """Return an option's whole number."""
     if not text.isdecimal() or len(text) > 9 or int(text) < least:

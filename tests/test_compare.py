@@ -12,7 +12,8 @@ from rich.console import Console
 from analysis.agreement import agreement, separated_steps
 from analysis.collect import IDENTITY, WIDE, collect, has_results
 from analysis.compare import LADDER_COLUMNS, ladder_table
-from analysis.step import METRICS, compare_step, print_step
+from analysis.step import compare_step, print_step
+from analysis.verdicts import COSTS, METRICS, SPEEDS
 from roadmap import results
 from roadmap.errors import UserError
 from roadmap.launch import prepare
@@ -209,21 +210,27 @@ def test_a_step_is_compared_seed_by_seed(study: Study) -> None:
     assert comparison.against == "kernel_7"
     assert comparison.fields == {"network: block.act": ("relu", "gelu")}
     rows = {row["metric"]: row for row in comparison.rows()}
-    assert list(rows) == ["macs", "params", *METRICS]
-    assert rows["macs"]["change"] == rows["params"]["change"] == 0
+    assert list(rows) == [*METRICS, *SPEEDS, *COSTS]
+    assert rows["macs"]["delta"] == rows["params"]["delta"] == 0
+    assert rows["macs"]["verdict"] == "the same"
+    assert rows["activations"]["verdict"] == "not known"
     top1 = rows["top1"]
-    assert (top1["value_against"], top1["value_step"], top1["change"]) == (71.0, 71.25, 0.25)
+    assert (top1["value_against"], top1["value"], top1["delta"]) == (71.0, 71.25, 0.25)
     assert top1["change_by_seed"] == {"0": 1.5, "1": -1.0}
-    assert rows["nll"]["change"] == -0.25
-    assert rows["ece"]["change"] is None
+    assert top1["verdict"] == "not distinguishable at 2 seeds"
+    assert rows["nll"]["delta"] == -0.25
+    assert rows["nll"]["verdict"] == "not tested: no spread"
+    assert rows["ece"]["delta"] is None
+    assert rows["ece"]["verdict"] == "not tested: no result"
     json.dumps(comparison.rows(), allow_nan=False)
 
 
 def test_a_seed_that_only_one_of_two_rungs_has_gives_no_change(study: Study) -> None:
     put(study, "kernel_7", 0, top1=70.0)
     put(study, "gelu", 1, top1=75.0)
-    top1 = compare_step(study, "gelu").rows()[2]
-    assert (top1["value_against"], top1["value_step"], top1["change_by_seed"]) == (70.0, 75.0, {})
+    top1 = compare_step(study, "gelu").rows()[0]
+    assert (top1["value_against"], top1["value"], top1["change_by_seed"]) == (70.0, 75.0, {})
+    assert top1["verdict"] == "not tested: one seed"
 
 
 def test_runs_that_did_not_finish_are_not_compared(study: Study) -> None:
@@ -231,7 +238,7 @@ def test_runs_that_did_not_finish_are_not_compared(study: Study) -> None:
     put(study, "gelu", 0, train_loss=1.5)
     put(study, "gelu", 1, state="diverged", train_loss=9.0)
     row = next(row for row in compare_step(study, "gelu").rows() if row["metric"] == "train_loss")
-    assert (row["value_step"], row["change"]) == (1.5, -0.5)
+    assert (row["value"], row["delta"], row["n"]) == (1.5, -0.5, 1)
 
 
 def test_a_step_on_the_recipe_shows_the_settings_that_differ(study: Study) -> None:
@@ -259,6 +266,6 @@ def test_a_comparison_prints_fields_metrics_seeds_and_the_papers_change(study: S
     print_step(compare_step(study, "gelu"), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "gelu against kernel_7, from resnet50" in text
-    for words in (["network: block.act", "relu", "gelu"], ["top-1 (%)", "70.00", "70.50", "+0.50", "+0.00", "+1.00"]):
+    for words in (["network: block.act", "relu", "gelu"], ["top-1 (%)", "70.00 → 70.50", "+0.50"], ["seed 1 +1.00"]):
         assert " ".join(words) in " ".join(text.split())
     assert "80.57 -> 80.62, change +0.05" in text
