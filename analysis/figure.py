@@ -227,7 +227,7 @@ def _draw_legend(page: Page, table: pd.DataFrame, behind_label: str, left: float
         seeds = f"{runs.min()}" if runs.min() == runs.max() else f"{runs.min()} to {runs.max()}"
         line = Line2D([], [], color=INK, linewidth=THICK, marker="|", markersize=5)
         keys[f"standard deviation over {seeds} seeds"] = line
-    page.legend(keys, left)
+    page.legend(keys, left, numpoints=2)
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:

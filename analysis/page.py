@@ -9,8 +9,9 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -103,32 +104,38 @@ class Page:
         self.panels[axes] = (top, height)
         return axes
 
-    def legend(self, keys: Mapping[str, Artist], left: float) -> None:
-        """Explain marks below what is there, in one line where it fits."""
+    def legend(self, keys: Mapping[str, Artist], left: float, numpoints: int = 1) -> None:
+        """Explain marks below what is there, in as many columns as fit."""
         if not keys:
             return
         width = WIDTH - MARGIN - left
         labels = [wrap(label, width - KEY, SMALL) for label in keys]
-        heights = [height_of(label, SMALL) for label in labels]
-        fits = sum(KEY + width_of(label, SMALL) for label in labels) < width
+        widths = [KEY + width_of(label, SMALL) for label in labels]
+
+        def taken(columns: int) -> float:
+            places = np.array_split(widths, columns)  # as matplotlib shares them out
+            return sum(float(max(place)) for place in places)
+
+        columns = next(n for n in range(len(labels), 0, -1) if n == 1 or taken(n) < width)
+        heights = np.array_split([height_of(label, SMALL) for label in labels], columns)
         self.y += GAP
         legend = self.figure.legend(
             keys.values(),
             labels,
-            ncols=len(keys) if fits else 1,
+            ncols=columns,
             loc="upper left",
             bbox_to_anchor=(left, self.y),
             bbox_transform=self.inches,
             fontsize=SMALL,
             labelcolor=INK,
-            numpoints=2,
+            numpoints=numpoints,
             borderpad=0,
             borderaxespad=0,
             frameon=False,
         )
         for text in legend.get_texts():
             text.set_parse_math(False)
-        self.y += max(heights) if fits else sum(heights) + GAP / 2 * len(labels)
+        self.y += max(float(sum(place)) + GAP / 2 * (len(place) - 1) for place in heights)
 
     def close(self) -> None:
         """Give the figure its height, and its axes their place."""
@@ -143,17 +150,33 @@ class Page:
             axes.set_position((box.x0, 1 - bottom / height, box.width, (bottom - top) / height))
 
 
-def style_axes(axes: Axes, ticks: Literal["x", "both"]) -> None:
-    """Draw plain axes with round ticks, at most seven, along "x" or "both"."""
+def style_axes(axes: Axes, *, y_ticks: bool, width: float | None = None, whole: bool = False) -> None:
+    """Draw plain axes with round ticks and a grid; the axes have their limits already.
+
+    Args:
+        axes: The axes.
+        y_ticks: Whether there are ticks along y too.
+        width: Inches; given for panels side by side, whose ticks' labels must not reach into the next one.
+        whole: Whether x has whole numbers alone.
+    """
+    locator = MaxNLocator(5 if y_ticks else 7, steps=[1, 2, 5, 10], integer=whole, min_n_ticks=1)
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in locator.tick_values(low, high) if low <= tick <= high]
+    if width is not None:
+        over = [width_of(f"{tick:,g}", SMALL) / 2 - MARGIN / 2 for tick in ticks]
+        places = [(tick - low) / (high - low) * width for tick in ticks]
+        kept = zip(ticks, places, over, strict=True)
+        ticks = [tick for tick, place, half in kept if half <= place <= width - half]
+    axes.set_xticks(ticks)
+    bottom, top = sorted(axes.get_ylim())
+    places_y = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(bottom, top) if y_ticks else []
+    axes.set_yticks([tick for tick in places_y if bottom <= tick <= top])
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5 if ticks == "both" else 7))
         axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axes.tick_params(length=2, labelsize=SMALL, color=INK, labelcolor=INK)
-    axes.grid(axis=ticks, color=GRID, linewidth=THIN)
+    axes.grid(axis="both" if y_ticks else "x", color=GRID, linewidth=THIN)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    if ticks == "x":
-        axes.set_yticks([])
 
 
 def section_colors(sections: "pd.Series[Any]") -> dict[str, str]:
