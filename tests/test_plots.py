@@ -433,7 +433,10 @@ def test_curves_are_read_from_the_run_folders_damaged_lines_left_out(tmp_path, s
     good = '{"epoch": 1, "train_loss": 2.5}\n'
     texts = {
         ("baseline", 0): good + '{"epoch": 2, "train_loss": NaN}\n',
-        ("baseline", 1): good + "\x00\n[1]\n" + '{"epoch": "2"}\n{"epoch": 3, "train_loss": 1.5}\n{"epoch": 4, "tr',
+        ("baseline", 1): good
+        + "\x00\n[1]\n"
+        + '{"epoch": "2", "train_loss": 1.0}\n{"epoch": 2}\n'
+        + '{"epoch": 3, "train_loss": 1.5}\n{"epoch": 4, "tr',
         ("stage_ratio", 0): good,
     }
     for key, text in texts.items():
