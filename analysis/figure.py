@@ -1,12 +1,9 @@
 """The roadmap figure, a bar a rung from top to bottom: a ladder's frame in, a matplotlib figure out.
 
-No pyplot, so figures need no display and do not pile up in a notebook.
-
-Source: the idea is Figure 2 of Liu et al., "A ConvNet for the 2020s"; the colours are Okabe and Ito's, for all eyes.
+Source: the idea is Figure 2 of Liu et al., "A ConvNet for the 2020s".
 """
 
 import math
-import textwrap
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,29 +12,41 @@ from typing import Any
 import matplotlib.style
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from matplotlib.textpath import TextToPath
-from matplotlib.transforms import Affine2D
 
+from analysis.drawing import (
+    GAP,
+    GREY,
+    GRID,
+    INK,
+    LABELS,
+    MARGIN,
+    ROW,
+    SMALL,
+    START_COLOR,
+    TEXT,
+    THICK,
+    THIN,
+    TICKS,
+    WIDTH,
+    Page,
+    height_of,
+    mix,
+    section_colors,
+    width_of,
+    wrap,
+)
 from roadmap.ladder import Reference
 from roadmap.results import write_atomically
 
-# Inches. The labels' column is as wide as the widest, and no wider than LABELS.
-WIDTH, MARGIN, GAP = 7.0, 0.12, 0.08
-ROW, BAR, BEHIND = 0.225, 0.13, 0.195
-LABELS, COSTS, TICKS, KEY = 1.6, 0.95, 0.22, 0.47
-# Points, and lines of text as a multiple of them.
-TITLE, TEXT, SMALL, LEADING = 10.0, 7.5, 7.0, 1.25
-
-START_COLOR, PALETTE = "#CC79A7", ("#F0E442", "#56B4E9", "#E69F00", "#0072B2", "#D55E00", "#009E73")
-BEHIND_COLOR, REFERENCE_COLOR, NOTE_COLOR, INK, GRID = "#D4D4D4", "#666666", "#FFE9A8", "#222222", "#E8E8E8"
-HATCH, THIN, THICK = "//////", 0.6, 0.9
+BAR, BEHIND, COSTS = 0.13, 0.195, 0.95  # inches
+BEHIND_COLOR = "#D4D4D4"
+HATCH = "//////"
 MARKS = "*†‡§¶"
 WORDS = {"missing": "not run yet", "finished": "no result"}  # any other state is printed as it is
 STEPS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # between ticks, points
@@ -68,36 +77,6 @@ class Chart:
     behind_reference: Reference | None = None
 
 
-class _Page:
-    """A figure written from the top down, as tall as what it holds; places are inches from the top left."""
-
-    def __init__(self) -> None:
-        self.figure = Figure(figsize=(WIDTH, 1))
-        self.flip = Affine2D().scale(1, -1)
-        self.inches = self.flip + self.figure.dpi_scale_trans
-        self.y = MARGIN
-
-    def text(self, x: float, y: float, text: str, **style: Any) -> None:
-        """Write a text as it is, dollar signs included."""
-        style = {"color": INK, "fontsize": TEXT, "linespacing": 0.95 * LEADING, "parse_math": False, **style}
-        self.figure.text(x, y, text, transform=self.inches, **style)
-
-    def paragraph(self, text: str, width: float, *, x: float = MARGIN, fontsize: float = TEXT, **style: Any) -> None:
-        """Write a text below what is there, wrapped."""
-        text = _wrap(text, width, fontsize, style.get("weight", "normal"))
-        self.text(x, self.y, text, fontsize=fontsize, va="top", **style)
-        self.y += _height(text, fontsize)
-
-    def close(self) -> None:
-        """Give the figure its height, and its axes, whose y is the page's, their place."""
-        height = self.y + MARGIN
-        self.flip.translate(0, height)
-        self.figure.set_size_inches(WIDTH, height)
-        for axes in self.figure.axes:
-            (bottom, top), box = axes.get_ylim(), axes.get_position()
-            axes.set_position((box.x0, 1 - bottom / height, box.width, (bottom - top) / height))
-
-
 def draw_roadmap(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None = None) -> Figure:
     """Draw a ladder as bars of top-1 accuracy, one rung a row under its heading, with the networks' multiply-adds.
 
@@ -118,13 +97,8 @@ def draw_roadmap(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None 
     notes = [note for note in table["erratum"].unique() if note]
     marks = {note: MARKS[i % len(MARKS)] * (1 + i // len(MARKS)) for i, note in enumerate(notes)}
     with matplotlib.style.context("default"):
-        page = _Page()
-        page.paragraph(chart.title, WIDTH - 2 * MARGIN, fontsize=TITLE, weight="bold")
-        if chart.note:
-            page.y += GAP
-            box = {"boxstyle": "square,pad=0.4", "facecolor": NOTE_COLOR, "edgecolor": "none"}
-            page.paragraph(chart.note, WIDTH - 3 * MARGIN, x=1.5 * MARGIN, bbox=box)
-        page.y += 2 * GAP
+        page = Page()
+        page.head(chart.title, chart.note)
         axes = _draw_rows(page, table, marks)
         left, (low, _) = axes.get_position().x0 * WIDTH, axes.get_xlim()
         page.y += TICKS
@@ -139,7 +113,7 @@ def draw_roadmap(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None 
 
 def _table(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None) -> pd.DataFrame:
     """Return the frame and the reference as they are to be drawn: with color, heading, behind, word and bold."""
-    colors = {section: PALETTE[i % len(PALETTE)] for i, section in enumerate(frame["section"].dropna().unique())}
+    colors = section_colors(frame["section"])
     shadows = {} if behind is None else dict(zip(behind["rung"], behind["top1"], strict=True))
     adopted = frame.loc[frame["adopted"].astype(bool) & frame["parent"].notna(), "rung"]
     result = adopted.iloc[-1] if chart.result and len(adopted) else None
@@ -157,7 +131,7 @@ def _table(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None) -> pd
         own, other = chart.reference, chart.behind_reference
         name, shadow = (f"{own.label} / {other.label}", other.top1) if other else (own.label, None)
         row = {"rung": "reference", "label": name, "top1": own.top1, "behind": shadow, "macs": own.gmacs * 1e9, "n": 1}
-        rows.append(row | {"adopted": True, "color": REFERENCE_COLOR, "heading": "", "bold": False, "erratum": ""})
+        rows.append(row | {"adopted": True, "color": GREY, "heading": "", "bold": False, "erratum": ""})
     table = pd.DataFrame(rows)
     numbers = ["top1", "top1_std", "macs", "behind"]
     table[numbers] = table[numbers].astype(float)
@@ -166,27 +140,27 @@ def _table(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None) -> pd
     return table
 
 
-def _draw_rows(page: _Page, table: pd.DataFrame, marks: dict[str, str]) -> Axes:
+def _draw_rows(page: Page, table: pd.DataFrame, marks: dict[str, str]) -> Axes:
     """Draw headings, labels, bars and costs; return the bars' axes."""
     rows: list[Any] = list(table.itertuples())
-    labels = [_wrap(row.label, LABELS, TEXT, "bold" if row.bold else "normal") for row in rows]
-    headings = [_wrap(row.heading, LABELS + MARGIN, TEXT, "bold") for row in rows]
-    labels_width = max(_width(text, TEXT, "bold") for text in labels)
-    left = 3 * MARGIN + max(labels_width, *(_width(text, TEXT, "bold") - MARGIN for text in headings))
+    labels = [wrap(row.label, LABELS, TEXT, "bold" if row.bold else "normal") for row in rows]
+    headings = [wrap(row.heading, LABELS + MARGIN, TEXT, "bold") for row in rows]
+    labels_width = max(width_of(text, TEXT, "bold") for text in labels)
+    left = 3 * MARGIN + max(labels_width, *(width_of(text, TEXT, "bold") - MARGIN for text in headings))
     right, digits = WIDTH - MARGIN - COSTS, WIDTH - 2 * MARGIN  # a mark hangs behind the digits
     low, high, step = _limits(table, right - left)
     unit, form, size = ("GFLOPs", ".2f", 1e9) if table["macs"].max() >= 1e9 else ("MFLOPs", ".1f", 1e6)
     page.text(digits, page.y, f"{unit}\n(multiply-adds)", ha="right", va="top", fontsize=SMALL)
-    axes = page.figure.add_axes((left / WIDTH, 0, (right - left) / WIDTH, 1))
+    axes = page.rows(left, right)
     top, above = page.y, None
     if not headings[0]:  # which would have kept the first row clear of the column's head
-        page.y += _height("\n", SMALL)
+        page.y += height_of("\n", SMALL)
     for row, label, heading in zip(rows, labels, headings, strict=True):
         if heading != above:
             page.y, above = page.y + GAP, heading
             if heading:
-                page.paragraph(heading, LABELS + MARGIN, weight="bold", color=_mix(row.color, "black", 0.45))
-        height = max(ROW, _height(label, TEXT) + GAP)
+                page.paragraph(heading, LABELS + MARGIN, weight="bold", color=mix(row.color, "black", 0.45))
+        height = max(ROW, height_of(label, TEXT) + GAP)
         middle = page.y + height / 2
         style: dict[str, Any] = {"va": "center_baseline", "weight": "bold" if row.bold else "normal"}
         page.text(2 * MARGIN, middle, label, gid=f"label-{row.rung}", **style)
@@ -215,7 +189,7 @@ def _draw_bar(axes: Axes, row: Any, y: float, low: float, style: dict[str, Any])
     if pd.isna(row.top1):
         axes.annotate(row.word, (low, y), (4, 0), fontstyle="italic", gid=f"word-{row.rung}", **style)
         return
-    fill, edge = row.color if row.adopted else _mix(row.color, "white", 0.7), _mix(row.color, "black", 0.15)
+    fill, edge = row.color if row.adopted else mix(row.color, "white", 0.7), mix(row.color, "black", 0.15)
     (bar,) = axes.barh(y, row.top1, height=BAR, facecolor=fill, edgecolor=edge, linewidth=THIN, gid=f"bar-{row.rung}")
     if not row.adopted:
         bar.set_hatch(HATCH)
@@ -237,15 +211,15 @@ def _limits(table: pd.DataFrame, width: float) -> tuple[float, float, float]:
     span = max(own - low, other - low, 2.0)  # a spread of less than 2 points is not blown up
     step = next((step for step in STEPS if span <= 8 * step), STEPS[-1])
     low = max(0.0, math.floor((max(own, other) - 1.08 * span) / step) * step)
-    value = _width("100.00", TEXT, "bold") + GAP
+    value = width_of("100.00", TEXT, "bold") + GAP
     return low, max(low + (own - low) * width / (width - value), other + 0.02 * span), step
 
 
-def _draw_legend(page: _Page, table: pd.DataFrame, behind_label: str, left: float) -> None:
+def _draw_legend(page: Page, table: pd.DataFrame, behind_label: str, left: float) -> None:
     """Explain what the bars do not say themselves, in one line where it fits."""
-    keys: dict[str, Patch | Line2D] = {}
+    keys: dict[str, Artist] = {}
     if (table["top1"].notna() & ~table["adopted"]).any():
-        keys["not adopted"] = Patch(facecolor="white", edgecolor=REFERENCE_COLOR, hatch=HATCH, linewidth=THIN)
+        keys["not adopted"] = Patch(facecolor="white", edgecolor=GREY, hatch=HATCH, linewidth=THIN)
     if behind_label and table["behind"].notna().any():
         keys[behind_label] = Patch(facecolor=BEHIND_COLOR)
     runs = table.loc[table["top1_std"].notna(), "n"]
@@ -253,62 +227,7 @@ def _draw_legend(page: _Page, table: pd.DataFrame, behind_label: str, left: floa
         seeds = f"{runs.min()}" if runs.min() == runs.max() else f"{runs.min()} to {runs.max()}"
         line = Line2D([], [], color=INK, linewidth=THICK, marker="|", markersize=5)
         keys[f"standard deviation over {seeds} seeds"] = line
-    if not keys:
-        return
-    width = WIDTH - MARGIN - left
-    labels = [_wrap(label, width - KEY, SMALL) for label in keys]
-    heights = [_height(label, SMALL) for label in labels]
-    fits = sum(KEY + _width(label, SMALL) for label in labels) < width
-    page.y += GAP
-    legend = page.figure.legend(
-        keys.values(),
-        labels,
-        ncols=len(keys) if fits else 1,
-        loc="upper left",
-        bbox_to_anchor=(left, page.y),
-        bbox_transform=page.inches,
-        fontsize=SMALL,
-        labelcolor=INK,
-        numpoints=2,
-        borderpad=0,
-        borderaxespad=0,
-        frameon=False,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    page.y += max(heights) if fits else sum(heights) + GAP / 2 * len(labels)
-
-
-def _mix(color: str, other: str, share: float) -> tuple[float, float, float]:
-    r, g, b = (a + share * (b - a) for a, b in zip(to_rgb(color), to_rgb(other), strict=True))
-    return r, g, b
-
-
-def _width(text: str, size: float, weight: str = "normal") -> float:
-    """Return the width in inches of a text as it will be drawn."""
-    font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
-    measure = partial(TextToPath().get_text_width_height_descent, prop=font, ismath=False)
-    return max(measure(line)[0] for line in text.split("\n")) / 72
-
-
-def _height(text: str, size: float) -> float:
-    return (text.count("\n") + 1) * size * LEADING / 72
-
-
-def _wrap(text: str, width: float, size: float, weight: str = "normal") -> str:
-    """Break a text into lines no wider than `width` inches, inside words only where one is wider by itself."""
-
-    def broken(columns: int) -> str:
-        return "\n".join(textwrap.wrap(text, columns, break_on_hyphens=False))
-
-    fewest, most = 1, max(len(text), 1)
-    while fewest < most:
-        columns = (fewest + most + 1) // 2
-        if _width(broken(columns), size, weight) <= width:
-            fewest = columns
-        else:
-            most = columns - 1
-    return broken(fewest)
+    page.legend(keys, left, numpoints=2)
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:

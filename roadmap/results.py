@@ -215,15 +215,16 @@ def is_done(folder: Path) -> bool:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the epochs of a run so far; a last line that was cut off is left out."""
+    """Return the epochs of a run so far; a line that was cut off or is damaged is left out."""
     try:
-        lines = (folder / METRICS).read_text().splitlines()
-    except FileNotFoundError:
+        lines = (folder / METRICS).read_text(errors="replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
         return []
     rows = []
     for line in lines:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError):
+            continue
+        rows += [row] if isinstance(row, dict) else []
     return rows

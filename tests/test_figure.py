@@ -1,5 +1,4 @@
 import functools
-import itertools
 import subprocess
 import sys
 
@@ -15,6 +14,7 @@ from matplotlib.text import Text
 from analysis.figure import Chart, draw_roadmap, save_figure
 from roadmap.errors import UserError
 from roadmap.ladder import Reference, read_ladder
+from tests.artists import all_text, artists, assert_texts_are_apart, words
 
 LADDER = read_ladder()
 PROXY = "PROXY, not ImageNet: Fashion-MNIST (15,000 images), width / 8, 30,000 images seen a run, 3 seeds"
@@ -74,39 +74,13 @@ def chart(base="resnet50", **changes):
     return Chart(**(words | changes))
 
 
-def artists(figure, kind):
-    """Return the artists of a kind: bar, behind, value, word, label, cost or mark; by rung."""
-    found = [artist for artist in figure.findobj() if (artist.get_gid() or "").startswith(f"{kind}-")]
-    return {artist.get_gid().removeprefix(f"{kind}-"): artist for artist in found}
-
-
-def words(figure, kind):
-    return {rung: text.get_text().replace("\N{NO-BREAK SPACE}", " ") for rung, text in artists(figure, kind).items()}
-
-
-def all_text(figure):
-    return " ".join(" ".join(text.get_text() for text in figure.findobj(Text)).split())
-
-
 def spreads(figure):
     (axes,) = figure.axes
     return [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
 
 
-def text_boxes(figure):
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    return [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
-
-
 def assert_legible(figure):
-    boxes = text_boxes(figure)
-    for text, box in boxes:
-        assert min(box.x0, box.y0, figure.bbox.x1 - box.x1, figure.bbox.y1 - box.y1) >= 0, f"cut: {text}"
-    for (one, a), (other, b) in itertools.combinations(boxes, 2):
-        width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert width < 1 or height < 1, f"overlap: {one} | {other}"
+    assert_texts_are_apart(figure)
     (axes,) = figure.axes
     area = axes.get_window_extent()
     for row in artists(figure, "label").values():
