@@ -1,31 +1,58 @@
-"""Write a study's report from its run folders alone: tables and the roadmap figure."""
+"""Write a study's report from its run folders alone: tables, figures and a page that holds all of it."""
 
+import dataclasses
 import json
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from analysis.agreement import agreement
-from analysis.collect import collect, has_results
+from analysis.collect import collect, collect_rights, has_results
 from analysis.compare import ladder_table, published_table
 from analysis.figure import Chart, draw_roadmap, save_figure
 from analysis.record import RECORD, Record, describe_record
-from analysis.tables import markdown
+from analysis.tables import ladder_latex, markdown, verdict_latex, verdict_markdown
+from analysis.trails import collect_trails
+from analysis.verdicts import METRICS, pairs_of, published_verdicts, verdict_table
+from analysis.webpage import Page, Picture, write_page
+from roadmap.config import flatten
 from roadmap.ladder import Base, Ladder, Reference
 from roadmap.plan import Study
 from roadmap.results import write_atomically
+from roadmap.watch import clock
+
+PAGE, PROGRAM = "report.html", "python run_ladder.py"
+
+# What the figures show, by the names of their files: title, caption.
+CAPTIONS = {
+    "roadmap": (
+        "The roadmap",
+        "Top-1 accuracy of every rung from top to bottom, with its standard deviation over seeds and the network's "
+        "multiply-adds; the numbers are those of the ladder's table.",
+    ),
+}
 
 
 def write_report(
-    study: Study, out: Path, *, runs: pd.DataFrame | None = None, behind: Study | None = None
+    study: Study,
+    out: Path,
+    *,
+    runs: pd.DataFrame | None = None,
+    behind: Study | None = None,
+    words: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Write results.csv, ladder.csv, ladder.md, record.json and the roadmap figure (PNG, SVG, PDF).
+    """Write tables (CSV, Markdown, LaTeX), record.json, the roadmap figure (PNG, SVG, PDF) and report.html.
 
     Args:
         study: The study to report.
         out: The folder to write to; files of an earlier report there are replaced.
         runs: What `collect` found, where it was called already.
         behind: The same study from another base, drawn in grey behind where it has results.
+        words: The command line's words that name this study, for the commands in the page; None makes them up from
+            the base, the recipe and the seeds.
 
     Returns:
         The files written.
@@ -54,15 +81,33 @@ def write_report(
         behind_label=shadow_label,
     )
     about = describe_record(study, runs, chart)
-    verdict = agreement(table, study.ladder, study.base)
-    text = f"# Modernizing {info.label}\n\n{note}\n\n{markdown(table)}\n\n{verdict}\n{_footnotes(runs)}"
+    agrees = agreement(table, study.ladder, study.base)
+    rights = collect_rights(study)
+    verdicts = [verdict_table(runs, pairs_of(study.rungs), metric, rights=rights) for metric in METRICS]
+    text = f"# {chart.title}\n\n{note}\n\n{markdown(table)}\n\n{agrees}\n{_footnotes(runs)}"
     files = [
         _write(out / "results.csv", runs.to_csv(index=False)),
-        _write(out / "ladder.csv", table.to_csv(index=False)),
-        _write(out / "ladder.md", text),
+        *_write_tables(out, text, table, verdicts, chart.title, note),
         _write(out / RECORD, json.dumps(about, indent=1) + "\n"),
+        *save_figure(draw_roadmap(table, chart, shadow), out / "roadmap"),
     ]
-    return files + save_figure(draw_roadmap(table, chart, shadow), out / "roadmap")
+    if words is None:
+        words = ["--base", study.base, "--recipe", study.recipe.name, "--seeds", *map(str, study.seeds)]
+    page = Page(
+        title=chart.title,
+        note=note,
+        is_proxy=proxy,
+        pictures=_pictures(files),
+        verdicts=verdicts,
+        ladder=table,
+        agreement=[agrees],
+        runs=runs,
+        trails=collect_trails(study),
+        settings=_settings(study),
+        commands=_commands(table, words),
+        provenance=_provenance(about),
+    )
+    return [*files, write_page(out / PAGE, page)]
 
 
 def redraw(record: Record, out: Path) -> list[Path]:
@@ -75,7 +120,7 @@ def redraw(record: Record, out: Path) -> list[Path]:
 
 
 def write_published(ladder: Ladder, base: str, out: Path) -> list[Path]:
-    """Write the paper's own numbers in the same form: ladder.csv, ladder.md and the figure.
+    """Write the paper's own numbers in the same form: tables, the figure and the page.
 
     Raises:
         UserError: If the folder cannot be written.
@@ -95,9 +140,97 @@ def write_published(ladder: Ladder, base: str, out: Path) -> list[Path]:
         behind_label=f"{ladder.bases[larger[0]].label} ladder" if larger else "",
         behind_reference=ladder.bases[larger[0]].reference if larger else None,
     )
-    text = f"# Modernizing {info.label}, as published\n\n{note}\n\n{markdown(table)}\n"
-    files = [_write(out / "ladder.csv", table.to_csv(index=False)), _write(out / "ladder.md", text)]
-    return files + save_figure(draw_roadmap(table, chart, shadow), out / "roadmap")
+    text = f"# {chart.title}\n\n{note}\n\n{markdown(table)}\n"
+    verdicts = [published_verdicts(ladder, base)]
+    files = [
+        *_write_tables(out, text, table, verdicts, chart.title, note),
+        *save_figure(draw_roadmap(table, chart, shadow), out / "roadmap"),
+    ]
+    page = Page(
+        title=chart.title,
+        note=note,
+        is_proxy=False,
+        pictures=_pictures(files),
+        verdicts=verdicts,
+        ladder=table,
+        commands=[("These tables and figures", f"{PROGRAM} report --published --base {shlex.quote(base)}")],
+    )
+    return [*files, write_page(out / PAGE, page)]
+
+
+def _write_tables(
+    out: Path, text: str, table: pd.DataFrame, verdicts: Sequence[pd.DataFrame], title: str, note: str
+) -> list[Path]:
+    """Write the ladder's table and the verdicts; the first ones, those of top-1, in LaTeX too."""
+    labels = dict(zip(table["rung"], table["label"], strict=True))
+    told = "\n\n".join(
+        f"## {METRICS[metrics.iloc[0]].label}\n\n{verdict_markdown(judged)}"
+        for judged in verdicts
+        if len(metrics := judged["metric"])
+    )
+    return [
+        _write(out / "ladder.csv", table.to_csv(index=False)),
+        _write(out / "ladder.md", text),
+        _write(out / "ladder.tex", ladder_latex(table, note)),
+        _write(out / "verdicts.csv", pd.concat(verdicts).to_csv(index=False)),
+        _write(out / "verdicts.md", f"# {title}: verdicts\n\n{note}\n\n{told}\n"),
+        _write(out / "verdicts.tex", verdict_latex(verdicts[0], labels, note)),
+    ]
+
+
+def _pictures(files: Sequence[Path]) -> list[Picture]:
+    """Return the figures among a report's files, for its page."""
+    pictures = []
+    for path in files:
+        if path.suffix == ".svg":
+            title, caption = CAPTIONS.get(path.stem, (path.stem.replace("_", " ").capitalize(), ""))
+            pictures.append(Picture(title, caption or f"{title}.", path))
+    return pictures
+
+
+def _settings(study: Study) -> dict[str, dict[str, Any]]:
+    """Return each rung's network, recipe and data, for the page."""
+    settings = {}
+    for rung in study.rungs:
+        config = study.configs[rung.id, study.seeds[0]]
+        parts: dict[str, Mapping[str, Any]] = {
+            "network": flatten(config.net),
+            "recipe": {"name": config.recipe.name} | config.recipe.training(),
+            "data": dataclasses.asdict(config.data),
+        }
+        settings[rung.id] = {
+            f"{part}: {name}": value for part, fields in parts.items() for name, value in fields.items()
+        }
+    return settings
+
+
+def _commands(table: pd.DataFrame, words: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the commands that make the report again, and that look closer at the step that changed most."""
+    study = shlex.join(words)
+    commands = [
+        ("What would run, and what is done already", f"{PROGRAM} plan {study}"),
+        ("Train what is missing, then report", f"{PROGRAM} run {study}"),
+        ("This report again, from the run folders", f"{PROGRAM} report {study}"),
+    ]
+    changes = table.set_index("rung")["top1_delta"].abs().dropna()
+    if len(changes):
+        compare = f"{PROGRAM} compare {study} --step {shlex.quote(str(changes.idxmax()))}"
+        commands.append(("One step closely: the one that changed most", compare))
+    return commands
+
+
+def _provenance(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record says of where its numbers come from, in words."""
+    return {
+        "commit": about["commit"],
+        "planned": sorted({day for day in (about["planned_first"], about["planned_last"]) if day}),
+        "command": [shlex.join(command) for command in about["command"] if isinstance(command, list)],
+        "planned on": about["processor"],
+        "Python": about["python"],
+        "versions": about["versions"],
+        "training time, all runs": clock(about["train_s_sum"]) if about["finished"] else None,
+        "time, all runs": clock(about["wall_s_sum"]) if about["finished"] else None,
+    }
 
 
 def _as_published(reference: Reference | None) -> Reference | None:

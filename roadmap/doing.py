@@ -12,7 +12,7 @@ from rich.console import Console
 from roadmap.distributed import my_rank, under_torchrun
 from roadmap.errors import UserError
 from roadmap.looking import print_files, print_table
-from roadmap.options import job_options_of, out_of, study_behind, study_of
+from roadmap.options import job_options_of, out_of, study_behind, study_of, words_of
 
 if TYPE_CHECKING:
     from roadmap.launch import JobOptions
@@ -39,7 +39,7 @@ def run(options: Namespace) -> int:
     if my_rank():  # under torchrun: the first process reports for all
         return 0
     runs = collect(study)
-    files = write_report(study, out, runs=runs, behind=study_behind(options, study))
+    files = write_report(study, out, runs=runs, behind=study_behind(options, study), words=words_of(options))
     print_table(study, runs)
     print_files(files)
     return _say_outcome(console, planned, how, clock(time.monotonic() - start))

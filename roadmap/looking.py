@@ -13,7 +13,7 @@ from rich.table import Table
 
 from roadmap.errors import UserError, unknown
 from roadmap.ladder import Ladder
-from roadmap.options import base_of, jobs_of, ladder_of, out_of, study_behind, study_of
+from roadmap.options import base_of, jobs_of, ladder_of, out_of, study_behind, study_of, words_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -210,7 +210,9 @@ def report(options: Namespace) -> int:
     else:
         study = study_of(options)
         runs = collect(study)
-        files = write_report(study, out_of(options, study), runs=runs, behind=study_behind(options, study))
+        files = write_report(
+            study, out_of(options, study), runs=runs, behind=study_behind(options, study), words=words_of(options)
+        )
         print_table(study, runs)
     print_files(files)
     return 0

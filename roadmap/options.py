@@ -49,6 +49,16 @@ def study_of(options: Namespace, base: str | None = None) -> "Study":
     )
 
 
+def words_of(options: Namespace) -> list[str]:
+    """Return the words of the command line that name the study, for a command that is about the same one."""
+    words = ["--base", base_of(options)]
+    for name in ("steps", "recipe", "seeds", "only", "until", "data", "runs"):
+        value = getattr(options, name)
+        if value is not None:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return [*words, "--validate"] if options.validate else words
+
+
 def study_behind(options: Namespace, study: "Study") -> "Study | None":
     """Return the same study from the next other base, for the grey bars."""
     others = [name for name in study.ladder.bases if name != study.base]
