@@ -83,29 +83,3 @@ def collect_measured(study: Study, measured: dict[str, Any] | None = None) -> pd
         for number, (train, test) in enumerate(speeds, start=1):
             rows.append((rung.id, number, train, test, row["peak_memory_mb"], row["activations"]))
     return pd.DataFrame(rows, columns=list(MEASURED))
-
-
-# A row of the learning curves: column -> meaning and unit.
-CURVE_COLUMNS = {
-    "rung": "id",
-    "seed": "of the run",
-    "epoch": "counted from 1",
-    "train_loss": "mean training loss of the epoch",
-}
-
-
-def collect_curves(study: Study) -> pd.DataFrame:
-    """Read how the training loss of each run went, finished or not.
-
-    Returns:
-        A row for each rung, seed and epoch with the columns of `CURVE_COLUMNS`, in the ladder's order. A run that has
-        no epoch behind it has no row, and neither has a line of metrics.jsonl that is damaged.
-    """
-    rows = []
-    for rung in study.rungs:
-        for seed in study.seeds:
-            for line in results.read_metrics(study.folder(study.configs[rung.id, seed])):
-                epoch, loss = line.get("epoch"), line.get("train_loss")
-                if isinstance(epoch, int) and isinstance(loss, int | float):
-                    rows.append((rung.id, seed, epoch, float(loss)))
-    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS)).astype({"seed": int, "epoch": int, "train_loss": float})

@@ -4,6 +4,7 @@ Source: the idea is Figure 2 of Liu et al., "A ConvNet for the 2020s".
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -230,12 +231,13 @@ def _draw_legend(page: Page, table: pd.DataFrame, behind_label: str, left: float
     page.legend(keys, left, numpoints=2)
 
 
-def save_figure(figure: Figure, stem: Path) -> list[Path]:
+def save_figure(figure: Figure, stem: Path, forms: Iterable[str] = ("png", "svg", "pdf")) -> list[Path]:
     """Write a figure as PNG (200 dpi), SVG and PDF; the same figure gives the same bytes.
 
     Args:
         figure: The figure.
         stem: The path without its ending.
+        forms: Which of the three.
 
     Returns:
         The files written.
@@ -246,7 +248,8 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     files = []
     # Type 42 keeps the PDF's text selectable, which some publishers require; a salt keeps the SVG's ids from changing.
     with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "roadmap"}):
-        for ending, metadata in {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}.items():
+        for ending in forms:
+            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {})
             path = stem.with_name(f"{stem.name}.{ending}")
             write_atomically(path, partial(figure.savefig, format=ending, dpi=200, metadata=metadata))
             files.append(path)

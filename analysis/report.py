@@ -1,31 +1,66 @@
-"""Write a study's report from its run folders alone: tables and the roadmap figure."""
+"""Write a study's report from its run folders alone: tables, figures and a page that holds all of it."""
 
+import dataclasses
 import json
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from analysis.agreement import agreement
+from analysis import pictures
 from analysis.collect import collect, has_results
 from analysis.compare import ladder_table, published_table
+from analysis.drawing import Words
 from analysis.figure import Chart, draw_roadmap, save_figure
+from analysis.findings import Findings, find
 from analysis.record import RECORD, Record, describe_record
-from analysis.tables import markdown
+from analysis.tables import (
+    Cells,
+    cells_markdown,
+    correlation_cells,
+    ladder_latex,
+    markdown,
+    value_cells,
+    verdict_latex,
+    verdict_markdown,
+)
+from analysis.verdicts import COSTS, METRICS, SPEEDS, published_verdicts, with_costs
+from analysis.webpage import Page, write_page
+from roadmap.config import flatten
 from roadmap.ladder import Base, Ladder, Reference
 from roadmap.plan import Study
 from roadmap.results import write_atomically
+from roadmap.watch import clock
+
+PAGE, PROGRAM = "report.html", "python run_ladder.py"
+# What a report has only where there is something to say; those of an earlier report are taken away.
+FIGURES = [f"{name}.{form}" for name in ("verdicts", "worths", "tradeoff", "curves") for form in pictures.VECTORS]
+OPTIONAL = ("agreement.csv", "shapley.csv", "worths.csv", *FIGURES)
 
 
 def write_report(
-    study: Study, out: Path, *, runs: pd.DataFrame | None = None, behind: Study | None = None
+    study: Study,
+    out: Path,
+    *,
+    runs: pd.DataFrame | None = None,
+    behind: Study | None = None,
+    beside: Mapping[str, Study] | None = None,
+    margin: float | None = None,
+    words: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Write results.csv, ladder.csv, ladder.md, record.json and the roadmap figure (PNG, SVG, PDF).
+    """Write tables (CSV, Markdown, LaTeX), record.json, figures (SVG, PDF; the roadmap as PNG too) and report.html.
 
     Args:
         study: The study to report.
         out: The folder to write to; files of an earlier report there are replaced.
         runs: What `collect` found, where it was called already.
         behind: The same study from another base, drawn in grey behind where it has results.
+        beside: As for `findings.find`.
+        margin: As for `findings.find`.
+        words: The command line's words that name this study, for the commands in the page; None makes them up from
+            the base, the recipe and the seeds.
 
     Returns:
         The files written.
@@ -33,8 +68,7 @@ def write_report(
     Raises:
         UserError: If the folder cannot be written or a result is of another version.
     """
-    runs = collect(study) if runs is None else runs
-    table = ladder_table(runs, study.rungs)
+    found = find(study, runs=runs, beside=beside, margin=margin)
     shadow, shadow_label = None, ""
     if behind is not None:
         behind_runs = collect(behind)
@@ -42,8 +76,7 @@ def write_report(
             shadow = ladder_table(behind_runs, behind.rungs)
             shadow_label = f"{behind.ladder.bases[behind.base].label} ladder"
     info = study.ladder.bases[study.base]
-    note = study.describe()
-    proxy = study.recipe.is_proxy
+    note, proxy = study.describe(), study.recipe.is_proxy
     chart = Chart(
         start=info.label,
         result=info.result if study.is_whole else "",
@@ -53,17 +86,53 @@ def write_report(
         reference=None if proxy else _as_published(info.reference),
         behind_label=shadow_label,
     )
-    about = describe_record(study, runs, chart)
-    verdict = agreement(table, study.ladder, study.base) if study.design == "ladder" else ""
-    parts = [f"# Modernizing {info.label}", note, *study.layout.notes, markdown(table), verdict]
-    text = "\n\n".join(filter(None, parts)) + f"\n{_footnotes(runs)}"
+    about = describe_record(study, found.runs, chart)
+    tables = _tables(found)
+    text = [f"# {chart.title}", note, markdown(found.table), *found.sentences]
+    text += [f"{title}:\n\n{cells_markdown(cells)}" for title, cells in tables]
+    labels = pd.DataFrame([(r.id, r.label, r.adopted) for r in study.ladder.climb(study.base)])
+    figures, shown = pictures.save_drawings(
+        [
+            pictures.roadmap(found.table, chart, shadow),
+            *pictures.drawings_of(
+                found,
+                Words(title=chart.title, axis=chart.axis, note=note),
+                labels.set_axis(["rung", "label", "adopted"], axis=1),
+                climbs=study.design == "ladder",
+            ),
+        ],
+        out,
+    )
+    verdicts = _by_metric(found.verdicts)
     files = [
-        _write(out / "results.csv", runs.to_csv(index=False)),
-        _write(out / "ladder.csv", table.to_csv(index=False)),
-        _write(out / "ladder.md", text),
+        _write(out / "results.csv", found.runs.to_csv(index=False)),
+        *_write_tables(out, "\n\n".join(text) + f"\n{_footnotes(found.runs)}", found.table, verdicts, note),
+        *_write_frames(out, found),
         _write(out / RECORD, json.dumps(about, indent=1) + "\n"),
+        *figures,
     ]
-    return files + save_figure(draw_roadmap(table, chart, shadow), out / "roadmap")
+    if words is None:
+        words = ["--base", study.base, "--recipe", study.recipe.name, "--seeds", *map(str, study.seeds)]
+    page = Page(
+        title=chart.title,
+        note=note,
+        is_proxy=proxy,
+        pictures=shown,
+        verdicts=verdicts,
+        ladder=found.table,
+        sentences=found.sentences,
+        tables=tables,
+        runs=found.runs,
+        trails=found.trails,
+        settings=_settings(study),
+        commands=_commands(found.table, words, margin),
+        provenance=_provenance(about),
+    )
+    files.append(write_page(out / PAGE, page))
+    for name in OPTIONAL:
+        if out / name not in files:
+            (out / name).unlink(missing_ok=True)
+    return files
 
 
 def redraw(record: Record, out: Path) -> list[Path]:
@@ -75,8 +144,14 @@ def redraw(record: Record, out: Path) -> list[Path]:
     return save_figure(draw_roadmap(record.table, record.chart), out / "roadmap")
 
 
-def write_published(ladder: Ladder, base: str, out: Path) -> list[Path]:
-    """Write the paper's own numbers in the same form: ladder.csv, ladder.md and the figure.
+def write_published(ladder: Ladder, base: str, out: Path, *, margin: float | None = None) -> list[Path]:
+    """Write the paper's own numbers in the same form: tables, figures and the page.
+
+    Args:
+        ladder: The ladder, with what is published.
+        base: Where it starts.
+        out: The folder to write to; files of an earlier report there are replaced.
+        margin: Changes of top-1 within it are as good as none; None takes the metric's own.
 
     Raises:
         UserError: If the folder cannot be written.
@@ -96,9 +171,120 @@ def write_published(ladder: Ladder, base: str, out: Path) -> list[Path]:
         behind_label=f"{ladder.bases[larger[0]].label} ladder" if larger else "",
         behind_reference=ladder.bases[larger[0]].reference if larger else None,
     )
-    text = f"# Modernizing {info.label}, as published\n\n{note}\n\n{markdown(table)}\n"
-    files = [_write(out / "ladder.csv", table.to_csv(index=False)), _write(out / "ladder.md", text)]
-    return files + save_figure(draw_roadmap(table, chart, shadow), out / "roadmap")
+    text = f"# {chart.title}\n\n{note}\n\n{markdown(table)}\n"
+    verdicts = published_verdicts(ladder, base, margin=margin)
+    change = Words(title=chart.title, axis="Change of ImageNet-1K top-1 accuracy (points)", note=note)
+    figures, shown = pictures.save_drawings(
+        [pictures.roadmap(table, chart, shadow), pictures.forest(verdicts, table, change)], out
+    )
+    files = [*_write_tables(out, text, table, [verdicts], note), *figures]
+    command = f"report --published --base {shlex.quote(base)}" + _margin_words(margin)
+    page = Page(
+        title=chart.title,
+        note=note,
+        is_proxy=False,
+        pictures=shown,
+        verdicts=[verdicts],
+        ladder=table,
+        commands=[("These tables and figures", f"{PROGRAM} {command}")],
+    )
+    return [*files, write_page(out / PAGE, page)]
+
+
+def _by_metric(verdicts: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return verdicts metric by metric, top-1 first with what each step costs; those without a change are left out."""
+    tables = [rows for metric, rows in verdicts.groupby("metric", sort=False) if metric != "top1"]
+    return [with_costs(verdicts), *(rows for rows in tables if rows["delta"].notna().any())]
+
+
+def _tables(found: Findings) -> list[tuple[str, Sequence[Cells]]]:
+    """Return the tables beside those of rungs and verdicts: (title, cells)."""
+    tables: list[tuple[str, Sequence[Cells]]] = []
+    if len(found.correlations) and found.correlations["spearman"].notna().any():
+        title = "Correlation of each metric's changes with the paper's changes of top-1, turned so that more is better"
+        tables.append((title, correlation_cells(found.correlations)))
+    if len(found.values):
+        tables.append(("Shapley values of top-1, the mean change over the drawn orders", value_cells(found.values)))
+    return tables
+
+
+def _write_frames(out: Path, found: Findings) -> list[Path]:
+    """Write the frames that a report has only where there is something to say."""
+    worths = [frame.assign(design=name) for name, frame in found.worths.items()]
+    frames = {
+        "agreement.csv": found.correlations,
+        "shapley.csv": found.values,
+        "worths.csv": pd.concat(worths) if worths else pd.DataFrame(),
+    }
+    return [_write(out / name, frame.to_csv(index=False)) for name, frame in frames.items() if len(frame)]
+
+
+def _write_tables(out: Path, text: str, table: pd.DataFrame, verdicts: Sequence[pd.DataFrame], note: str) -> list[Path]:
+    """Write the ladder's table and the verdicts; the first ones, those of top-1, in LaTeX too."""
+    labels = dict(zip(table["rung"], table["label"], strict=True))
+    known = METRICS | SPEEDS | COSTS
+    told = "\n\n".join(
+        f"## {known[judged['metric'].iloc[0]].label}\n\n{verdict_markdown(judged)}"
+        for judged in verdicts
+        if len(judged)
+    )
+    return [
+        _write(out / "ladder.csv", table.to_csv(index=False)),
+        _write(out / "ladder.md", text),
+        _write(out / "ladder.tex", ladder_latex(table, note)),
+        _write(out / "verdicts.csv", pd.concat(verdicts).to_csv(index=False)),
+        _write(out / "verdicts.md", f"# Verdicts\n\n{note}\n\n{told}\n"),
+        _write(out / "verdicts.tex", verdict_latex(verdicts[0], labels, note)),
+    ]
+
+
+def _settings(study: Study) -> dict[str, dict[str, Any]]:
+    """Return each rung's network, recipe and data, for the page."""
+    settings = {}
+    for rung in study.rungs:
+        config = study.configs[rung.id, study.seeds[0]]
+        parts: dict[str, Mapping[str, Any]] = {
+            "network": flatten(config.net),
+            "recipe": {"name": config.recipe.name} | config.recipe.training(),
+            "data": dataclasses.asdict(config.data),
+        }
+        settings[rung.id] = {
+            f"{part}: {name}": value for part, fields in parts.items() for name, value in fields.items()
+        }
+    return settings
+
+
+def _commands(table: pd.DataFrame, words: Sequence[str], margin: float | None) -> list[tuple[str, str]]:
+    """Return the commands that make the report again, and that look closer at the step that changed most."""
+    study, judged = shlex.join(words), _margin_words(margin)
+    commands = [
+        ("What would run, and what is done already", f"{PROGRAM} plan {study}"),
+        ("Train what is missing, then report", f"{PROGRAM} run {study}{judged}"),
+        ("This report again, from the run folders", f"{PROGRAM} report {study}{judged}"),
+    ]
+    changes = table.set_index("rung")["top1_delta"].abs().dropna()
+    if len(changes):
+        compare = f"{PROGRAM} compare {study}{judged} --step {shlex.quote(str(changes.idxmax()))}"
+        commands.append(("One step closely: the one that changed most", compare))
+    return commands
+
+
+def _margin_words(margin: float | None) -> str:
+    return "" if margin is None else f" --margin {margin:g}"
+
+
+def _provenance(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record says of where its numbers come from, in words."""
+    return {
+        "commit": about["commit"],
+        "planned": sorted({day for day in (about["planned_first"], about["planned_last"]) if day}),
+        "command": [shlex.join(command) for command in about["command"] if isinstance(command, list)],
+        "planned on": about["processor"],
+        "Python": about["python"],
+        "versions": about["versions"],
+        "training time, all runs": clock(about["train_s_sum"]) if about["finished"] else None,
+        "time, all runs": clock(about["wall_s_sum"]) if about["finished"] else None,
+    }
 
 
 def _as_published(reference: Reference | None) -> Reference | None:

@@ -69,6 +69,13 @@ VERDICT_COLUMNS = {
     "verdict": "in words",
 }
 
+# What a step costs, in a table of top-1's verdicts: column -> meaning.
+FACTOR_COLUMNS = {
+    "macs_factor": "multiply-adds, as a multiple of those of the rung before",
+    "time_factor": "time of a training image, the same way, measured side by side",
+    "memory_factor": "peak memory of a training step, the same way",
+}
+
 Rights = Mapping[str, Mapping[int, NDArray[np.bool_]]]  # rung -> seed -> for each test image whether it was right
 Pairs = Sequence[tuple[str, str]]
 
@@ -236,6 +243,23 @@ def judge_everything(
     costs = costs.join(measured.groupby("rung")[["activations", "peak_memory_mb"]].first())
     tables += [cost_table(costs, pairs, metric) for metric in COSTS]
     return pd.concat(tables, ignore_index=True)
+
+
+def with_costs(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of top-1 with the columns of `FACTOR_COLUMNS`: what a step costs, beside what it changes.
+
+    Args:
+        verdicts: What `judge_everything` returned.
+    """
+    by_metric = {str(metric): rows.set_index(["step", "against"]) for metric, rows in verdicts.groupby("metric")}
+    top1 = by_metric["top1"]
+    factors = {name: rows["value"] / rows["value_against"] for name, rows in by_metric.items()}
+    costs = {
+        "macs_factor": factors["macs"],
+        "time_factor": 1 / factors["train_images_per_s"],
+        "memory_factor": factors["peak_memory_mb"],
+    }
+    return top1.assign(**costs).reset_index()[[*VERDICT_COLUMNS, *FACTOR_COLUMNS]]
 
 
 def judge_study(study: Study, *, margin: float | None = None) -> pd.DataFrame:

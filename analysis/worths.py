@@ -59,4 +59,4 @@ def _judged(study: Study, runs: pd.DataFrame, prefix: str, metric: str) -> pd.Da
     adopted = {rung.id for rung in study.rungs if rung.adopted}
     judged = verdict_table(runs, pairs_of(study.rungs), metric)
     judged = judged[judged["step"].isin(adopted)]
-    return judged.assign(step=judged["step"].str.removeprefix(prefix)).rename(columns={"delta": "value"})
+    return judged.assign(step=judged["step"].str.removeprefix(prefix), value=judged["delta"])

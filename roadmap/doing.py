@@ -12,8 +12,8 @@ from rich.console import Console
 
 from roadmap.distributed import my_rank, under_torchrun
 from roadmap.errors import UserError
-from roadmap.looking import print_files, print_json, print_table, say_what
-from roadmap.options import job_options_of, out_of, study_behind, study_of
+from roadmap.looking import print_files, print_json, print_table, report_options, say_what
+from roadmap.options import job_options_of, margin_of, out_of, study_of
 
 if TYPE_CHECKING:
     from roadmap.launch import JobOptions
@@ -35,6 +35,7 @@ def run(options: Namespace) -> int:
     if options.dry_run:
         return _print_dry_run(planned, how)
     out = out_of(options, study)
+    margin_of(options)
     check_writable(out)  # now, not after the training
     if not _train(console, study, planned, how):
         return 130
@@ -43,7 +44,7 @@ def run(options: Namespace) -> int:
     if how.executor == "local":
         _measure_trained(console, study, planned)
     runs = collect(study)
-    files = write_report(study, out, runs=runs, behind=study_behind(options, study))
+    files = write_report(study, out, runs=runs, **report_options(options, study))
     print_table(study, runs)
     print_files(files)
     return _say_outcome(console, planned, how, clock(time.monotonic() - start))

@@ -21,8 +21,10 @@ from roadmap.options import (
     layout_of,
     margin_of,
     out_of,
+    studies_beside,
     study_behind,
     study_of,
+    words_of,
 )
 
 if TYPE_CHECKING:
@@ -224,14 +226,25 @@ def report(options: Namespace) -> int:
         files = redraw(read_record(options.record), options.out or options.record)
     elif options.published:
         ladder, base = ladder_of(options), base_of(options)
-        files = write_published(ladder, base, options.out or Path("out") / f"{base}-published")
+        out = options.out or Path("out") / f"{base}-published"
+        files = write_published(ladder, base, out, margin=margin_of(options))
     else:
         study = study_of(options)
         runs = collect(study)
-        files = write_report(study, out_of(options, study), runs=runs, behind=study_behind(options, study))
+        files = write_report(study, out_of(options, study), runs=runs, **report_options(options, study))
         print_table(study, runs)
     print_files(files)
     return 0
+
+
+def report_options(options: Namespace, study: "Study") -> dict[str, Any]:
+    """Return what a report takes beside the study itself."""
+    return {
+        "behind": study_behind(options, study),
+        "beside": studies_beside(options, study),
+        "margin": margin_of(options),
+        "words": words_of(options),
+    }
 
 
 def compare(options: Namespace) -> int:

@@ -66,6 +66,16 @@ def study_of(options: Namespace, base: str | None = None) -> "Study":
     )
 
 
+def words_of(options: Namespace) -> list[str]:
+    """Return the words of the command line that name the study, for a command that is about the same one."""
+    words = ["--base", base_of(options)]
+    for name in ("steps", "recipe", "seeds", "only", "until", "data", "runs", "design", "samples"):
+        value = getattr(options, name)
+        if value is not None:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return [*words, "--validate"] if options.validate else words
+
+
 def study_behind(options: Namespace, study: "Study") -> "Study | None":
     """Return the same study from the next other base, for the grey bars."""
     others = [name for name in study.ladder.bases if name != study.base]
@@ -75,9 +85,31 @@ def study_behind(options: Namespace, study: "Study") -> "Study | None":
         return None
 
 
+def studies_beside(options: Namespace, study: "Study") -> "dict[str, Study]":
+    """Return the ladder and the designs that say what each step is worth, whole, with a study's base, recipe and seeds.
+
+    A design that cannot be laid out, as on a ladder that was not meant for it, is left out.
+    """
+    from analysis.worths import NAMES
+
+    studies = {}
+    for design in NAMES:
+        try:
+            studies[design] = _whole_study(options, study, [design])
+        except UserError:
+            continue
+    return studies
+
+
 def ladder_behind(options: Namespace, study: "Study") -> "Study":
     """Return the whole ladder of a study of another design, with the same seeds: what the two share need not run."""
-    return study_of(Namespace(**vars(options) | dict.fromkeys(("design", "samples", "only", "until"))), study.base)
+    return _whole_study(options, study, None)
+
+
+def _whole_study(options: Namespace, study: "Study", design: list[str] | None) -> "Study":
+    """Return another design of a study's base, with all its rungs."""
+    whole = vars(options) | dict.fromkeys(("samples", "only", "until")) | {"design": design}
+    return study_of(Namespace(**whole), study.base)
 
 
 def out_of(options: Namespace, study: "Study") -> Path:

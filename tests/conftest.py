@@ -19,9 +19,10 @@ from roadmap.data import EMBEDDED, IDX_FILES, describe_data
 from roadmap.idx import find_idx, read_idx, write_idx
 from roadmap.recipe import Recipe, read_recipe
 from roadmap.run import RunConfig
+from tests.browser import browser
 from tests.slurm import slurm
 
-__all__ = ["slurm"]  # a fixture
+__all__ = ["browser", "slurm"]  # fixtures
 
 # Whoever started the tests may have switched Ctrl-C off, as shells do for commands in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,5 +1,9 @@
+import html
 import json
 import os
+import platform
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,18 +12,24 @@ from typing import Any
 import pandas as pd
 import pytest
 
+import run_ladder
 from analysis.compare import LADDER_COLUMNS, ladder_table, published_table
 from analysis.record import RECORD_VERSION, read_record
 from analysis.report import redraw, write_published, write_report
 from analysis.tables import big, markdown
+from analysis.verdicts import METRICS
 from roadmap import results
+from roadmap.attempts import Worker, take
 from roadmap.errors import UserError
 from roadmap.ladder import read_ladder
 from roadmap.launch import prepare
+from roadmap.options import words_of
 from roadmap.plan import Study, make_study
 from tests.samples import PAPER
 
-FILES = {"results.csv", "ladder.csv", "ladder.md", "record.json", "roadmap.png", "roadmap.svg", "roadmap.pdf"}
+TABLES = {f"{table}.{form}" for table in ("ladder", "verdicts") for form in ("csv", "md", "tex")}
+FIGURE = {f"roadmap.{form}" for form in ("png", "svg", "pdf")}
+FILES = {"results.csv", "record.json", "report.html"} | TABLES | FIGURE
 
 
 @pytest.fixture
@@ -53,10 +63,64 @@ def test_a_report_holds_tables_figure_and_record(study: Study, tmp_path: Path) -
     assert table.loc["gelu", "state"] == "missing"
 
 
-def test_a_proxy_says_so_in_the_table_and_in_the_figure(study: Study, tmp_path: Path) -> None:
+def test_a_proxy_says_so_in_every_table_in_the_figure_and_on_the_page(study: Study, tmp_path: Path) -> None:
     write_report(study, tmp_path / "out")
-    assert "PROXY, not ImageNet" in (tmp_path / "out" / "ladder.md").read_text()
-    assert "PROXY, not ImageNet" in (tmp_path / "out" / "roadmap.svg").read_text()
+    for name in ("ladder.md", "ladder.tex", "verdicts.md", "verdicts.tex", "roadmap.svg", "report.html"):
+        assert "PROXY, not ImageNet" in (tmp_path / "out" / name).read_text(), name
+
+
+def test_verdicts_are_written_for_every_metric_and_those_of_top1_for_latex(study: Study, tmp_path: Path) -> None:
+    for rung, top1 in (("baseline_original", 70.0), ("baseline", 75.0)):
+        for seed in (0, 1):
+            put_result(study, rung, seed, top1=top1 + seed / 10, nll=0.5 - seed / 100)
+    write_report(study, tmp_path / "out")
+    verdicts = pd.read_csv(tmp_path / "out" / "verdicts.csv")
+    assert list(verdicts["metric"].unique()) == list(METRICS)
+    assert len(verdicts) == 16 * len(METRICS)
+    text = (tmp_path / "out" / "verdicts.md").read_text()
+    assert [f"## {metric.label}" in text for metric in METRICS.values()] == [True] * len(METRICS)
+    assert "| baseline | +5.00 (" in text
+    assert "modern recipe & +5.00 (" in (tmp_path / "out" / "verdicts.tex").read_text()
+
+
+def test_the_pages_commands_are_those_of_this_study(study: Study, tmp_path: Path) -> None:
+    put_result(study, "baseline_original", 0, top1=70.0)
+    put_result(study, "baseline", 0, top1=75.0)
+    asked = "--base resnet50 --seeds 0 1 --recipe 'my own.yaml' --data d --runs r --until gelu --validate"
+    words = words_of(run_ladder.parse(shlex.split(asked)))
+    write_report(study, tmp_path / "out", words=words)
+    page = html.unescape((tmp_path / "out" / "report.html").read_text())
+    commands = re.findall(r"<code>python run_ladder\.py (.*)</code>", page)
+    told = [run_ladder.parse(shlex.split(command)) for command in commands]
+    assert [options.action for options in told] == ["plan", "run", "report", "compare"]
+    assert told[-1].step == "baseline"
+    assert all(words_of(options) == words for options in told)
+    write_report(study, tmp_path / "out")
+    assert "run --base resnet50 --recipe tiny --seeds 0 1</code>" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_page_tells_how_every_run_stands_and_what_it_left(study: Study, tmp_path: Path) -> None:
+    put_result(study, "baseline", 0, top1=75.0)
+    put_result(study, "gelu", 1, state="failed", error="OSError: no <space>")
+    folder = study.folder(study.configs["baseline", 0])
+    lines = [json.dumps({"epoch": epoch + 1, "train_loss": loss}) for epoch, loss in enumerate((2.5, 1.25))]
+    (folder / results.METRICS).write_text("\n".join(lines) + "\n")
+    with take(folder, Worker.here(job="77"), lambda _: None) as claim:
+        assert claim
+        claim.end = "finished"
+    write_report(study, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "34 runs (2 seeds a rung): 1 finished, 1 failed, 32 missing." in page
+    assert "<td>failed: OSError: no &lt;space&gt;<td>" in page
+    assert "not tested: one seed" not in page  # a step has results on one side alone
+    data = json.loads(re.findall(r'id="data">(.*)</script>', page)[0])
+    (run,) = [run for run in data["runs"] if run[0] == folder.name]
+    assert run[1:3] == [2, [2.5, 1.25]]
+    assert data["planned"][run[3]]["host"] == platform.node()
+    assert data["planned"][run[3]]["planned_at"]
+    assert [attempt[1] for attempt in run[4]] == ["finished"]
+    assert run[4][0][3] == "77"
+    assert data["workers"][run[4][0][0]][0] == platform.node()
 
 
 def test_validation_images_are_never_passed_off_as_the_test_set(
@@ -145,6 +209,8 @@ def test_published_numbers_come_in_the_same_form_and_name_their_misprints(tmp_pa
     assert "| separate_downsampling | 3 | 81.97 ± 0.06 | +0.50 |" in text
     assert "prints 4.46 for a network that counts 4.146" in text
     assert "ResNet-200 ladder" in (tmp_path / "resnet50" / "roadmap.svg").read_text()
+    assert set(os.listdir(tmp_path / "resnet50")) == {"report.html"} | TABLES | FIGURE
+    assert "report --published --base resnet200</code>" in (tmp_path / "resnet200" / "report.html").read_text()
     assert "prints" not in (tmp_path / "resnet200" / "ladder.md").read_text()
 
 
