@@ -74,6 +74,7 @@ def find(
         correlated = correlations(runs, study.rungs)
         sentences.append(agreement(table, study.ladder, study.base))
         sentences.append(correlation_in_words(correlated, proxy=study.recipe.is_proxy))
+        correlated = correlated[correlated["spearman"].notna()]
     elif study.design == "orders":
         values = shapley(runs, study.layout.orders)
     elif study.design == "pairs":
@@ -120,6 +121,11 @@ def _worths(study: Study, beside: Mapping[str, Study]) -> dict[str, pd.DataFrame
     ladder = study if study.design == "ladder" else beside.get("ladder")
     if ladder is None or study.design == "pairs":
         return {}
-    others = {design: other for design, other in beside.items() if design != "ladder" and has_own_runs(other, ladder)}
-    worths = step_worths({"ladder": ladder} | others | {study.design: study})
+    studies = dict(beside) | {"ladder": ladder, study.design: study}
+    shown = {}
+    for design, one in studies.items():
+        others = [other for other in studies.values() if other is not one]
+        if one is ladder or one is study or has_own_runs(one, others):
+            shown[design] = one
+    worths = step_worths(shown)
     return worths if len(worths) > 1 else {}

@@ -12,7 +12,6 @@ import pandas as pd
 from analysis import pictures
 from analysis.collect import collect, has_results
 from analysis.compare import ladder_table, published_table
-from analysis.drawing import Words
 from analysis.figure import Chart, draw_roadmap, save_figure
 from analysis.findings import Findings, find
 from analysis.record import RECORD, Record, describe_record
@@ -35,6 +34,7 @@ from roadmap.results import write_atomically
 from roadmap.watch import clock
 
 PAGE, PROGRAM = "report.html", "python run_ladder.py"
+IMAGENET_TOP1 = "ImageNet-1K top-1 accuracy"
 # What a report has only where there is something to say; those of an earlier report are taken away.
 FIGURES = [f"{name}.{form}" for name in ("verdicts", "worths", "tradeoff", "curves") for form in pictures.VECTORS]
 OPTIONAL = ("agreement.csv", "shapley.csv", "worths.csv", *FIGURES)
@@ -77,12 +77,15 @@ def write_report(
             shadow_label = f"{behind.ladder.bases[behind.base].label} ladder"
     info = study.ladder.bases[study.base]
     note, proxy = study.describe(), study.recipe.is_proxy
+    top1 = "top-1 accuracy on the test set" if proxy else IMAGENET_TOP1
     chart = Chart(
         start=info.label,
         result=info.result if study.is_whole else "",
-        title=f"Modernizing {info.label}",
+        title=f"Modernizing {info.label}"
+        if study.design == "ladder"
+        else f"{info.label}, {study.layout.design.describe()}",
         note=note,
-        axis="Top-1 accuracy on the test set (%)" if proxy else "ImageNet-1K top-1 accuracy (%)",
+        axis=f"{top1[0].upper()}{top1[1:]} (%)",
         reference=None if proxy else _as_published(info.reference),
         behind_label=shadow_label,
     )
@@ -96,7 +99,7 @@ def write_report(
             pictures.roadmap(found.table, chart, shadow),
             *pictures.drawings_of(
                 found,
-                Words(title=chart.title, axis=chart.axis, note=note),
+                pictures.About(chart.title, note, top1),
                 labels.set_axis(["rung", "label", "adopted"], axis=1),
                 climbs=study.design == "ladder",
             ),
@@ -166,16 +169,16 @@ def write_published(ladder: Ladder, base: str, out: Path, *, margin: float | Non
         result=info.result,
         title=f"Modernizing {info.label}, as published",
         note="",
-        axis="ImageNet-1K top-1 accuracy (%)",
+        axis=f"{IMAGENET_TOP1} (%)",
         reference=info.reference,
         behind_label=f"{ladder.bases[larger[0]].label} ladder" if larger else "",
         behind_reference=ladder.bases[larger[0]].reference if larger else None,
     )
     text = f"# {chart.title}\n\n{note}\n\n{markdown(table)}\n"
     verdicts = published_verdicts(ladder, base, margin=margin)
-    change = Words(title=chart.title, axis="Change of ImageNet-1K top-1 accuracy (points)", note=note)
+    about = pictures.About(chart.title, note, IMAGENET_TOP1)
     figures, shown = pictures.save_drawings(
-        [pictures.roadmap(table, chart, shadow), pictures.forest(verdicts, table, change)], out
+        [pictures.roadmap(table, chart, shadow), pictures.forest(verdicts, table, about)], out
     )
     files = [*_write_tables(out, text, table, [verdicts], note), *figures]
     command = f"report --published --base {shlex.quote(base)}" + _margin_words(margin)
@@ -200,7 +203,7 @@ def _by_metric(verdicts: pd.DataFrame) -> list[pd.DataFrame]:
 def _tables(found: Findings) -> list[tuple[str, Sequence[Cells]]]:
     """Return the tables beside those of rungs and verdicts: (title, cells)."""
     tables: list[tuple[str, Sequence[Cells]]] = []
-    if len(found.correlations) and found.correlations["spearman"].notna().any():
+    if len(found.correlations):
         title = "Correlation of each metric's changes with the paper's changes of top-1, turned so that more is better"
         tables.append((title, correlation_cells(found.correlations)))
     if len(found.values):

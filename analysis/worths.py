@@ -1,6 +1,6 @@
 """What each step is worth by each design that has runs: on the ladder, left out at the end, alone, by Shapley value."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -48,9 +48,9 @@ def step_worths(studies: Mapping[str, Study], metric: str = "top1") -> dict[str,
     return worths
 
 
-def has_own_runs(study: Study, ladder: Study) -> bool:
-    """Whether a run of a design that is not the ladder's too has been planned: a cheap look at one seed."""
-    known = {config.id for config in ladder.configs.values()}
+def has_own_runs(study: Study, others: Iterable[Study]) -> bool:
+    """Whether a run of a design that is not of the others too has been planned: a cheap look at one seed."""
+    known = {config.id for other in others for config in other.configs.values()}
     own = (study.configs[rung.id, study.seeds[0]] for rung in study.rungs)
     return any(study.folder(config).is_dir() for config in own if config.id not in known)
 

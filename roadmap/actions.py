@@ -20,8 +20,8 @@ OWNERS = {
     "runs_per_job": ("run", "launch"),
     "max_retries": ("run", "launch"),
     "jobs": ("run", "launch", "plan"),
-    "design": ("run", "plan", "launch", "status", "cancel", "report", "compare"),
-    "samples": ("run", "plan", "launch", "status", "cancel", "report", "compare"),
+    "design": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure"),
+    "samples": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure"),
 }
 
 

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
-from analysis.collect import CURVE_COLUMNS, collect_curves
 from analysis.compare import ladder_table, published_table
 from analysis.figure import save_figure
 from analysis.plots import Words, draw_curves, draw_effects, draw_forest, draw_tradeoff, pareto_front
+from analysis.trails import CURVE_COLUMNS, Trail, collect_trails, curves_of, spread
 from analysis.verdicts import METRICS as JUDGED
 from analysis.verdicts import judge_table, pairs_of, published_verdicts, verdict_table
 from roadmap import results
 from roadmap.ladder import read_ladder
+from roadmap.launch import prepare
 from roadmap.plan import make_study
 from tests.artists import all_text, artists, assert_texts_are_apart, words
 from tests.samples import LADDER, PAPER
@@ -424,26 +425,44 @@ def test_a_loss_that_explodes_neither_stretches_the_axes_nor_goes_unsaid():
     assert "goes beyond it" not in all_text(draw_curves(curves(4), TABLE, SAY))
 
 
-def test_curves_are_read_from_the_run_folders_damaged_lines_left_out(tmp_path, small_images, write_recipes):
+def curves_in(study):
+    return curves_of(study, collect_trails(study))
+
+
+def test_curves_are_read_from_the_run_folders_up_to_a_damaged_line(tmp_path, small_images, write_recipes):
     study = make_study(
         PAPER, "resnet50", str(write_recipes()), runs=tmp_path, rungs=RUNGS[:3], seeds=[0, 1], data_root=small_images
     )
-    assert list(collect_curves(study).columns) == list(CURVE_COLUMNS)
-    assert collect_curves(study).empty
+    prepare(study.planned())
+    assert list(curves_in(study).columns) == list(CURVE_COLUMNS)
+    assert curves_in(study).empty
     good = '{"epoch": 1, "train_loss": 2.5}\n'
     texts = {
-        ("baseline", 0): good + '{"epoch": 2, "train_loss": NaN}\n',
-        ("baseline", 1): good
-        + "\x00\n[1]\n"
-        + '{"epoch": "2", "train_loss": 1.0}\n{"epoch": 2}\n'
-        + '{"epoch": 3, "train_loss": 1.5}\n{"epoch": 4, "tr',
+        ("baseline", 0): good + '{"epoch": 2, "train_loss": NaN}\n{"epoch": 3, "train_loss": 1.5}\n',
+        ("baseline", 1): good + '{"epoch": 2, "train_loss": 2.0}\n\x00\n{"epoch": 4, "tr',
         ("stage_ratio", 0): good,
     }
     for key, text in texts.items():
-        folder = study.folder(study.configs[key])
-        folder.mkdir()
-        (folder / results.METRICS).write_text(text)
-    found = collect_curves(study)
-    expected = [("baseline", 0, 1), ("baseline", 0, 2), ("baseline", 1, 1), ("baseline", 1, 3), ("stage_ratio", 0, 1)]
-    assert list(found[["rung", "seed", "epoch"]].itertuples(index=False, name=None)) == expected
-    assert list(found["train_loss"].fillna(-1)) == [2.5, -1, 2.5, 1.5, 2.5]
+        (study.folder(study.configs[key]) / results.METRICS).write_text(text)
+    found = curves_in(study)
+    expected = [("baseline", 0, 1), ("baseline", 0, 2), ("baseline", 0, 3), ("baseline", 1, 1), ("baseline", 1, 2)]
+    assert list(found[["rung", "seed", "epoch"]].itertuples(index=False, name=None)) == [
+        *expected,
+        ("stage_ratio", 0, 1),
+    ]
+    assert list(found["train_loss"].fillna(-1)) == [2.5, -1, 1.5, 2.5, 2.0, 2.5]
+
+
+def test_thinned_curves_of_a_rung_stand_at_the_same_epochs(tmp_path, small_images, write_recipes):
+    study = make_study(
+        PAPER, "resnet50", str(write_recipes()), runs=tmp_path, rungs=RUNGS[:1], seeds=[0, 1], data_root=small_images
+    )
+    epochs = {0: 31, 1: 17}
+    trails = {
+        study.configs[RUNGS[0].id, seed].id: Trail(count, tuple(10.0 - epoch for epoch in spread(count, 4)))
+        for seed, count in epochs.items()
+    }
+    found = curves_of(study, trails)
+    assert list(found[found["seed"] == 0]["epoch"]) == [1, 11, 21, 31]
+    assert list(found[found["seed"] == 1]["epoch"]) == [1, 11]
+    assert list(found["train_loss"]) == pytest.approx(list(11.0 - found["epoch"]))
