@@ -1,5 +1,5 @@
 # What CI runs is `make check`.
-.PHONY: setup format lint type test check golden figures
+.PHONY: setup format lint type test check golden figures bench
 
 setup:
 	python -m pip install -e '.[dev]'
@@ -26,3 +26,6 @@ golden:  # after a change of networks that is meant: new golden costs
 figures:  # the published numbers, drawn
 	python run_ladder.py report --published --base resnet50 --out records/resnet50-published
 	python run_ladder.py report --published --base resnet200 --out records/resnet200-published
+
+bench:  # what the commands take over many runs
+	python -m benchmarks.many_runs

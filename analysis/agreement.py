@@ -91,8 +91,10 @@ def correlations(runs: pd.DataFrame, rungs: Sequence[Rung], *, seed: int = 0) ->
             drawn, drawn_theirs = np.take_along_axis(changes, chosen, 1), theirs[chosen]
             for kind, correlate in (("spearman", spearman), ("kendall", kendall)):
                 row[kind] = float(correlate(ours[None], theirs[None])[0])
-                ends = np.nanpercentile(correlate(drawn, drawn_theirs), [2.5, 97.5])
-                row[f"{kind}_low"], row[f"{kind}_high"] = map(float, ends)
+                found = correlate(drawn, drawn_theirs)
+                found = found[np.isfinite(found)]
+                if len(found):
+                    row[f"{kind}_low"], row[f"{kind}_high"] = map(float, np.percentile(found, [2.5, 97.5]))
         rows.append(row)
     return pd.DataFrame(rows, columns=list(AGREEMENT_COLUMNS))
 

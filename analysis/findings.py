@@ -127,5 +127,5 @@ def _worths(study: Study, beside: Mapping[str, Study]) -> dict[str, pd.DataFrame
         others = [other for other in studies.values() if other is not one]
         if one is ladder or one is study or has_own_runs(one, others):
             shown[design] = one
-    worths = step_worths(shown)
+    worths = step_worths(shown) if len(shown) > 1 else {}
     return worths if len(worths) > 1 else {}

@@ -1,5 +1,6 @@
 """A record: a report's folder that can be committed, read again and redrawn without its runs."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ RECORD_VERSION = 1
 
 ADOPTED = {"True": True, "False": False}
 
+# Options of the command that say where files lay on one machine, which a record leaves out.
+PLACES = ("--runs", "--out", "--data")
 # What run.json says of where a run was planned, and a record gathers from all its runs.
 PROVENANCE = ("commit", "command", "processor", "python", "versions")
 
@@ -48,9 +51,9 @@ def describe_record(study: Study, runs: pd.DataFrame, chart: Chart) -> dict[str,
     for run in study.planned():
         told = results.read_object(run.folder / results.RUN) or {}
         dates += [str(told["planned_at"])] if "planned_at" in told else []
-        for name in PROVENANCE:
-            if name in told and told[name] not in about[name]:
-                about[name].append(told[name])
+        for name, value in read_provenance(told, PROVENANCE).items():
+            if value not in about[name]:
+                about[name].append(value)
     fields = asdict(chart)
     if chart.reference is not None:
         fields["reference"] = chart.reference.model_dump()
@@ -69,6 +72,19 @@ def describe_record(study: Study, runs: pd.DataFrame, chart: Chart) -> dict[str,
         **about,
         "chart": fields,
     }
+
+
+def read_provenance(told: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return what a run.json says of where and with what a run was planned, but not where files lay on that machine."""
+    known = {name: told[name] for name in names if name in told}
+    command = known.get("command")
+    if isinstance(command, list):
+        known["command"] = [
+            word
+            for before, word in zip([None, *command], command, strict=False)
+            if word not in PLACES and before not in PLACES
+        ]
+    return known
 
 
 def read_record(folder: Path) -> Record:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.record import PROVENANCE
+from analysis.record import PROVENANCE, read_provenance
 from roadmap import results
 from roadmap.attempts import Worker, attempts_of
 from roadmap.plan import Study
@@ -70,7 +70,7 @@ def collect_trails(study: Study) -> dict[str, Trail]:
     for run, folder in folders.items():
         told = results.read_object(folder / results.RUN)
         if told is not None:
-            planned = {name: told[name] for name in PLANNED if name in told}
+            planned = read_provenance(told, PLANNED)
             trails[run] = Trail(*read_curve(folder, points), planned, tuple(read_work(folder)))
     return trails
 
@@ -87,7 +87,7 @@ def curves_of(study: Study, trails: Mapping[str, Trail]) -> pd.DataFrame:
         epoch behind it has no row. Where curves were thinned, the runs of a rung are brought to the same epochs by
         straight lines between those that were read.
     """
-    parts = [pd.DataFrame(columns=list(CURVE_COLUMNS))]
+    rows: list[tuple[str, int, int, float]] = []
     for rung in study.rungs:
         own = {seed: trails.get(study.configs[rung.id, seed].id, Trail()) for seed in study.seeds}
         longest = max(own.values(), key=lambda trail: trail.epochs)
@@ -96,9 +96,8 @@ def curves_of(study: Study, trails: Mapping[str, Trail]) -> pd.DataFrame:
             epochs = [epoch for epoch in grid if epoch < trail.epochs]
             if epochs:
                 losses = np.interp(epochs, spread(trail.epochs, len(trail.losses)), trail.losses)
-                columns = {"rung": rung.id, "seed": seed, "epoch": np.array(epochs) + 1, "train_loss": losses}
-                parts.append(pd.DataFrame(columns))
-    return pd.concat(parts[1:] or parts, ignore_index=True)
+                rows += [(rung.id, seed, epoch + 1, loss) for epoch, loss in zip(epochs, losses, strict=True)]
+    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS)).astype({"seed": int, "epoch": int, "train_loss": float})
 
 
 def points_of_each(runs: int) -> int:

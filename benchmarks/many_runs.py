@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 from roadmap import results
 from roadmap.attempts import Worker, take
 from roadmap.ladder import read_ladder
@@ -29,6 +31,7 @@ subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 MANY, FEW, SUBMITTED = 589, 1, 60  # seeds, of 17 rungs each
+TEST_IMAGES = 10_000
 
 
 def seeds(number: int) -> list[str]:
@@ -45,6 +48,9 @@ def finish(run: PlannedRun, worker: Worker) -> None:
     now = {"state": "evaluating", "epoch": epochs, "epochs": epochs, "step": 312, "steps": 312, "train_loss": 0.6,
            "images_per_s": 1000.0, "left_s": 0.0, "at": time.time()}  # fmt: skip
     (run.folder / results.PROGRESS).write_text(json.dumps(now))
+    draw = np.random.default_rng(run.config.seed)
+    labels = draw.integers(10, size=TEST_IMAGES)
+    results.write_predictions(run.folder, np.where(draw.random(len(labels)) < 0.8, labels, 0), labels)
     row = dict.fromkeys(results.COLUMNS) | {"result_version": results.RESULT_VERSION, "state": "finished"}
     row |= {"top1": 80.0 + run.config.seed % 7 / 10, "images_per_s": 1000.0, "train_s": 20.0, "wall_s": 24.0}
     (run.folder / results.RESULT).write_text(json.dumps(row, indent=1))

@@ -44,13 +44,13 @@ def layout_of(options: Namespace, base: str) -> Layout:
     return lay_out(ladder_of(options), base, design_of(options))
 
 
-def study_of(options: Namespace, base: str | None = None) -> "Study":
-    """Return the study that the options describe, from another base if one is given."""
+def study_of(options: Namespace, base: str | None = None, ladder: Ladder | None = None) -> "Study":
+    """Return the study that the options describe, from another base or on a ladder read before if one is given."""
     from roadmap.plan import make_study
 
-    ladder = ladder_of(options)
     base = base or base_of(options)
-    layout = layout_of(options, base)
+    ladder = ladder or ladder_of(options)
+    layout = lay_out(ladder, base, design_of(options))
     rungs = select(list(layout.rungs), only=options.only, until=options.until)
     seeds = None if options.seeds is None else [whole(seed, "--seeds", 0) for seed in options.seeds]
     return make_study(
@@ -80,7 +80,7 @@ def study_behind(options: Namespace, study: "Study") -> "Study | None":
     """Return the same study from the next other base, for the grey bars."""
     others = [name for name in study.ladder.bases if name != study.base]
     try:
-        return study_of(options, others[0]) if others else None
+        return study_of(options, others[0], study.ladder) if others else None
     except UserError:  # a recipe or ladder that fits this base alone: the report is about this one
         return None
 
@@ -109,7 +109,7 @@ def ladder_behind(options: Namespace, study: "Study") -> "Study":
 def _whole_study(options: Namespace, study: "Study", design: list[str] | None) -> "Study":
     """Return another design of a study's base, with all its rungs."""
     whole = vars(options) | dict.fromkeys(("samples", "only", "until")) | {"design": design}
-    return study_of(Namespace(**whole), study.base)
+    return study_of(Namespace(**whole), study.base, study.ladder)
 
 
 def out_of(options: Namespace, study: "Study") -> Path:

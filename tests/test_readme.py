@@ -4,12 +4,14 @@ import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import run_ladder
 from analysis.agreement import agreement
 from analysis.record import read_record
-from analysis.tables import markdown
+from analysis.tables import verdict_markdown
+from analysis.verdicts import pairs_of, verdict_table
 from roadmap.cluster import read_cluster
 from roadmap.ladder import read_ladder
 from roadmap.recipe import RECIPES, read_recipe
@@ -60,10 +62,25 @@ def test_the_readmes_cluster_can_be_asked_for(tmp_path: Path) -> None:
     assert read_cluster(tmp_path / "cluster.yaml").processes == 8
 
 
-def test_the_readmes_table_and_agreement_are_those_of_the_record() -> None:
-    record = read_record(ROOT / "records" / "resnet50-fashion")
-    assert markdown(record.table) in README
-    assert agreement(record.table, read_ladder(), "resnet50") in README
+def test_the_readmes_verdicts_and_agreement_are_those_of_the_record() -> None:
+    folder = ROOT / "records" / "resnet50-fashion"
+    told = pd.read_csv(folder / "verdicts.csv").query("metric == 'top1'")
+    assert verdict_markdown(told) in README
+    assert agreement(read_record(folder).table, read_ladder(), "resnet50") in README
+    again = verdict_table(pd.read_csv(folder / "results.csv"), pairs_of(read_ladder().climb("resnet50")))
+    same = ["step", "against", "delta", "ci_low", "ci_high", "p_holm", "verdict"]
+    pd.testing.assert_frame_equal(told[same].reset_index(drop=True), again[same], check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    "place", ["**Which of the paper's steps hold", "**FLOPs are not cost", "On the default proxy, three"]
+)
+def test_every_change_that_the_readme_speaks_of_is_in_a_record(place: str) -> None:
+    paragraph = README[README.index(place) :].split("\n\n")[0]
+    records = "".join(path.read_text() for path in (ROOT / "records").glob("*/verdicts.md"))
+    numbers = re.findall("[+\N{MINUS SIGN}\N{MULTIPLICATION SIGN}][0-9.]+[0-9]", paragraph)
+    assert numbers
+    assert not [number for number in numbers if number not in records]
 
 
 def test_the_record_is_of_the_recipe_as_it_stands() -> None:
