@@ -12,7 +12,7 @@ from analysis.compare import ladder_table
 from analysis.effects import interaction, shapley
 from analysis.trails import Trail, collect_trails, curves_of
 from analysis.verdicts import judge_everything, pairs_of
-from analysis.worths import has_own_runs, step_worths
+from analysis.worths import NAMES, has_own_runs, step_worths
 from roadmap.plan import Study
 
 MEASURED = ["train_images_per_s", "test_images_per_s", "peak_memory_mb", "activations"]
@@ -128,4 +128,4 @@ def _worths(study: Study, beside: Mapping[str, Study]) -> dict[str, pd.DataFrame
         if one is ladder or one is study or has_own_runs(one, others):
             shown[design] = one
     worths = step_worths(shown) if len(shown) > 1 else {}
-    return worths if len(worths) > 1 else {}
+    return worths if worths.keys() - {NAMES["ladder"][0]} else {}
