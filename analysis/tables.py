@@ -170,6 +170,8 @@ def cells_markdown(rows: Sequence[Cells]) -> str:
 
 def _latex(rows: Sequence[Cells], notes: Iterable[str]) -> str:
     columns = columns_of(rows)
+    if not columns:
+        return "% There is nothing to show yet.\n"
 
     def line(cells: Iterable[str]) -> str:
         return " & ".join(map(tex, cells)) + " \\\\"

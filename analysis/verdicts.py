@@ -107,7 +107,7 @@ def verdict_table(
     table["p_paired"] = [paired_p(_changes(by_seed, step, against)) for step, against in pairs]
     if rights is not None and metric == "top1":
         looks = [_look_at_images(rights.get(against, {}), rights.get(step, {})) for step, against in pairs]
-        table[["test_se", "mcnemar_pairs", "mcnemar_told"]] = looks
+        table[["test_se", "mcnemar_pairs", "mcnemar_told"]] = np.reshape(looks, (len(pairs), 3))
     return table
 
 
@@ -251,15 +251,14 @@ def with_costs(verdicts: pd.DataFrame) -> pd.DataFrame:
     Args:
         verdicts: What `judge_everything` returned.
     """
-    by_metric = {str(metric): rows.set_index(["step", "against"]) for metric, rows in verdicts.groupby("metric")}
-    top1 = by_metric["top1"]
-    factors = {name: rows["value"] / rows["value_against"] for name, rows in by_metric.items()}
-    costs = {
-        "macs_factor": factors["macs"],
-        "time_factor": 1 / factors["train_images_per_s"],
-        "memory_factor": factors["peak_memory_mb"],
-    }
-    return top1.assign(**costs).reset_index()[[*VERDICT_COLUMNS, *FACTOR_COLUMNS]]
+
+    def factor(metric: str) -> NDArray[np.float64]:
+        rows = verdicts[verdicts["metric"] == metric]
+        return np.asarray(rows["value"] / rows["value_against"], dtype=np.float64)
+
+    costs = (factor("macs"), 1 / factor("train_images_per_s"), factor("peak_memory_mb"))
+    top1 = verdicts[verdicts["metric"] == "top1"]
+    return top1.assign(**dict(zip(FACTOR_COLUMNS, costs, strict=True)))
 
 
 def judge_study(study: Study, *, margin: float | None = None) -> pd.DataFrame:

@@ -7,7 +7,8 @@ from roadmap.errors import UserError, unknown
 
 DOING = ("run", "launch", "cancel", "measure")  # the others only look
 EXECUTORS = ("local", "slurm", "debug")
-# The options that only some actions have, and those actions.
+# The options that only some actions have, and those actions. How jobs are started may be said to all: the same words
+# then name a study to 'run' and to 'status'.
 OWNERS = {
     "published": ("report", "compare"),
     "margin": ("run", "report", "compare"),
@@ -16,10 +17,6 @@ OWNERS = {
     "against": ("compare",),
     "json": ("verify", "plan", "status", "compare", "measure"),
     "dry_run": ("run", "launch"),
-    "cluster": ("run", "launch"),
-    "runs_per_job": ("run", "launch"),
-    "max_retries": ("run", "launch"),
-    "jobs": ("run", "launch", "plan"),
     "design": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure"),
     "samples": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure"),
 }

@@ -429,7 +429,7 @@ def test_an_image_folder_of_real_images_trains_through_timm_and_goes_on_bit_for_
         process.join()
         assert process.exitcode == 0
     left = outcome(tmp_path / "undisturbed")
-    assert (left[2]["state"], left[2]["test_images"], left[2]["classes"]) == ("finished", 8, ["class0", "class1"])
+    assert (left[-1]["state"], left[-1]["test_images"], left[-1]["classes"]) == ("finished", 8, ["class0", "class1"])
     assert outcome(tmp_path / "stopped") == left
 
 

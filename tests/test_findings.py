@@ -2,6 +2,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,17 @@ def test_the_report_of_part_of_a_ladder_says_what_is_not_there(
     assert f"kernel_7, seed {seeds[0]}: failed: why" in text
     assert ("tradeoff.svg" in os.listdir(tmp_path / "out")) == bool(tops)
     assert ("verdicts.svg" in os.listdir(tmp_path / "out")) == (len(tops) > 1)
+
+
+@pytest.mark.parametrize("rung", ["baseline_original", "gelu"])
+def test_a_study_of_one_rung_has_a_report_without_a_verdict(rung: str, make: Make, tmp_path: Path) -> None:
+    study = make(tmp_path / "runs")
+    study = replace(study, rungs=tuple(one for one in study.rungs if one.id == rung))
+    finish(study, {rung: 80.0})
+    write_report(study, tmp_path / "out")
+    assert f"| {rung} | 3 | 80.10 ± 0.10 |" in (tmp_path / "out" / "ladder.md").read_text()
+    told = pd.read_csv(tmp_path / "out" / "verdicts.csv")
+    assert set(told.query("metric == 'top1'")["verdict"]) <= {"not tested: no result"}
 
 
 def test_figures_of_an_earlier_report_do_not_outlive_what_they_show(make: Make, tmp_path: Path) -> None:

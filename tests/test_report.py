@@ -19,6 +19,7 @@ from analysis.report import redraw, write_published, write_report
 from analysis.tables import big, markdown
 from roadmap import results
 from roadmap.attempts import Worker, take
+from roadmap.designs import Design, lay_out
 from roadmap.errors import UserError
 from roadmap.ladder import read_ladder
 from roadmap.launch import prepare
@@ -196,9 +197,10 @@ def test_every_committed_record_can_be_read() -> None:
     records = [path.parent for path in (Path(__file__).parents[1] / "records").glob("*/record.json")]
     assert records
     for folder in records:
-        table = read_record(folder).table
-        assert table["n"].sum() > 0
-        assert list(table["rung"]) == [rung.id for rung in read_ladder().rungs]
+        record = read_record(folder)
+        assert record.table["n"].sum() > 0
+        layout = lay_out(read_ladder(), record.about["base"], Design(record.about["design"]))
+        assert list(record.table["rung"]) == [rung.id for rung in layout.rungs]
 
 
 def test_published_numbers_come_in_the_same_form_and_name_their_misprints(tmp_path: Path) -> None:
