@@ -47,7 +47,10 @@ def agreement(table: pd.DataFrame, ladder: Ladder, base: str) -> str:
     change, paper = by_rung["top1_delta"], by_rung["paper_top1_delta"]
     judged = [rung for rung in steps if rung in change.index and math.isfinite(change[rung])]
     if not judged:
-        why = "none of these steps has results yet" if steps else "with one run a rung, the paper separates no step"
+        why = "none of these steps has a result here together with the rung before it"
+        if not steps:
+            some = table["paper_top1"].notna().any()
+            why = "with one run a rung, the paper separates no step" if some else "nothing is published of this ladder"
         return f"Agreement with the paper on the steps that its own seeds separate: nothing to say; {why}."
     same = [rung for rung in judged if change[rung] * paper[rung] > 0]
     other = [f"{rung} ({change[rung]:+.2f} here, {paper[rung]:+.2f} there)" for rung in judged if rung not in same]

@@ -33,7 +33,7 @@ def collect(study: Study) -> pd.DataFrame:
             folder = study.folder(config)
             about = results.read_object(folder / results.RUN) or {}
             row = results.read_result(folder) or {"state": "missing"}
-            costs = (about.get("macs"), about.get("params"))
+            costs = (value if results.is_finite(value := about.get(name)) else None for name in ("macs", "params"))
             identity = (study.base, rung.id, seed, config.id, config.recipe.name, *costs)
             measured = {column: row.get(column) for column in results.COLUMNS if column not in WIDE}
             rows.append(dict(zip(IDENTITY, identity, strict=True)) | measured)
@@ -44,11 +44,20 @@ def collect(study: Study) -> pd.DataFrame:
     )
 
 
-def collect_rights(study: Study) -> dict[str, dict[int, NDArray[np.bool_]]]:
-    """Read which test images each finished run's network had right: rung -> seed -> (test images,)."""
+def collect_rights(study: Study, runs: pd.DataFrame) -> dict[str, dict[int, NDArray[np.bool_]]]:
+    """Read which test images each finished run's network had right.
+
+    Args:
+        study: The study.
+        runs: What `collect` found of it.
+
+    Returns:
+        rung -> seed -> (test images,). A run that does not know is not there.
+    """
     rights: dict[str, dict[int, NDArray[np.bool_]]] = {}
-    for (rung, seed), config in study.configs.items():
-        right = results.read_right(study.folder(config))
+    done = runs[runs["state"] == "finished"]
+    for rung, seed in zip(done["rung"], done["seed"], strict=True):
+        right = results.read_right(study.folder(study.configs[rung, seed]))
         if right is not None:
             rights.setdefault(rung, {})[seed] = right
     return rights

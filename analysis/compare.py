@@ -23,7 +23,7 @@ LADDER_COLUMNS = {
     "paper_top1_delta": "the paper's change from the rung before, points",
     "macs": "multiply-adds of the network for one image",
     "params": "trainable parameters",
-    "images_per_s": "mean training images per second",
+    "images_per_s": "mean images per second while it was trained, whatever else the machine did then",
     "erratum": "where `macs` is the paper's print and wrong: what it should be",
 }
 

@@ -7,6 +7,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from analysis.statistics import median_ratio
 from analysis.tables import big
 from roadmap.measure import networks
 from roadmap.plan import Study
@@ -48,7 +49,7 @@ def cost_rows(study: Study, measured: pd.DataFrame) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"base": study.base, "rung": rung.id, "before": rung.parent}
         for cost in COSTS:
             value = float(own[cost].median())
-            factor = math.nan if before is None else float((own[cost] / before[cost]).median())
+            factor = math.nan if before is None else median_ratio(own[cost], before[cost])
             whole = int(value) if cost in COUNTED else value
             row |= {
                 cost: None if math.isnan(value) else whole,

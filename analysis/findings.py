@@ -28,6 +28,7 @@ class Findings:
         verdicts: A row a metric and change with the columns of `verdicts.VERDICT_COLUMNS`.
         tradeoffs: The table with each rung's medians of what was measured (`roadmap.measure.ROW`).
         curves: A row a rung, seed and epoch with the columns of `trails.CURVE_COLUMNS`.
+        measured: What was measured (`analysis.collect.collect_measured`).
         trails: What each run left, by run.
         worths: What each step is worth by each design that has results: name -> frame (`worths.step_worths`).
         values: Shapley values with the columns of `effects.SHAPLEY_COLUMNS`, for the design "orders".
@@ -40,6 +41,7 @@ class Findings:
     verdicts: pd.DataFrame
     tradeoffs: pd.DataFrame
     curves: pd.DataFrame
+    measured: pd.DataFrame
     trails: Mapping[str, Trail]
     worths: Mapping[str, pd.DataFrame]
     values: pd.DataFrame
@@ -68,7 +70,9 @@ def find(
     """
     runs = collect(study) if runs is None else runs
     table, measured, trails = ladder_table(runs, study.rungs), collect_measured(study), collect_trails(study)
-    verdicts = judge_everything(runs, measured, pairs_of(study.rungs), margin=margin, rights=collect_rights(study))
+    verdicts = judge_everything(
+        runs, measured, pairs_of(study.rungs), margin=margin, rights=collect_rights(study, runs)
+    )
     values, correlated, sentences = pd.DataFrame(), pd.DataFrame(), list(study.layout.notes)
     if study.design == "ladder":
         correlated = correlations(runs, study.rungs)
@@ -77,6 +81,11 @@ def find(
         correlated = correlated[correlated["spearman"].notna()]
     elif study.design == "orders":
         values = shapley(runs, study.layout.orders)
+        if (values["n_orders"] < len(study.layout.orders)).any():
+            sentences.append(
+                "Not all drawn orders are trained: a value that fewer of them count for is not of random orders, and "
+                "its interval says less than it seems to."
+            )
     elif study.design == "pairs":
         sentences.append(interaction_in_words(runs, study.layout.square, study.layout.design.steps))
     return Findings(
@@ -85,6 +94,7 @@ def find(
         verdicts=verdicts,
         tradeoffs=table.join(measured.groupby("rung")[MEASURED].median(), on="rung"),
         curves=curves_of(study, trails),
+        measured=measured,
         trails=trails,
         worths=_worths(study, beside or {}),
         values=values,

@@ -64,7 +64,8 @@ def worths(found: Mapping[str, pd.DataFrame], labels: pd.DataFrame, about: About
     caption = (
         "What each step is worth where the ladder took it, and by other designs: what the last network loses without "
         "it, what it gives alone, what it gives on average over orders. Bars to the right: with the step, top-1 is "
-        "higher. Where they disagree, the step's worth hangs on the company it is in."
+        "higher. A step that others need is left out with them, as that design's table says. Where ways disagree "
+        "beyond their intervals, the step's worth hangs on the company it is in."
     )
     words = about.words(title, f"Change of {about.top1} (points)")
     return Drawing("worths", title, caption, lambda: draw_effects(found, labels, words))

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.compare import LADDER_COLUMNS
@@ -79,7 +80,9 @@ def read_provenance(told: Mapping[str, Any], names: Iterable[str]) -> dict[str, 
     """Return what a run.json says of where and with what a run was planned, but not where files lay on that machine."""
     known = {name: told[name] for name in names if name in told}
     command = known.get("command")
-    if isinstance(command, list):
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        known.pop("command", None)
+    else:
         known["command"] = [
             word
             for before, word in zip([None, *command], command, strict=False)
@@ -117,7 +120,11 @@ def read_record(folder: Path) -> Record:
         numbers = [name for name in LADDER_COLUMNS if name not in words | {"adopted"}]
         table[numbers] = table[numbers].apply(pd.to_numeric)
         record = Record(about, table)
-        if table.empty or table[["rung", "label", "adopted", "n"]].isna().any(axis=None):
+        if (
+            table.empty
+            or np.isinf(table[numbers].to_numpy(float)).any()
+            or table[["rung", "label", "adopted", "n"]].isna().any(axis=None)
+        ):
             raise damaged
         _ = record.chart
     except (LookupError, TypeError, ValueError) as error:

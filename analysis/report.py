@@ -28,16 +28,17 @@ from analysis.tables import (
 from analysis.verdicts import COSTS, METRICS, SPEEDS, published_verdicts, with_costs
 from analysis.webpage import Page, write_page
 from roadmap.config import flatten
+from roadmap.errors import UserError
 from roadmap.ladder import Base, Ladder, Reference
 from roadmap.plan import Study
 from roadmap.results import write_atomically
 from roadmap.watch import clock
 
 PAGE, PROGRAM = "report.html", "python run_ladder.py"
-IMAGENET_TOP1 = "ImageNet-1K top-1 accuracy"
+IMAGENET_TOP1, IMAGENET_CLASSES = "ImageNet-1K top-1 accuracy", 1000
 # What a report has only where there is something to say; those of an earlier report are taken away.
 FIGURES = [f"{name}.{form}" for name in ("verdicts", "worths", "tradeoff", "curves") for form in pictures.VECTORS]
-OPTIONAL = ("agreement.csv", "shapley.csv", "worths.csv", *FIGURES)
+OPTIONAL = (RECORD, "results.csv", "agreement.csv", "shapley.csv", "worths.csv", *FIGURES)
 
 
 def write_report(
@@ -77,7 +78,9 @@ def write_report(
             shadow_label = f"{behind.ladder.bases[behind.base].label} ladder"
     info = study.ladder.bases[study.base]
     note, proxy = study.describe(), study.recipe.is_proxy
-    top1 = "top-1 accuracy on the test set" if proxy else IMAGENET_TOP1
+    data = next(iter(study.configs.values())).data
+    imagenet = not proxy and data.test_on == "test" and data.num_classes == IMAGENET_CLASSES
+    top1 = IMAGENET_TOP1 if imagenet else f"top-1 accuracy on the {data.test_on} images"
     chart = Chart(
         start=info.label,
         result=info.result if study.is_whole else "",
@@ -86,7 +89,7 @@ def write_report(
         else f"{info.label}, {study.layout.design.describe()}",
         note=note,
         axis=f"{top1[0].upper()}{top1[1:]} (%)",
-        reference=None if proxy else _as_published(info.reference),
+        reference=None if not imagenet else _as_published(info.reference),
         behind_label=shadow_label,
     )
     about = describe_record(study, found.runs, chart)
@@ -106,7 +109,7 @@ def write_report(
         ],
         out,
     )
-    verdicts = _by_metric(found.verdicts)
+    verdicts = _by_metric(found)
     files = [
         _write(out / "results.csv", found.runs.to_csv(index=False)),
         *_write_tables(out, "\n\n".join(text) + f"\n{_footnotes(found.runs)}", found.table, verdicts, note),
@@ -132,9 +135,7 @@ def write_report(
         provenance=_provenance(about),
     )
     files.append(write_page(out / PAGE, page))
-    for name in OPTIONAL:
-        if out / name not in files:
-            (out / name).unlink(missing_ok=True)
+    _remove_others(out, files)
     return files
 
 
@@ -161,6 +162,8 @@ def write_published(ladder: Ladder, base: str, out: Path, *, margin: float | Non
     """
     info = ladder.bases[base]
     table = published_table(ladder, base)
+    if table["top1"].isna().all():
+        raise UserError(f"--published: nothing is published of the ladder from {base}. Report runs of your own.")
     larger = [name for name, other in ladder.bases.items() if _cost(other) > _cost(info)]
     shadow = published_table(ladder, larger[0]) if larger else None
     note = f"Published numbers: Liu et al. 2022, {info.source}"
@@ -191,13 +194,22 @@ def write_published(ladder: Ladder, base: str, out: Path, *, margin: float | Non
         ladder=table,
         commands=[("These tables and figures", f"{PROGRAM} {command}")],
     )
-    return [*files, write_page(out / PAGE, page)]
+    files.append(write_page(out / PAGE, page))
+    _remove_others(out, files)
+    return files
 
 
-def _by_metric(verdicts: pd.DataFrame) -> list[pd.DataFrame]:
+def _remove_others(out: Path, files: Sequence[Path]) -> None:
+    """Remove what an earlier report left that this one has not, so that no two are mixed."""
+    for name in OPTIONAL:
+        if out / name not in files:
+            (out / name).unlink(missing_ok=True)
+
+
+def _by_metric(found: Findings) -> list[pd.DataFrame]:
     """Return verdicts metric by metric, top-1 first with what each step costs; those without a change are left out."""
-    tables = [rows for metric, rows in verdicts.groupby("metric", sort=False) if metric != "top1"]
-    return [with_costs(verdicts), *(rows for rows in tables if rows["delta"].notna().any())]
+    tables = [rows for metric, rows in found.verdicts.groupby("metric", sort=False) if metric != "top1"]
+    return [with_costs(found.verdicts, found.measured), *(rows for rows in tables if rows["delta"].notna().any())]
 
 
 def _tables(found: Findings) -> list[tuple[str, Sequence[Cells]]]:
@@ -302,7 +314,9 @@ def _cost(base: Base) -> float:
 def _footnotes(runs: pd.DataFrame) -> str:
     """Name the runs that did not finish, with the reason."""
     odd = runs[~runs["state"].isin(["finished", "missing"])]
-    lines = [f"- {row.rung}, seed {row.seed}: {row.state}: {row.error}" for row in odd.itertuples()]
+    lines = [
+        f"- {row.rung}, seed {row.seed}: {row.state}: {' '.join(str(row.error).split())}" for row in odd.itertuples()
+    ]
     return "\nRuns that did not finish:\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 

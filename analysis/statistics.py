@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -33,12 +34,14 @@ class Metric:
         better: 1 where more is better, -1 where less is.
         margin: Changes within it are as good as none, in the metric's unit; settable on the command line for top-1.
         digits: How its values are printed.
+        unit: What it was measured over: seeds, or rounds of one process.
     """
 
     label: str
     better: int
     margin: float
     digits: str = ".2f"
+    unit: str = "seeds"
 
 
 @dataclass(frozen=True)
@@ -196,23 +199,32 @@ def mcnemar_p(lost: ArrayLike, won: ArrayLike) -> Floats:
     return p
 
 
-def in_words(verdict: str, *, n: int, margin: float, seeds: float = float("nan"), digits: str = "g") -> str:
+def in_words(verdict: str, *, n: int, margin: float, unit: str = "seeds") -> str:
     """Return a verdict as it is printed.
 
     Args:
         verdict: One of the words.
         n: Seeds a rung, the smaller number of the two.
         margin: The margin of the equivalence test.
-        seeds: How many would be needed; left out where it is NaN.
-        digits: How the margin is printed.
+        unit: What n counts.
     """
     if verdict == SAME:
-        return f"{SAME} within {margin:{digits}}"
+        return f"{SAME} within {margin:g}"
     if verdict == UNCLEAR:
-        return f"{UNCLEAR} at {n} seeds" + needed_in_words(seeds)
+        return f"{UNCLEAR} at {n} {unit}"
     if verdict == UNTESTED:
-        return f"{UNTESTED}: {'no result' if n < 1 else 'one seed' if n < 2 else 'no spread'}"
+        return f"{UNTESTED}: {'no result' if n < 1 else f'one {unit[:-1]}' if n < 2 else 'no spread'}"
     return verdict
+
+
+def median_ratio(new: "pd.Series[float]", old: "pd.Series[float]") -> float:
+    """Return the median of the ratios of what was measured side by side: a machine that slows down changes it little.
+
+    Args:
+        new: By round.
+        old: By round.
+    """
+    return float((new / old).median())
 
 
 def needed_in_words(seeds: float) -> str:

@@ -73,6 +73,8 @@ def compare_step(study: Study, step: str, against: str | None = None, *, margin:
     if against is None:
         start = "the ladder starts" if study.design == "ladder" else f"the design {study.design} starts"
         raise UserError(f"'{step}' is where {start}: there is no rung before it. Name one with --against.")
+    if step == against:
+        raise UserError(f"'{step}' is to be compared with itself. Name another rung with --against.")
     new, old = rungs[step], rungs[against]
     planned = {rung: run for run in study.planned() for rung in run.rungs}
     pair = (planned[against], planned[step])
@@ -85,7 +87,7 @@ def compare_step(study: Study, step: str, against: str | None = None, *, margin:
     pairs = pairs_of(study.rungs)
     if (step, against) not in pairs:
         pairs = [(step, against)]
-    judged = judge_everything(runs, collect_measured(study), pairs, margin=margin, rights=collect_rights(study))
+    judged = judge_everything(runs, collect_measured(study), pairs, margin=margin, rights=collect_rights(study, runs))
     own = judged[(judged["step"] == step) & (judged["against"] == against)].reset_index(drop=True)
     own_runs = runs[runs["rung"].isin([step, against])]
     return Comparison(study.base, step, against, fields, own, own_runs, (old.paper.top1, new.paper.top1), len(pairs))
@@ -147,6 +149,9 @@ def _notes(comparison: Comparison) -> list[str]:
 
 def print_verdicts(judged: pd.DataFrame, console: Console) -> None:
     """Print the verdicts on one metric, a row a step."""
+    if judged.empty:
+        console.print("There is no step to judge: no rung here has one before it.")
+        return
     metric = METRICS[judged["metric"].iloc[0]]
     table = _narrow_table("step", "change", "95% interval", "p", "verdict", "needed")
     rows: list[Any] = list(judged.itertuples())

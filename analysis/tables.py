@@ -39,6 +39,7 @@ TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "≤": "$\\leq$",
     "≥": "$\\geq$",
     "µ": "$\\mu$",
+    "`": "\\textasciigrave{}",
 }
 
 
@@ -131,7 +132,6 @@ def _ladder_row(row: Mapping[Hashable, Any], labels: Mapping[str, str]) -> dict[
         "paper's change": number(row["paper_top1_delta"], "+.2f"),
         "multiply-adds": big(row["macs"]) + (" [1]" if row["erratum"] else ""),
         "parameters": big(row["params"]),
-        "images/s": number(row["images_per_s"], ",.0f"),
     }
 
 
@@ -147,9 +147,11 @@ def _verdict_row(row: Mapping[Hashable, Any], labels: Mapping[str, str], several
         "p (Holm)": p_value(row["p_holm"]),
         "verdict": row["verdict"],
         **{heading: _factor(row.get(column)) for heading, column in FACTORS.items()},
-        "seed noise": f"± {row['seed_se']:{digits}}" if np.isfinite(row["seed_se"]) else "",
+        f"{metric.unit[:-1]} noise": f"± {row['seed_se']:{digits}}" if np.isfinite(row["seed_se"]) else "",
         "test-set noise": f"± {row['test_se']:{digits}}" if np.isfinite(row["test_se"]) else "",
-        "seeds needed": f">{MOST_SEEDS:,}" if np.isinf(row["seeds_needed"]) else number(row["seeds_needed"], ",.0f"),
+        f"{metric.unit} needed": f">{MOST_SEEDS:,}"
+        if np.isinf(row["seeds_needed"])
+        else number(row["seeds_needed"], ",.0f"),
     }
     return {name: cell if name in WORDS else cell.replace("-", MINUS) for name, cell in cells.items()}
 
@@ -199,7 +201,7 @@ def tex(text: str) -> str:
     """Return a text as LaTeX prints it as it is, on one line."""
     line = re.sub(r"[^\S\N{NO-BREAK SPACE}]+", " ", text)
     line = re.sub(r'(?<![^\s(])"', "\N{LEFT DOUBLE QUOTATION MARK}", line)
-    return "".join(TEX.get(character, character) for character in line)
+    return "".join(TEX.get(character, character) for character in line).replace("--", "-{}-")
 
 
 TERMINAL = ("rung", "top-1 (%)", "change", "paper's change", "multiply-adds")

@@ -17,6 +17,7 @@ from analysis.statistics import (
     in_words,
     judge,
     mcnemar_p,
+    median_ratio,
     paired_p,
     seeds_needed,
 )
@@ -33,8 +34,8 @@ METRICS = {
 }
 # What is measured side by side, a round in place of a seed (`roadmap.measure`); margins are shares of the value.
 SPEEDS = {
-    "train_images_per_s": Metric("training images/s", 1, 0.02, ",.0f"),
-    "test_images_per_s": Metric("inference images/s", 1, 0.02, ",.0f"),
+    "train_images_per_s": Metric("training images/s", 1, 0.02, ",.0f", "rounds"),
+    "test_images_per_s": Metric("inference images/s", 1, 0.02, ",.0f", "rounds"),
 }
 # What is counted, and needs no test.
 COSTS = {
@@ -112,7 +113,9 @@ def verdict_table(
 
 
 def speed_table(measured: pd.DataFrame, pairs: Pairs, metric: str) -> pd.DataFrame:
-    """Judge changes of a speed, from rounds that visited every network in turn, so that they are as good as paired.
+    """Judge changes of a speed, from rounds of one process that visited every network in turn.
+
+    The verdict takes rounds for as many seeds; `p_paired` makes use of what happened to all networks of a round alike.
 
     Args:
         measured: A row a rung and round with the columns rung, round and the metric (`analysis.collect_measured`).
@@ -191,9 +194,12 @@ def judge_table(
     ]
     n = np.minimum(samples[0].n, samples[1].n)
     words = [
-        in_words(verdict, n=int(seeds), margin=margin)
+        in_words(verdict, n=int(seeds), margin=margin, unit=metric.unit)
         for verdict, seeds, margin in zip(told.verdict, n, margins, strict=True)
     ]
+    for i, (own, before) in enumerate(zip(new["count"], old["count"], strict=True)):
+        if own and not before:
+            words[i] += f" of {pairs[i][1]} here"
     table = _empty_table(pairs, name)
     columns: dict[str, Any] = {
         "n": new["count"].to_numpy(int),
@@ -245,28 +251,34 @@ def judge_everything(
     return pd.concat(tables, ignore_index=True)
 
 
-def with_costs(verdicts: pd.DataFrame) -> pd.DataFrame:
+def with_costs(verdicts: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of top-1 with the columns of `FACTOR_COLUMNS`: what a step costs, beside what it changes.
 
     Args:
         verdicts: What `judge_everything` returned.
+        measured: What it was given.
     """
-
-    def factor(metric: str) -> NDArray[np.float64]:
-        rows = verdicts[verdicts["metric"] == metric]
-        return np.asarray(rows["value"] / rows["value_against"], dtype=np.float64)
-
-    costs = (factor("macs"), 1 / factor("train_images_per_s"), factor("peak_memory_mb"))
+    macs, memory = (verdicts[verdicts["metric"] == name] for name in ("macs", "peak_memory_mb"))
     top1 = verdicts[verdicts["metric"] == "top1"]
-    return top1.assign(**dict(zip(FACTOR_COLUMNS, costs, strict=True)))
+    speeds = {str(rung): rows.set_index("round")["train_images_per_s"] for rung, rows in measured.groupby("rung")}
+    unknown = pd.Series(dtype=float)
+    ratios = [
+        median_ratio(speeds.get(step, unknown), speeds.get(against, unknown))
+        for step, against in zip(top1["step"], top1["against"], strict=True)
+    ]
+    costs = {
+        "macs_factor": (macs["value"] / macs["value_against"]).to_numpy(),
+        "time_factor": 1 / np.array(ratios),
+        "memory_factor": (memory["value"] / memory["value_against"]).to_numpy(),
+    }
+    return top1.assign(**costs)
 
 
 def judge_study(study: Study, *, margin: float | None = None) -> pd.DataFrame:
     """Judge every rung of a study against the one it comes from, in every metric, from its run folders."""
-    rights = collect_rights(study)
-    return judge_everything(
-        collect(study), collect_measured(study), pairs_of(study.rungs), margin=margin, rights=rights
-    )
+    runs = collect(study)
+    rights = collect_rights(study, runs)
+    return judge_everything(runs, collect_measured(study), pairs_of(study.rungs), margin=margin, rights=rights)
 
 
 def to_json(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -289,7 +301,7 @@ def _empty_table(pairs: Pairs, metric: str) -> pd.DataFrame:
     table = pd.DataFrame(np.nan, index=range(len(pairs)), columns=list(VERDICT_COLUMNS), dtype=object)
     numbers = [name for name in VERDICT_COLUMNS if name not in ("step", "against", "metric", "verdict")]
     table[numbers] = table[numbers].astype(float)
-    steps, others = [step for step, _ in pairs], [against for _, against in pairs]
+    steps, others = (np.array([pair[side] for pair in pairs], dtype=object) for side in (0, 1))
     return table.assign(step=steps, against=others, metric=metric, n=0, n_against=0, verdict="")
 
 

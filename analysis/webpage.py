@@ -40,6 +40,8 @@ VERDICT_KEYS = {
     "seed noise": "seed_se",
     "test-set noise": "test_se",
     "seeds needed": "seeds_needed",
+    "round noise": "seed_se",
+    "rounds needed": "seeds_needed",
 } | FACTORS
 
 

@@ -115,6 +115,7 @@ def _whole_study(options: Namespace, study: "Study", design: list[str] | None) -
 def out_of(options: Namespace, study: "Study") -> Path:
     """Return where reports go: a folder for each design."""
     words = [study.base, study.recipe.name]
+    words += [options.steps.stem] if options.steps else []
     words += [study.layout.design.slug] if study.design != "ladder" else []
     words += ["validation"] if options.validate else []
     return options.out or Path("out") / "-".join(words)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,6 +173,8 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     numbers = [row.get(name) for name in COLUMNS if name not in words]
     said = row.get("error")
     whole = row.get("state") in STATES and all(n is None or isinstance(n, int | float) for n in numbers)
+    if row.get("state") == "finished":
+        whole = whole and all(n is None or is_finite(n) for n in numbers)
     if not whole or not (said is None or isinstance(said, str)):
         raise UserError(f"{folder / RESULT}: is no result row. Move the folder away to have the run again.")
     return dict.fromkeys(COLUMNS) | row
@@ -187,10 +190,13 @@ def write_predictions(folder: Path, predicted: NDArray[np.integer[Any]], labels:
 def read_right(folder: Path) -> NDArray[np.bool_] | None:
     """Return for each test image whether a run predicted its label, (N,); None where that is not known."""
     try:
-        predicted, label = np.load(folder / PREDICTIONS, allow_pickle=False)
-    except (OSError, ValueError, TypeError, EOFError):  # missing, damaged or something else
+        with (folder / PREDICTIONS).open("rb") as file:
+            both = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, BadZipFile):  # missing, damaged or something else
         return None
-    right: NDArray[np.bool_] = predicted == label
+    if not isinstance(both, np.ndarray) or both.ndim != 2 or len(both) != 2:
+        return None
+    right: NDArray[np.bool_] = both[0] == both[1]
     return right
 
 
@@ -198,13 +204,14 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
     """Return where a run stands, as it last said; None where it said nothing, or the file is damaged."""
     now = read_object(folder / PROGRESS) or {}
     numbers = (now.get(name) for name in ("step", "steps", "epoch", "epochs", "at"))
-    whole = all(_is_finite(number) for number in numbers) and now["steps"]
+    whole = all(is_finite(number) for number in numbers) and now["steps"]
     may_be_null = ("train_loss", "images_per_s", "left_s")
-    whole = whole and all(now.get(name) is None or _is_finite(now[name]) for name in may_be_null)
+    whole = whole and all(now.get(name) is None or is_finite(now[name]) for name in may_be_null)
     return dict.fromkeys(may_be_null) | now if whole and isinstance(now.get("state"), str) else None
 
 
-def _is_finite(value: object) -> bool:
+def is_finite(value: object) -> bool:
+    """Whether a value that was read is a number to go on with."""
     return isinstance(value, int | float) and abs(value) < 1e18
 
 

@@ -1,3 +1,5 @@
+import io
+import json
 import math
 import os
 import re
@@ -6,18 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analysis.collect import collect
+from analysis.collect import MEASURED, collect
 from analysis.findings import find, interaction_in_words
 from analysis.report import write_published, write_report
-from analysis.verdicts import pairs_of
+from analysis.verdicts import METRICS, judge_everything, pairs_of, with_costs
 from analysis.worths import NAMES, has_own_runs, step_worths
 from roadmap import results
 from roadmap.designs import Design, lay_out
+from roadmap.errors import UserError
 from roadmap.launch import prepare
 from roadmap.plan import Study, make_study
 from tests.samples import PAPER
@@ -56,6 +60,12 @@ def finish(study: Study, tops: Mapping[str, float], *, state: str = "finished") 
             results.write_json(study.folder(config) / results.RESULT, row)
 
 
+def npy(values: list[int]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.array(values))
+    return file.getvalue()
+
+
 # -- what is not there is not made up
 
 STATE = st.sampled_from(["finished", "diverged", "failed", "missing"])
@@ -81,13 +91,14 @@ def test_any_part_of_a_ladder_is_judged_without_inventing_a_number(make: Make, t
         assert pd.notna(row["delta"]) == (n > 0), step
         assert pd.isna(row["p"]) or n > 1, step
         if n < 2:
-            assert verdict == ("not tested: one seed" if n else "not tested: no result"), step
+            where = f" of {before} here" if count.get(step, 0) and not count.get(before, 0) else ""
+            assert verdict == ("not tested: one seed" if n else f"not tested: no result{where}"), step
 
 
 @pytest.mark.parametrize(
     ("tops", "seeds", "said"),
     [
-        ({}, SEEDS, "nothing to say; none of these steps has results yet"),
+        ({}, SEEDS, "nothing to say; none of these steps has a result here together with the rung before it"),
         ({"baseline": 80.0}, SEEDS, "nothing to say"),
         ({"baseline": 80.0, "stage_ratio": 81.0, "gelu": 82.0}, [0], "1 of the 1 steps"),
         ({"baseline": 80.0, "stage_ratio": 81.0}, SEEDS, "Too few steps"),
@@ -119,7 +130,7 @@ def test_a_study_of_one_rung_has_a_report_without_a_verdict(rung: str, make: Mak
     write_report(study, tmp_path / "out")
     assert f"| {rung} | 3 | 80.10 ± 0.10 |" in (tmp_path / "out" / "ladder.md").read_text()
     told = pd.read_csv(tmp_path / "out" / "verdicts.csv")
-    assert set(told.query("metric == 'top1'")["verdict"]) <= {"not tested: no result"}
+    assert set(told.query("metric == 'top1'")["verdict"]) <= {"not tested: no result of kernel_7 here"}
 
 
 def test_figures_of_an_earlier_report_do_not_outlive_what_they_show(make: Make, tmp_path: Path) -> None:
@@ -193,3 +204,48 @@ def test_a_margin_decides_what_the_published_report_calls_no_different(tmp_path:
         told = pd.read_csv(tmp_path / "verdicts.csv").set_index("step")["verdict"]
         assert told["gelu"].startswith(verdict)
     assert "--margin 1" in (tmp_path / "report.html").read_text()
+
+
+def test_what_a_damaged_run_folder_says_is_not_believed(make: Make, tmp_path: Path) -> None:
+    study = make(tmp_path / "runs")
+    finish(study, {"baseline": 80.0, "stage_ratio": 81.0})
+    folder = study.folder(study.configs["stage_ratio", 0])
+    for content in (b"PK\x03\x04garbage", b"", npy([1, 2])):
+        (folder / results.PREDICTIONS).write_bytes(content)
+        assert results.read_right(folder) is None
+    about = results.read_object(folder / results.RUN) or {}
+    results.write_json(folder / results.RUN, about | {"command": ["a", 5, None], "macs": 10**400, "planned_at": 5})
+    write_report(study, tmp_path / "out")
+    row = pd.read_csv(tmp_path / "out" / "results.csv").query("rung == 'stage_ratio' and seed == 0").iloc[0]
+    assert math.isnan(row["macs"])
+    bad = results.read_object(folder / results.RESULT) or {}
+    (folder / results.RESULT).write_text(json.dumps(bad | {"top1": math.inf}))
+    with pytest.raises(UserError, match="is no result row"):
+        find(study)
+
+
+def test_predictions_of_a_run_that_did_not_finish_are_not_held_against_another(make: Make, tmp_path: Path) -> None:
+    study = make(tmp_path / "runs", seeds=[0, 1])
+    finish(study, {"baseline": 80.0, "stage_ratio": 81.0})
+    for rung in ("baseline", "stage_ratio"):
+        for seed in study.seeds:
+            results.write_predictions(study.folder(study.configs[rung, seed]), np.arange(9) % 4, np.arange(9) % 3)
+    told = find(study).verdicts.query("metric == 'top1' and step == 'stage_ratio'").iloc[0]
+    assert told["mcnemar_pairs"] == 2
+    row = results.read_object(study.folder(study.configs["stage_ratio", 0]) / results.RESULT) or {}
+    results.write_json(study.folder(study.configs["stage_ratio", 0]) / results.RESULT, row | {"state": "failed"})
+    told = find(study).verdicts.query("metric == 'top1' and step == 'stage_ratio'").iloc[0]
+    assert told["mcnemar_pairs"] == 1
+
+
+def test_time_in_the_verdicts_is_that_of_measure(make: Make, tmp_path: Path) -> None:
+    runs = pd.DataFrame({"rung": ["a", "b"], "seed": 0, "state": "finished", "macs": [1.0, 2.0], "params": 1.0})
+    runs = runs.assign(**{metric: 1.0 for metric in METRICS})
+    speeds = {"a": [100.0, 50.0, 100.0], "b": [80.0, 40.0, 10.0]}  # of two rounds that slowed down, one hit b alone
+    measured = pd.DataFrame(
+        [(rung, i, speed, speed, 1.0, 1.0) for rung, all_ in speeds.items() for i, speed in enumerate(all_, 1)],
+        columns=list(MEASURED),
+    )
+    (row,) = with_costs(judge_everything(runs, measured, [("b", "a")]), measured).to_dict("records")
+    assert (row["macs_factor"], row["time_factor"]) == (2.0, pytest.approx(1.25))
+    assert row["verdict"] == "not tested: one seed"

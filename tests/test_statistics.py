@@ -178,7 +178,8 @@ def test_verdicts_read_as_sentences_do() -> None:
     assert in_words(BETTER, n=3, margin=0.2) == "better"
     assert in_words(SAME, n=3, margin=0.2) == "no different within 0.2"
     assert in_words(UNCLEAR, n=3, margin=0.2) == "not distinguishable at 3 seeds"
-    assert in_words(UNCLEAR, n=3, margin=0.2, seeds=12.0) == "not distinguishable at 3 seeds (about 12 needed)"
+    assert in_words(UNCLEAR, n=5, margin=0.2, unit="rounds") == "not distinguishable at 5 rounds"
+    assert needed_in_words(12.0) == " (about 12 needed)"
     assert [in_words(UNTESTED, n=n, margin=0.2) for n in (0, 1, 2)] == [
         "not tested: no result", "not tested: one seed", "not tested: no spread"
     ]  # fmt: skip
