@@ -70,45 +70,18 @@ def write_report(
         UserError: If the folder cannot be written or a result is of another version.
     """
     found = find(study, runs=runs, beside=beside, margin=margin)
-    shadow, shadow_label = None, ""
-    if behind is not None:
-        behind_runs = collect(behind)
-        if has_results(behind_runs):
-            shadow = ladder_table(behind_runs, behind.rungs)
-            shadow_label = f"{behind.ladder.bases[behind.base].label} ladder"
-    info = study.ladder.bases[study.base]
-    note, proxy = study.describe(), study.recipe.is_proxy
-    data = next(iter(study.configs.values())).data
-    imagenet = not proxy and data.test_on == "test" and data.num_classes == IMAGENET_CLASSES
-    top1 = IMAGENET_TOP1 if imagenet else f"top-1 accuracy on the {data.test_on} images"
-    chart = Chart(
-        start=info.label,
-        result=info.result if study.is_whole else "",
-        title=f"Modernizing {info.label}"
-        if study.design == "ladder"
-        else f"{info.label}, {study.layout.design.describe()}",
-        note=note,
-        axis=f"{top1[0].upper()}{top1[1:]} (%)",
-        reference=None if not imagenet else _as_published(info.reference),
-        behind_label=shadow_label,
-    )
+    shadow, shadow_label = _shadow_of(behind)
+    note, top1 = study.describe(), _name_of_top1(study)
+    chart = _chart_of(study, top1, shadow_label)
     about = describe_record(study, found.runs, chart)
     tables = _tables(found)
     text = [f"# {chart.title}", note, markdown(found.table), *found.sentences]
     text += [f"{title}:\n\n{cells_markdown(cells)}" for title, cells in tables]
-    labels = pd.DataFrame([(r.id, r.label, r.adopted) for r in study.ladder.climb(study.base)])
-    figures, shown = pictures.save_drawings(
-        [
-            pictures.roadmap(found.table, chart, shadow),
-            *pictures.drawings_of(
-                found,
-                pictures.About(chart.title, note, top1),
-                labels.set_axis(["rung", "label", "adopted"], axis=1),
-                climbs=study.design == "ladder",
-            ),
-        ],
-        out,
-    )
+    steps = [(rung.id, rung.label, rung.adopted) for rung in study.ladder.climb(study.base)]
+    labels = pd.DataFrame(steps, columns=["rung", "label", "adopted"])
+    said = pictures.About(chart.title, note, top1)
+    beyond = pictures.drawings_of(found, said, labels, climbs=study.design == "ladder")
+    figures, shown = pictures.save_drawings([pictures.roadmap(found.table, chart, shadow), *beyond], out)
     verdicts = _by_metric(found)
     files = [
         _write(out / "results.csv", found.runs.to_csv(index=False)),
@@ -122,7 +95,7 @@ def write_report(
     page = Page(
         title=chart.title,
         note=note,
-        is_proxy=proxy,
+        is_proxy=study.recipe.is_proxy,
         pictures=shown,
         verdicts=verdicts,
         ladder=found.table,
@@ -137,6 +110,36 @@ def write_report(
     files.append(write_page(out / PAGE, page))
     _remove_others(out, files)
     return files
+
+
+def _shadow_of(behind: Study | None) -> tuple[pd.DataFrame | None, str]:
+    """Return the ladder that is drawn in grey behind, and what it is called; nothing where it has no results."""
+    if behind is None or not has_results(runs := collect(behind)):
+        return None, ""
+    return ladder_table(runs, behind.rungs), f"{behind.ladder.bases[behind.base].label} ladder"
+
+
+def _name_of_top1(study: Study) -> str:
+    """Return what a study's accuracy is called: the paper's name only where it is the same measurement."""
+    data = next(iter(study.configs.values())).data
+    if not study.recipe.is_proxy and data.test_on == "test" and data.num_classes == IMAGENET_CLASSES:
+        return IMAGENET_TOP1
+    return f"top-1 accuracy on the {data.test_on} images"
+
+
+def _chart_of(study: Study, top1: str, behind_label: str) -> Chart:
+    """Return the words around a study's roadmap."""
+    info = study.ladder.bases[study.base]
+    climbs = study.design == "ladder"
+    return Chart(
+        start=info.label,
+        result=info.result if study.is_whole else "",
+        title=f"Modernizing {info.label}" if climbs else f"{info.label}, {study.layout.design.describe()}",
+        note=study.describe(),
+        axis=f"{top1[0].upper()}{top1[1:]} (%)",
+        reference=_as_published(info.reference) if top1 == IMAGENET_TOP1 else None,
+        behind_label=behind_label,
+    )
 
 
 def redraw(record: Record, out: Path) -> list[Path]:

@@ -219,9 +219,8 @@ def report(options: Namespace) -> int:
     from analysis.record import read_record
     from analysis.report import redraw, write_published, write_report
 
-    if (options.design or options.samples) and (options.published or options.record):
-        other = "--published" if options.published else "--record"
-        raise UserError(f"--design: goes with runs of your own, not with {other}. Leave one of the two out.")
+    if options.published or options.record:
+        _refuse_study(options, "--published" if options.published else "--record")
     if options.record:
         files = redraw(read_record(options.record), options.out or options.record)
     elif options.published:
@@ -283,12 +282,18 @@ def compare(options: Namespace) -> int:
     return 0
 
 
+def _refuse_study(options: Namespace, other: str) -> None:
+    """Refuse options that choose among runs, where no runs are asked about."""
+    for name in ("design", "samples", "only", "until", "seeds", "validate"):
+        if getattr(options, name) not in (None, False):
+            raise UserError(f"--{name}: goes with runs of your own, not with {other}. Leave one of the two out.")
+
+
 def _published_verdicts(options: Namespace, margin: float | None) -> "pd.DataFrame":
     """Return the verdicts on the paper's own steps, or on the one that was named."""
     from analysis.verdicts import published_verdicts
 
-    if options.design or options.samples:
-        raise UserError("--design: goes with runs of your own, not with --published. Leave one of the two out.")
+    _refuse_study(options, "--published")
     ladder, base = ladder_of(options), base_of(options)
     if options.step and options.against:
         return published_verdicts(ladder, base, pairs=[(options.step, options.against)], margin=margin)

@@ -63,6 +63,8 @@ def run(folder: Path, *arguments: object) -> Outcome:
         ("plan --base resnet50 --design orders --samples 0", "--samples: '0' is not a whole number from 1 up"),
         ("plan --base resnet50 --design orders --samples 99999", "--samples: is 99999, but must be from 1 to 10,000"),
         ("verify --design add-one", "--design: is for run, plan, .*, not for verify"),
+        ("report --base resnet50 --published --only gelu", "--only: goes with runs of your own, not with --published"),
+        ("report --base resnet50 --record x --seeds 0", "--seeds: goes with runs of your own, not with --record"),
         ("report --base resnet50 --published --design orders", "--design: goes with runs of your own, not with --pub"),
         ("compare --base resnet50 --design add-one --step gelu", r"unknown rung 'gelu'\. Did you mean 'only_gelu'\?"),
         ("run --base resnet50 --published", "--published: is for report, compare, not for run"),
