@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import numpy as np
@@ -5,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.agreement import AGREEMENT_COLUMNS, correlation_in_words, correlations, kendall, spearman
+from analysis.agreement import AGREEMENT_COLUMNS, _means_again, correlation_in_words, correlations, kendall, spearman
 from analysis.verdicts import (
     COSTS,
     METRICS,
@@ -221,6 +222,15 @@ def test_seeds_that_differ_much_widen_the_interval() -> None:
     tops = {rung.id: [(rung.paper.top1 or 0) + spread for spread in draw.normal(0, 3, 3)] for rung in RUNGS}
     row = correlations(runs_of(tops), RUNGS).set_index("metric").loc["top1"]
     assert row["spearman_high"] - row["spearman_low"] > 0.5
+
+
+def test_means_drawn_again_spread_as_means_of_so_few_seeds_do() -> None:
+    draw = np.random.default_rng(0)
+    for sample in (np.array([1.0, 2.0, 6.0]), np.arange(10.0)):
+        again = _means_again(sample, draw)
+        assert again.mean() == pytest.approx(sample.mean(), abs=0.1)
+        assert again.std() == pytest.approx(sample.std(ddof=1) / math.sqrt(len(sample)), rel=0.06)
+    assert set(_means_again(np.array([3.0]), draw)) == {3.0}
 
 
 def test_a_correlation_is_said_with_what_it_means_for_a_proxy_and_not_made_up_from_few_steps() -> None:
