@@ -55,7 +55,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, metavar="DIR", help="where the recipe's data set lies")
     parser.add_argument("--validate", action="store_true", help="test on the recipe's validation images, to choose it")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="run folders (default: runs)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="reports (default: out/BASE-RECIPE[-DESIGN])")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="reports (default: out/BASE-RECIPE[-LADDER][-DESIGN])")
     parser.add_argument("--executor", default="local", metavar="NAME", help="local (default), slurm or debug")
     parser.add_argument("--cluster", type=Path, metavar="FILE", help="what a run's job asks for (see README)")
     parser.add_argument("--jobs", metavar="N", help="jobs at once (default: one a GPU, else one a core; slurm: all)")

@@ -113,7 +113,7 @@ def _whole_study(options: Namespace, study: "Study", design: list[str] | None) -
 
 
 def out_of(options: Namespace, study: "Study") -> Path:
-    """Return where reports go: a folder for each design."""
+    """Return where reports go: a folder for each recipe, ladder of your own and design."""
     words = [study.base, study.recipe.name]
     words += [options.steps.stem] if options.steps else []
     words += [study.layout.design.slug] if study.design != "ladder" else []

@@ -175,7 +175,7 @@ def test_a_ladder_is_trained_in_jobs_and_reported(trained: TwoRungs) -> None:
     assert trained.starts() == [1, 1]
     assert len(trained.logs()) == 2
     trained.check_as_if_undisturbed()
-    out = trained.folder / "work" / "out" / "resnet50-tiny"
+    out = trained.folder / "work" / "out" / "resnet50-tiny-steps"  # of its own steps.yaml
     assert {"results.csv", "ladder.csv", "ladder.md", "roadmap.png", "roadmap.svg", "roadmap.pdf"} <= set(
         os.listdir(out)
     )
