@@ -45,16 +45,24 @@ class Record:
         return Chart(**fields)
 
 
-def describe_record(study: Study, runs: pd.DataFrame, chart: Chart) -> dict[str, Any]:
-    """Return the content of record.json: what was run, how, when, on what, at which commit, how long it took."""
+def describe_record(
+    study: Study, runs: pd.DataFrame, chart: Chart, planned: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the content of record.json: what was run, how, when, on what, at which commit, how long it took.
+
+    Args:
+        study: The study.
+        runs: The frame of `collect`.
+        chart: What its figure says beside the bars.
+        planned: What `read_provenance` says of each run that was planned.
+    """
     about: dict[str, list[Any]] = {name: [] for name in PROVENANCE}
     dates = []
-    for run in study.planned():
-        told = results.read_object(run.folder / results.RUN) or {}
+    for told in planned:
         dates += [str(told["planned_at"])] if "planned_at" in told else []
-        for name, value in read_provenance(told, PROVENANCE).items():
-            if value not in about[name]:
-                about[name].append(value)
+        for name in PROVENANCE:
+            if name in told and told[name] not in about[name]:
+                about[name].append(told[name])
     fields = asdict(chart)
     if chart.reference is not None:
         fields["reference"] = chart.reference.model_dump()

@@ -27,6 +27,7 @@ from analysis.tables import (
 )
 from analysis.verdicts import COSTS, METRICS, SPEEDS, published_verdicts, with_costs
 from analysis.webpage import Page, write_page
+from analysis.worths import has_own_runs
 from roadmap.config import flatten
 from roadmap.errors import UserError
 from roadmap.ladder import Base, Ladder, Reference
@@ -73,7 +74,7 @@ def write_report(
     shadow, shadow_label = _shadow_of(behind)
     note, top1 = study.describe(), _name_of_top1(study)
     chart = _chart_of(study, top1, shadow_label)
-    about = describe_record(study, found.runs, chart)
+    about = describe_record(study, found.runs, chart, [trail.planned for trail in found.trails.values()])
     tables = _tables(found)
     text = [f"# {chart.title}", note, markdown(found.table), *found.sentences]
     text += [f"{title}:\n\n{cells_markdown(cells)}" for title, cells in tables]
@@ -114,7 +115,7 @@ def write_report(
 
 def _shadow_of(behind: Study | None) -> tuple[pd.DataFrame | None, str]:
     """Return the ladder that is drawn in grey behind, and what it is called; nothing where it has no results."""
-    if behind is None or not has_results(runs := collect(behind)):
+    if behind is None or not has_own_runs(behind, ()) or not has_results(runs := collect(behind)):
         return None, ""
     return ladder_table(runs, behind.rungs), f"{behind.ladder.bases[behind.base].label} ladder"
 

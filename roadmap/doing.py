@@ -35,8 +35,8 @@ def run(options: Namespace) -> int:
     if options.dry_run:
         return _print_dry_run(planned, how)
     out = out_of(options, study)
-    margin_of(options)
-    check_writable(out)  # now, not after the training
+    margin_of(options)  # wrong options and folders are told now, not after the training
+    check_writable(out)
     if not _train(console, study, planned, how):
         return 130
     if my_rank():  # under torchrun: the first process reports for all
