@@ -4,7 +4,7 @@
 Examples:
   python run_ladder.py --base resnet50                      train the default ladder and report it
   python run_ladder.py verify                               our multiply-adds beside the paper's, both bases
-  python run_ladder.py plan --base resnet50 --recipe imagenet
+  python run_ladder.py plan --base resnet50 --recipe imagenet --device a100 --jobs 8 --price 1.50
   python run_ladder.py report --base resnet50 --published   the paper's own numbers, drawn the same way
   python run_ladder.py compare --base resnet50              verdicts on all steps
   python run_ladder.py compare --base resnet50 --step depthwise_conv
@@ -23,7 +23,8 @@ from roadmap.errors import UserError
 ACTIONS = {
     "run": "plan, launch, wait with live progress, report (the default)",
     "verify": "build every rung and hold its multiply-adds against the paper's; exit 1 on any drift",
-    "plan": "what would run: rungs, seeds, cost, time, and what is already done",
+    "plan": "what would run: rungs, seeds, cost, time, money, and what is already done",
+    "diff": "the settings in which --recipe differs from the paper's, or from the recipe --against",
     "launch": "start the jobs and return",
     "status": "where every run stands",
     "cancel": "stop what is running; it goes on from its checkpoints when launched again",
@@ -62,10 +63,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs-per-job", metavar="N", help="slurm: runs that share a job (default: 1)")
     parser.add_argument("--max-retries", metavar="N", help="new tries of a killed run (default: 2)")
     parser.add_argument("--dry-run", action="store_true", help="run, launch: print the Slurm script and submit nothing")
+    parser.add_argument("--device", metavar="NAME", help="plan: for GPUs of this kind, by data sheet (a100, h100, ...)")
+    parser.add_argument("--measure", action="store_true", help="plan: time a few networks here first, for seconds")
+    parser.add_argument("--price", metavar="P", help="plan: of an hour of a GPU (or core), in any currency")
     parser.add_argument("--published", action="store_true", help="report, compare: the paper's own numbers")
     parser.add_argument("--record", type=Path, metavar="DIR", help="report: draw a record's figure again")
     parser.add_argument("--step", metavar="RUNG", help="compare: this rung alone, in every metric")
-    parser.add_argument("--against", metavar="RUNG", help="compare: with this one (default: the rung it comes from)")
+    parser.add_argument(
+        "--against", metavar="RUNG", help="compare: with this one (default: the rung it comes from); diff: recipe"
+    )
     parser.add_argument("--margin", metavar="POINTS", help="top-1: smaller changes are as good as none (default: 0.2)")
     parser.add_argument(
         "--json", action="store_true", help="verify, plan, status, measure, compare: one JSON object a line"

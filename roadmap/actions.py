@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from roadmap.errors import UserError, unknown
 
+PLANNING = ("verify", "plan", "diff")
 DOING = ("run", "launch", "cancel", "measure")  # the others only look
 EXECUTORS = ("local", "slurm", "debug")
 # The options that only some actions have, and those actions. How jobs are started may be said to all: the same words
@@ -14,8 +15,11 @@ OWNERS = {
     "margin": ("run", "report", "compare"),
     "record": ("report",),
     "step": ("compare",),
-    "against": ("compare",),
-    "json": ("verify", "plan", "status", "compare", "measure"),
+    "against": ("compare", "diff"),
+    "device": ("plan",),
+    "measure": ("plan",),
+    "price": ("plan",),
+    "json": ("verify", "plan", "diff", "status", "compare", "measure"),
     "dry_run": ("run", "launch"),
     "design": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure"),
     "samples": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure"),
@@ -24,9 +28,10 @@ OWNERS = {
 
 def act(options: Namespace, names: Iterable[str]) -> int:
     """Carry out the action that the options name and return the exit code."""
-    from roadmap import doing, looking
+    from roadmap import doing, looking, planning
 
-    actions = {name: getattr(doing if name in DOING else looking, name) for name in names}
+    modules = dict.fromkeys(PLANNING, planning) | dict.fromkeys(DOING, doing)
+    actions = {name: getattr(modules.get(name, looking), name) for name in names}
     if options.action not in actions:
         raise unknown("action", options.action, names)
     if options.executor not in EXECUTORS:

@@ -34,6 +34,7 @@ class _OperatorCounts(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.macs: int = 0
+        self.depthwise_macs: int = 0
         self.activations: int = 0
 
     def __torch_function__(
@@ -46,7 +47,9 @@ class _OperatorCounts(TorchFunctionMode):
             x, weight, y = args[0], args[1], out
             if func is F.linear:  # a layer on every position of (N, H, W, C) is one on N * H * W inputs
                 x, y = x.flatten(0, -2), y.flatten(0, -2)
-            self.macs += int(conv_flop_count(x.shape, weight.shape, y.shape))
+            macs = int(conv_flop_count(x.shape, weight.shape, y.shape))
+            self.macs += macs
+            self.depthwise_macs += macs if func is F.conv2d and weight.shape[1] == 1 < x.shape[1] else 0
             self.activations += y.numel()
         return out
 
@@ -93,6 +96,16 @@ def count_activations(net: NetConfig, image_size: int = 224, *, in_channels: int
         their code, pycls, counts linear layers too.
     """
     return _trace(net, image_size, in_channels, num_classes).activations
+
+
+def count_depthwise_macs(
+    net: NetConfig, image_size: int = 224, *, in_channels: int = 3, num_classes: int = 1000
+) -> int:
+    """Count the multiply-adds of depthwise convolutions in one forward pass; arguments as for `count_macs`.
+
+    They are few, and take far longer than those of other convolutions.
+    """
+    return _trace(net, image_size, in_channels, num_classes).depthwise_macs
 
 
 @cache

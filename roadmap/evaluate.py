@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roadmap.batches import Data
+from roadmap.learning import autocast
 
 ECE_BINS = 15
 
@@ -18,7 +19,7 @@ def predict(model: nn.Module, data: Data, device: str, *, amp: str = "none") -> 
     logits, labels = [], []
     for images, targets in data.test():
         images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device, torch.bfloat16, enabled=amp == "bfloat16"):
+        with autocast(amp, device):
             logits.append(model(images).float().cpu())
         labels.append(targets.cpu())
     if not labels:  # fewer test images than processes

@@ -66,7 +66,8 @@ def prepare(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
         about = results.read_object(run.folder / results.RUN)
         if about is None or not _is_config_of(about.get("config"), run.config.id):
             about = {"rungs": run.rungs, "macs": run.macs, "params": run.params, "config": run.config.to_json()}
-            results.write_json(run.folder / results.RUN, about | where)
+            paper = {"paper_recipe": run.config.recipe.paper, "deviations": run.deviations}
+            results.write_json(run.folder / results.RUN, about | paper | where)
     return sorted(pending, key=lambda run: -run.cost)
 
 

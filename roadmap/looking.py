@@ -1,4 +1,4 @@
-"""The actions that look: verify, plan, status, report, compare. Each is a screen, from its options to its exit code."""
+"""The actions that look at runs: status, report, compare. Each is a screen, from its options to its exit code."""
 
 import json
 from argparse import Namespace
@@ -12,11 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from roadmap.errors import UserError, unknown
-from roadmap.ladder import Ladder
 from roadmap.options import (
     base_of,
-    jobs_of,
-    ladder_behind,
     ladder_of,
     layout_of,
     margin_of,
@@ -30,127 +27,10 @@ from roadmap.options import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from roadmap.plan import PlannedRun, Study
+    from roadmap.plan import Study
 
-TOLERANCE_GMACS = 0.006  # between our count and the paper's print of two decimals
-# Multiply-adds that this harness trains a second on one core of a recent x86 server (measured on an AMD EPYC 9004);
-# an estimate before anything has run here, and said to be one.
-GUESSED_MACS_PER_S = 5e9
 STATUS_ROWS = 200  # more runs than these are counted, and those shown that something is up with
 STATUS_LOGS = 5
-
-
-def verify(options: Namespace) -> int:
-    """Print our multiply-adds and parameters beside the paper's; 1 where a cell is off by more than 0.006 G."""
-    from roadmap.cost import count_macs, count_params
-
-    ladder = ladder_of(options)
-    bases = [options.base] if options.base else list(ladder.bases)
-    failed = 0
-    for base in bases:
-        rows = []
-        for rung in ladder.climb(base):
-            macs, paper = count_macs(rung.net), rung.paper
-            ok = paper.true_gmacs is None or abs(macs / 1e9 - paper.true_gmacs) <= TOLERANCE_GMACS
-            failed += not ok
-            drift = macs / 1e9 - (paper.true_gmacs or 0)
-            note = f"off by {drift:+.3f} G" if not ok else paper.erratum.note if paper.erratum else ""
-            rows.append(
-                {
-                    "base": base,
-                    "rung": rung.id,
-                    "macs": macs,
-                    "params": count_params(rung.net),
-                    "paper_gmacs": paper.gmacs,
-                    "ok": ok,
-                    "note": note,
-                }
-            )
-        if options.json:
-            print_json(rows)
-        else:
-            _print_verify(base, ladder, rows)
-    return 1 if failed else 0
-
-
-def _print_verify(base: str, ladder: Ladder, rows: list[dict[str, Any]]) -> None:
-    info = ladder.bases[base]
-    title = f"{info.label}: multiply-adds (1e9) at 224x224 beside {info.source or 'the paper'}"
-    table = Table(title=escape(title), box=None)
-    for name in ("rung", "ours", "paper", "parameters", ""):
-        table.add_column(name, justify="left" if name in ("rung", "") else "right")
-    notes: list[str] = []
-    for row in rows:
-        mark = "ok" if row["ok"] else "[red]DRIFT[/red]"
-        if row["note"]:
-            notes.append(f"[{len(notes) + 1}] {row['rung']}: {row['note']}.")
-            mark += f" \\[{len(notes)}]"
-        paper = "" if row["paper_gmacs"] is None else f"{row['paper_gmacs']:.2f}"
-        table.add_row(row["rung"], f"{row['macs'] / 1e9:.3f}", paper, f"{row['params']:,}", mark)
-    console = Console()
-    console.print(table)
-    for note in notes:
-        console.print(note, markup=False, highlight=False)
-    console.print()
-
-
-def plan(options: Namespace) -> int:
-    """Print what would run, what it costs, how long it takes and what is done already."""
-    from roadmap.launch import look_around
-    from roadmap.status import look_at_queue, standing
-
-    study = study_of(options)
-    machine = look_around(jobs_of(options))
-    planned = study.planned()
-    queue = look_at_queue(study.runs)
-    states = {run.config.id: standing(run.folder, queue).state for run in planned}
-    if options.json:
-        print_json(
-            {"run": r.config.id, "rungs": r.rungs, "seed": r.config.seed, "macs": r.macs, "params": r.params,
-             "state": states[r.config.id]} for r in planned
-        )  # fmt: skip
-        return 0
-    from analysis.tables import big
-    from roadmap.watch import clock
-
-    console = Console()
-    say_what(study, console)
-    table = Table(box=None)
-    for name in ("rung", "multiply-adds", "parameters", "done", "note"):
-        table.add_column(name, justify="left" if name in ("rung", "note") else "right", no_wrap=True)
-    for rung in study.rungs:
-        own = [run for run in planned if rung.id in run.rungs]
-        done = sum(states[run.config.id] in ("finished", "diverged") for run in own)
-        trained = own[0].config.recipe.name
-        note = "not adopted" if not rung.adopted else "" if trained == study.recipe.name else f"under '{trained}'"
-        table.add_row(rung.id, big(own[0].macs), big(own[0].params), f"{done}/{len(own)}", note)
-    console.print(table)
-    pending = [run for run in planned if states[run.config.id] not in ("finished", "diverged")]
-    seconds, source = _estimate(study, planned, pending, machine.jobs)
-    new = ""
-    if study.design != "ladder":
-        known = {run.config.id for run in ladder_behind(options, study).planned()}
-        new = f" ({sum(run.config.id not in known for run in planned)} beyond the ladder's)"
-    console.print(
-        f"{len(planned)} runs{new}, {len(pending)} to do, {machine.jobs} at a time "
-        f"({f'{machine.gpus} GPUs' if machine.gpus else f'{machine.threads} thread each'}): "
-        f"about {clock(seconds)} ({source}).",
-        highlight=False,
-    )
-    return 0
-
-
-def _estimate(study: "Study", planned: list["PlannedRun"], pending: list["PlannedRun"], jobs: int) -> tuple[float, str]:
-    """Return the seconds that the pending runs will take, and what that is based on."""
-    from roadmap.results import read_result
-
-    rows = [(run.cost, read_result(run.folder)) for run in planned]
-    done = [(cost, row["wall_s"]) for cost, row in rows if row and 0 < (row["wall_s"] or 0) < float("inf")]
-    cost = sum(run.cost for run in pending)
-    if done:
-        speed = sum(cost for cost, _ in done) / sum(seconds for _, seconds in done)
-        return cost / speed / jobs, f"from the {len(done)} runs done here"
-    return cost / GUESSED_MACS_PER_S / jobs, "a rough guess for one core a job; nothing has run here yet"
 
 
 def status(options: Namespace) -> int:
@@ -320,7 +200,7 @@ def print_table(study: "Study", runs: "pd.DataFrame") -> None:
 
 def say_what(study: "Study", console: Console) -> None:
     """Print what a study's numbers are, and what its design has no rung for."""
-    for line in (study.describe(), *study.layout.notes):
+    for line in (study.describe(), *study.notes):
         console.print(line, highlight=False, markup=False)
 
 

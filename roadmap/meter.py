@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from roadmap.learning import autocast, make_ema, make_model, make_optimizer, take_step
+from roadmap.learning import autocast, make_ema, make_model, make_optimizer, make_scaler, take_step
 from roadmap.run import RunConfig
 
 LEAST_STEPS = 2  # in a visit, however long one takes
@@ -40,13 +40,18 @@ def make_batches(config: RunConfig, batch_size: int, test_batch_size: int, devic
 class Meter:
     """A network as a run trains it, ready to be timed: its buffers, kernels and optimizer state are there.
 
+    Args:
+        config: Which network, and how it trains.
+        batches: What it is fed.
+        weigh: Whether its memory and inference are of interest too, which takes a few steps more.
+
     Attributes:
         peak_memory: The most that a training step holds at once, bytes: parameters, buffers, gradients, optimizer
             state, moving average, batch, and all that lives in between. What libraries hold for themselves, such as
             cuBLAS' workspace, is left out.
     """
 
-    def __init__(self, config: RunConfig, batches: Batches) -> None:
+    def __init__(self, config: RunConfig, batches: Batches, *, weigh: bool = True) -> None:
         recipe = self.recipe = config.recipe
         self.images, self.targets, self.test_images = batches
         self.device = self.images.device.type
@@ -58,13 +63,16 @@ class Meter:
             group
         ) in self.optimizer.param_groups:  # labels are noise: a network that has learnt them may hold infinities
             group["lr"] = 0.0
+        self.scaler = make_scaler(recipe, self.device)
         self.ema = make_ema(recipe, self.model)
         self.model.train()
         self._train_step()
-        self.optimizer.zero_grad()
-        held = _size(self._tensors())
-        self.peak_memory = held + _peak_rise(self._two_steps, self.device)
         self._train_step_s = self._time(self._train_step, 1)
+        self.optimizer.zero_grad()
+        if not weigh:
+            return
+        held = _size(self._tensors())
+        self.peak_memory = held + _peak_rise(self._train_step, self.device)
         self.model.eval()
         self._test_step_s = self._time(self._test_step, 1)
         self.optimizer.zero_grad()
@@ -101,19 +109,14 @@ class Meter:
             torch.cuda.synchronize()
 
     def _train_step(self) -> None:
-        take_step(self.recipe, self.model, self.optimizer, self.images, self.targets)
+        take_step(self.recipe, self.model, self.optimizer, self.scaler, self.images, self.targets)
         if self.ema:
             self.ema.update(self.model)
-
-    def _two_steps(self) -> None:
-        """Take two steps: the second one's forward pass meets the first one's gradients, as all later ones do."""
-        self._train_step()
-        self._train_step()
 
     @torch.inference_mode()
     def _test_step(self) -> None:
         images = self.test_images.contiguous(memory_format=torch.channels_last)
-        with autocast(self.recipe, self.device):
+        with autocast(self.recipe.amp, self.device):
             self.model(images).float()
 
     def _tensors(self) -> Iterator[Tensor]:

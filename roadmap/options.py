@@ -44,7 +44,9 @@ def layout_of(options: Namespace, base: str) -> Layout:
     return lay_out(ladder_of(options), base, design_of(options))
 
 
-def study_of(options: Namespace, base: str | None = None, ladder: Ladder | None = None) -> "Study":
+def study_of(
+    options: Namespace, base: str | None = None, ladder: Ladder | None = None, *, assume_data: bool = False
+) -> "Study":
     """Return the study that the options describe, from another base or on a ladder read before if one is given."""
     from roadmap.plan import make_study
 
@@ -63,6 +65,7 @@ def study_of(options: Namespace, base: str | None = None, ladder: Ladder | None 
         seeds=seeds,
         data_root=options.data,
         validate=options.validate,
+        assume_data=assume_data,
     )
 
 
@@ -137,6 +140,19 @@ def margin_of(options: Namespace) -> float | None:
     if not 0 <= margin <= 100:
         raise UserError(f"--margin: '{options.margin}' is not a number of points from 0 to 100.")
     return margin
+
+
+def amount_of(text: str | None, option: str) -> float:
+    """Return an option's positive number; 0 where it was not given."""
+    if text is None:
+        return 0.0
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = 0.0
+    if not 0 < amount < 1e9:
+        raise UserError(f"{option}: '{text}' is not a number above 0.")
+    return amount
 
 
 def whole(text: str, option: str, least: int) -> int:

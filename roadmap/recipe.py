@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from roadmap.config import BASES
+from roadmap.config import BASES, diff
 from roadmap.errors import Misfits, UserError, unknown
 from roadmap.reading import explain, read_yaml
 
@@ -17,11 +17,20 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 Dataset = Literal["fashion_mnist_part", "fashion_mnist", "cifar10", "cifar100", "folder"]
 
 # What came after runs had been named: it enters an id only where it is not off, so that those keep their names.
-LATER = {"sync_batch_norm": False}
+LATER = {
+    "sync_batch_norm": False,
+    "accumulate": 1,
+    "layer_decay": 1.0,
+    "pretrained": False,
+    "head_init_scale": 1.0,
+    "compile": False,
+    "tf32": False,
+}
 
-# Fields that say what a recipe is or how a study uses it, not how one run trains: they do not enter a run's id.
+# Fields that say what a recipe is, and how a study uses it, not how one run trains: they do not enter a run's id.
 # (The scale is in the run's network already.)
-DESCRIPTIVE = ("name", "about", "plain", "seeds", "width_divisor", "stem_stride", "for_base")
+NAMES = ("name", "about", "plain", "paper", "for_base", "images", "classes")
+DESCRIPTIVE = (*NAMES, "seeds", "width_divisor", "stem_stride")
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -36,6 +45,7 @@ class Recipe:
         about: What it reproduces, in a line.
         plain: The recipe that is the plain counterpart of this one, in recipes/ or beside it: the paper's ladder starts
             under it.
+        paper: The paper's recipe that this one stands for, in recipes/: what differs from it is stored with each run.
         seeds: One run a rung for each of these.
         width_divisor: Proxy: every stage width is divided by this. 1 is full width.
         stem_stride: Proxy: stride of the stem; 4 in the paper, 2 for small images.
@@ -43,14 +53,25 @@ class Recipe:
         dataset: The images; "folder" is an image folder with train/ and val/.
         validation_images: How many of the training images (the last ones) no run trains on, so that recipes can be
             chosen on them and the test set is left for the report.
+        images: Image folders: how many training images there should be, for a plan without them.
+        classes: Image folders: how many classes, likewise.
         image_size: Height and width of the network's input.
         optimizer: "adamw" or "sgd" (with momentum, not Nesterov's).
         decay_norms_and_biases: Whether weight decay applies to norms and biases too.
         schedule: "cosine" to `min_lr`, or "step": times `decay_rate` every `decay_epochs`. Set at every step.
+        layer_decay: Fine-tuning: each group of layers trains with the learning rate of the next one times this; a group
+            is three blocks of a stage. 1 gives all the same.
+        pretrained: Whether training starts from the weights that `--weights` names instead of random ones.
+        head_init_scale: What the head's first weights are multiplied by, where they are random ones.
         clip_grad: Largest norm of the gradient, or None.
+        accumulate: Pieces that a batch is taken in, one after the other, their gradients summed, where a whole one does
+            not fit into memory. BatchNorm averages over each piece alone.
         sync_batch_norm: Where several processes train a run: whether BatchNorm averages over the whole batch instead of
             each process's share of it.
-        amp: Precision of the forward pass: "none" (float32) or "bfloat16" autocast.
+        amp: Precision of the forward pass: "none" (float32), or "bfloat16" or "float16" autocast (the latter with a
+            scaled loss).
+        tf32: On GPUs: whether float32 products may round their factors to TF32's 10 bits.
+        compile: Whether `torch.compile` makes kernels for the network, which takes a minute before the first step.
         shift: Small images: random translation by up to this many pixels.
         hflip: Probability of a mirrored image.
         random_resized_crop: Image folders: smallest share of the area that a training crop keeps; 1 turns it off.
@@ -63,12 +84,14 @@ class Recipe:
         drop_path: Stochastic depth of the last block, linear over depth.
         ema: Decay of the moving average of the weights, or None; the ladder of the paper had none.
 
-    Source: Table 5 (the field's values in recipes/imagenet.yaml), He et al. 2016 (recipes/imagenet_original.yaml).
+    Source: Tables 5 and 6 (the field's values in recipes/imagenet.yaml and recipes/finetune_384.yaml), He et al. 2016
+        (recipes/imagenet_original.yaml).
     """
 
     name: str
     about: str
     plain: str
+    paper: str = "imagenet"
     seeds: tuple[int, ...] = (0, 1, 2)
     width_divisor: PositiveInt = 1
     stem_stride: Literal[2, 4] = 4
@@ -76,6 +99,8 @@ class Recipe:
 
     dataset: Dataset
     validation_images: int = 0
+    images: int = Field(default=0, ge=0)
+    classes: PositiveInt = 1000
     image_size: int = Field(gt=0, le=10_000)
 
     epochs: int = Field(gt=0, le=1_000_000)
@@ -92,9 +117,15 @@ class Recipe:
     warmup_lr: float = 0.0
     decay_epochs: PositiveFloat = 30.0
     decay_rate: float = 0.1
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    pretrained: bool = False
+    head_init_scale: float = Field(default=1.0, gt=0)
     clip_grad: float | None = None
+    accumulate: PositiveInt = 1
     sync_batch_norm: bool = False
-    amp: Literal["none", "bfloat16"] = "none"
+    amp: Literal["none", "bfloat16", "float16"] = "none"
+    tf32: bool = False
+    compile: bool = False
 
     shift: int = 0
     hflip: float = 0.0
@@ -148,6 +179,8 @@ class Recipe:
             wrong["seeds"] = f"seeds are {self.seeds}, but must be one or more different whole numbers."
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             wrong["batch_size"] = f"batch_size is {self.batch_size}, but mixup and cutmix mix pairs. Use an even one."
+        if self.batch_size % self.accumulate:
+            wrong["accumulate"] = f"accumulate is {self.accumulate}, but must divide batch_size, {self.batch_size}."
         for field, off in {"randaugment": None, "color_jitter": 0.0, "random_resized_crop": 1.0}.items():
             if self.dataset != "folder" and getattr(self, field) != off:
                 wrong[field] = f"{field} works on image folders, not on dataset '{self.dataset}'. Take it out."
@@ -161,7 +194,7 @@ class Recipe:
         for base in self.for_base:
             if base not in BASES:
                 wrong["for_base"] = str(unknown("base", base, BASES, place="for_base"))
-            elif fixed := {"name", "plain", "for_base"} & set(self.for_base[base]):
+            elif fixed := {"name", "plain", "paper", "for_base"} & set(self.for_base[base]):
                 wrong["for_base"] = (
                     f"for_base.{base} sets {', '.join(sorted(fixed))}, which no base changes. Take it out."
                 )
@@ -178,6 +211,10 @@ class Recipe:
         """Return the settings that decide what a run computes, for its id."""
         settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in DESCRIPTIVE}
         return {name: value for name, value in settings.items() if name not in LATER or value != LATER[name]}
+
+    def differences(self, other: "Recipe") -> dict[str, tuple[Any, Any]]:
+        """Return the settings of training and scale that differ from another recipe's: name -> (the other's, ours)."""
+        return {name: values for name, values in diff(other, self).items() if name not in NAMES}
 
 
 KEYS = {"": [field.name for field in dataclasses.fields(Recipe)]}
@@ -203,6 +240,8 @@ def read_recipe(name: str, base: str | None = None) -> Recipe:
         plain = str(beside)
     elif plain not in known:
         raise unknown("recipe", plain, known, place=f"{path}: plain (in recipes/ or beside this file)")
+    if recipe.paper not in known:
+        raise unknown("recipe", recipe.paper, known, place=f"{path}: paper (in recipes/)")
     try:
         return replace(recipe, plain=plain, **recipe.for_base.get(base or "", {}))
     except (ValidationError, TypeError) as error:
@@ -214,3 +253,8 @@ def read_recipe(name: str, base: str | None = None) -> Recipe:
 def read_plain(recipe: Recipe, base: str | None = None) -> Recipe:
     """Return the plain counterpart that a recipe names."""
     return read_recipe(recipe.plain, base)
+
+
+def read_paper(recipe: Recipe, base: str | None = None) -> Recipe:
+    """Return the paper's recipe that a recipe stands for."""
+    return read_recipe(recipe.paper, base)

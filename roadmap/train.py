@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from safetensors.torch import save
@@ -19,7 +19,7 @@ from roadmap.data import seed_step
 from roadmap.distributed import ALONE, Group
 from roadmap.errors import UserError
 from roadmap.evaluate import metrics, predict
-from roadmap.learning import make_ema, make_model, make_optimizer, take_step
+from roadmap.learning import make_ema, make_model, make_optimizer, make_scaler, take_step
 from roadmap.log import say
 from roadmap.parallel import distribute
 from roadmap.run import RunConfig
@@ -102,7 +102,10 @@ class _Training:
         seed_step(config.seed, -1 % 2**32)  # a stream of its own: no training step has this number
         self.model = make_model(config, device)
         self.parallel = distribute(self.model, device, group, sync_batch_norm=recipe.sync_batch_norm)
+        if recipe.compile:
+            self.parallel = cast(nn.Module, torch.compile(self.parallel))
         self.optimizer = make_optimizer(recipe, self.model)
+        self.scaler = make_scaler(recipe, device)
         # timm counts the warm-up apart from the epochs of the schedule proper.
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer,
@@ -167,7 +170,7 @@ class _Training:
 
     def train_step(self, images: Tensor, targets: Tensor) -> Tensor:
         """Take one optimizer step; return the loss of our share of the batch, still on the device."""
-        loss = take_step(self.config.recipe, self.parallel, self.optimizer, images, targets)
+        loss = take_step(self.config.recipe, self.parallel, self.optimizer, self.scaler, images, targets)
         self.step += 1
         self.scheduler.step_update(self.step)
         if self.ema:
@@ -267,6 +270,8 @@ class _Training:
                 self.write_history()
                 if row["state"] == "finished":
                     save_weights(self.model, self.folder / results.WEIGHTS)
+                    if self.ema:
+                        save_weights(self.ema.module, self.folder / results.EMA_WEIGHTS)
                     results.write_predictions(self.folder, self.predicted.numpy(), self.labels.numpy())
                 self.show("evaluating", self.config.recipe.epochs - 1)  # again, if there was no room for it
                 results.write_json(self.folder / results.RESULT, row)
@@ -303,6 +308,7 @@ class _Training:
         content = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
             "step": self.step,
             "loss_sum": self.loss_sum,
@@ -334,6 +340,7 @@ class _Training:
         try:
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
+            self.scaler.load_state_dict(content["scaler"])
             if self.ema:
                 self.ema.load_state_dict(content["ema"])
             self.step, self.loss_sum = content["step"], content["loss_sum"]

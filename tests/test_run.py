@@ -18,7 +18,18 @@ from tests.samples import make_recipe
 
 CONFIG = RunConfig(BASES["resnet50"], make_recipe(), DataConfig("some", "0123", 10, 1, 1000), 0)
 # What a recipe says about itself and about how a study uses it: a change there is no other run.
-DESCRIPTIVE = {"name", "about", "plain", "seeds", "width_divisor", "stem_stride", "for_base"}
+DESCRIPTIVE = {
+    "name",
+    "about",
+    "plain",
+    "paper",
+    "images",
+    "classes",
+    "seeds",
+    "width_divisor",
+    "stem_stride",
+    "for_base",
+}
 
 
 def changed(config: Any, field: str, value: Any) -> Any:
