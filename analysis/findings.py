@@ -73,7 +73,7 @@ def find(
     verdicts = judge_everything(
         runs, measured, pairs_of(study.rungs), margin=margin, rights=collect_rights(study, runs)
     )
-    values, correlated, sentences = pd.DataFrame(), pd.DataFrame(), list(study.layout.notes)
+    values, correlated, sentences = pd.DataFrame(), pd.DataFrame(), list(study.notes)
     if study.design == "ladder":
         correlated = correlations(runs, study.rungs)
         sentences.append(agreement(table, study.ladder, study.base))

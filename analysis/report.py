@@ -105,6 +105,8 @@ def write_report(
         runs=found.runs,
         trails=found.trails,
         settings=_settings(study),
+        paper_recipe=study.recipe.paper,
+        deviations=study.deviations(study.recipe),
         commands=_commands(found.table, words, margin),
         provenance=_provenance(about),
     )

@@ -78,6 +78,8 @@ class Page:
         runs: A row a rung and seed (`analysis.collect`).
         trails: What runs left, by run (`analysis.trails`).
         settings: Each rung's network and recipe: rung -> field -> value.
+        paper_recipe: The paper's recipe that the study's stands for.
+        deviations: The settings in which the two differ: name -> (the paper's, ours).
         commands: How to have all of it again: (what it does, the command).
         provenance: Where, when and with what: name -> value or list of values.
     """
@@ -93,6 +95,8 @@ class Page:
     runs: pd.DataFrame | None = None
     trails: Mapping[str, Trail] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    paper_recipe: str = ""
+    deviations: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     commands: Sequence[tuple[str, str]] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -114,7 +118,7 @@ class Grid(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A field of a rung's network or recipe; `before` is the value of the rung before, if that is another."""
+    """A field of a network or recipe; `before` is the value that it differs from: the rung before's, the paper's."""
 
     name: str
     value: str
@@ -159,6 +163,7 @@ def write_page(path: Path, page: Page) -> Path:
         ladder=_ladder_grid(page.ladder, labels),
         errata=[erratum for erratum in page.ladder["erratum"] if erratum],
         shared=_shared(page.settings),
+        deviations=[Setting(name, words(ours), words(paper)) for name, (paper, ours) in page.deviations.items()],
         groups=list(_groups(page, labels, data)),
         provenance=list(_provenance(page.provenance, page.trails)),
         data=data.to_json(),

@@ -126,13 +126,15 @@ def _train(config: RunConfig, folder: Path, root: Path, save_every_step: bool) -
 
 def outcome(folder: Path) -> Left:
     """Return all that a run leaves but times: weights, predictions, epochs, row; fail at a file too many or too few."""
-    files = {file.name for file in folder.iterdir()} - {results.RUN, ATTEMPTS}
-    assert files == {results.METRICS, results.PROGRESS, results.RESULT, results.WEIGHTS, results.PREDICTIONS}
-    weights, predictions = (
-        hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (results.WEIGHTS, results.PREDICTIONS)
-    )
     row = results.read_result(folder)
     assert row is not None
+    trained = {results.WEIGHTS, *([results.EMA_WEIGHTS] if row["top1_ema"] is not None else [])}
+    files = {file.name for file in folder.iterdir()} - {results.RUN, ATTEMPTS}
+    assert files == {results.METRICS, results.PROGRESS, results.RESULT, results.PREDICTIONS, *trained}
+    weights, predictions = (
+        hashlib.sha256(b"".join((folder / name).read_bytes() for name in sorted(names))).hexdigest()
+        for names in (trained, {results.PREDICTIONS})
+    )
     return weights, predictions, [_without_times(line) for line in results.read_metrics(folder)], _without_times(row)
 
 
