@@ -62,6 +62,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", metavar="N", help="jobs at once (default: one a GPU, else one a core; slurm: all)")
     parser.add_argument("--runs-per-job", metavar="N", help="slurm: runs that share a job (default: 1)")
     parser.add_argument("--max-retries", metavar="N", help="new tries of a killed run (default: 2)")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="run, launch: curves for TensorBoard, in runs/tensorboard"
+    )
+    parser.add_argument(
+        "--logger", nargs="+", metavar="MODULE:F", help="run, launch: functions told how runs go (see README)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="run, launch: print the Slurm script and submit nothing")
     parser.add_argument("--device", metavar="NAME", help="plan: for GPUs of this kind, by data sheet (a100, h100, ...)")
     parser.add_argument("--measure", action="store_true", help="plan: time a few networks here first, for seconds")

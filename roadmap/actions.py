@@ -21,6 +21,8 @@ OWNERS = {
     "price": ("plan",),
     "json": ("verify", "plan", "diff", "status", "compare", "measure"),
     "dry_run": ("run", "launch"),
+    "tensorboard": ("run", "launch"),
+    "logger": ("run", "launch"),
     "design": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure"),
     "samples": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure"),
 }

@@ -45,6 +45,7 @@ class Job:
         save_every_s: Seconds between two checkpoints inside an epoch.
         grace_s: Seconds that a job has to save itself when the scheduler asks for that.
         needs_gpu: Whether to refuse to work without one.
+        loggers: Who else is told how runs go (`roadmap.loggers`).
     """
 
     folders: tuple[Path, ...]
@@ -57,6 +58,7 @@ class Job:
     save_every_s: float = 120.0
     grace_s: float = 60.0
     needs_gpu: bool = False
+    loggers: tuple[str, ...] = ()
 
     def __call__(self) -> None:
         """Train every run of the list that has no result and that nobody else is at."""
@@ -198,6 +200,7 @@ class Job:
             threads=self.threads,
             save_every_s=self.save_every_s,
             asked=asked,
+            loggers=self.loggers,
             group=group,
         )
 

@@ -40,6 +40,7 @@ class JobOptions:
         runs_per_job: Runs that share a job, on Slurm.
         max_retries: How often a run that died of something outside itself is tried again.
         data_root: Where the data set lies.
+        loggers: Who else is told how runs go (`roadmap.loggers`).
         wait: Whether the caller stays; local jobs of one who stays end with it, even if it is killed.
     """
 
@@ -52,6 +53,7 @@ class JobOptions:
     max_retries: int = 2
     data_root: Path | None = None
     wait: bool = True
+    loggers: tuple[str, ...] = ()
 
 
 def prepare(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
@@ -143,6 +145,7 @@ def launch(folders: Sequence[Path], options: JobOptions, round_number: int = 0) 
         max_retries=options.max_retries,
         save_every_s=60 * options.cluster.save_every_min,
         grace_s=max(5.0, options.cluster.signal_delay_s - 20.0),
+        loggers=options.loggers,
         needs_gpu=options.executor == "slurm" and options.cluster.gpus_per_node > 0,
     )
     with _failures_cleared(folders):

@@ -195,4 +195,15 @@ def job_options_of(options: Namespace, study: "Study", *, wait: bool) -> "JobOpt
         2 if options.max_retries is None else whole(options.max_retries, "--max-retries", 0),
         options.data,
         wait,
+        loggers_of(options),
     )
+
+
+def loggers_of(options: Namespace) -> tuple[str, ...]:
+    """Return who else is told how runs go; all of them can be."""
+    from roadmap.loggers import TENSORBOARD, check_logger
+
+    names = (*([TENSORBOARD] if options.tensorboard else []), *(options.logger or []))
+    for name in names:
+        check_logger(name)
+    return names

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -21,6 +21,7 @@ from roadmap.errors import UserError
 from roadmap.evaluate import metrics, predict
 from roadmap.learning import make_ema, make_model, make_optimizer, make_scaler, take_step
 from roadmap.log import say
+from roadmap.loggers import Loggers
 from roadmap.parallel import distribute
 from roadmap.run import RunConfig
 
@@ -51,6 +52,7 @@ def train(
     save_every_s: float = SAVE_EVERY_S,
     asked: Callable[[], Request] = lambda: "",
     group: Group = ALONE,
+    loggers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train and evaluate one run; go on where its folder says it stopped.
 
@@ -66,6 +68,7 @@ def train(
         save_every_s: Seconds between checkpoints inside an epoch.
         asked: Says about once a second what others want (`Request`); the word of rank 0 counts.
         group: The processes that train the run, of which this is one. Rank 0 alone writes.
+        loggers: Who else is told how it goes (`roadmap.loggers`).
 
     Returns:
         The result row, as written to the folder.
@@ -81,6 +84,7 @@ def train(
     data = load_data(config, data_root, device, workers=threads, group=group)
     run = _Training(config, data, folder, device, start, group)
     run.resume()
+    run.loggers = Loggers(loggers if group.rank == 0 else (), folder, run.step)
     try:
         for epoch in range(run.step // config.steps_per_epoch, config.recipe.epochs):
             run.train_epoch(epoch, save_every_s, asked)
@@ -121,6 +125,7 @@ class _Training:
             updates_per_epoch=config.steps_per_epoch,
         )
         self.ema = make_ema(recipe, self.model)
+        self.loggers = Loggers((), folder, 0)
         self.step = 0
         self.loss_sum = 0.0  # of the epoch so far
         self.history: list[dict[str, Any]] = []
@@ -181,12 +186,19 @@ class _Training:
         """Add the losses of the last steps to the epoch's sum, and their time to the run's."""
         losses = self.group.mean(torch.stack(pending)).tolist()
         self.train_s += time.monotonic() - self.looked_at
+        values = {"loss": sum(losses) / len(losses), "lr": self.lr, "images_per_s": self.images_per_s}
+        self.loggers.log(self.step, {f"train/{name}": value for name, value in values.items()})
         for number, loss in enumerate(losses, self.step - len(losses) + 1):
             if not math.isfinite(loss):
                 self.step = number
                 raise Diverged(f"the loss is {loss} at step {number}")
             self.loss_sum += loss
         pending.clear()
+
+    @property
+    def lr(self) -> float:
+        """The learning rate now; with layer-wise decay that of the head, which is the recipe's."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
     @property
     def images_per_s(self) -> float | None:
@@ -199,7 +211,7 @@ class _Training:
             "epoch": epoch + 1,
             "step": self.step,
             "train_loss": self.loss_sum / self.config.steps_per_epoch,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.lr,
             "images_per_s": self.images_per_s,
         }
         self.history.append(line)
@@ -261,6 +273,7 @@ class _Training:
         """Write weights, predictions and row; wait for room on a full disk: it is the work of days."""
         if self.group.rank:
             return
+        self.loggers.finish(self.step, row)
         deadline = time.monotonic() + results.PATIENCE_S
         while True:
             request = asked()
