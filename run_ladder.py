@@ -30,6 +30,7 @@ ACTIONS = {
     "cancel": "stop what is running; it goes on from its checkpoints when launched again",
     "report": "tables and figure from the run folders",
     "measure": "time and memory of every rung, side by side on this machine, beside its multiply-adds",
+    "calibrate": "which precision, compiler setting and number of runs at a time is fastest on this machine",
     "compare": "verdicts on the steps; with --step everything about one of them",
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from roadmap.errors import UserError, unknown
 
 PLANNING = ("verify", "plan", "diff")
-DOING = ("run", "launch", "cancel", "measure")  # the others only look
+DOING = ("run", "launch", "cancel", "measure", "calibrate")  # the others only look
 EXECUTORS = ("local", "slurm", "debug")
 # The options that only some actions have, and those actions. How jobs are started may be said to all: the same words
 # then name a study to 'run' and to 'status'.
@@ -19,7 +19,7 @@ OWNERS = {
     "device": ("plan",),
     "measure": ("plan",),
     "price": ("plan",),
-    "json": ("verify", "plan", "diff", "status", "compare", "measure"),
+    "json": ("verify", "plan", "diff", "status", "compare", "measure", "calibrate"),
     "dry_run": ("run", "launch"),
     "tensorboard": ("run", "launch"),
     "logger": ("run", "launch"),

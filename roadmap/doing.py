@@ -1,4 +1,4 @@
-"""The actions that do something: run, launch, cancel, measure. Each is a screen, from its options to its exit code."""
+"""The actions that train or time: run, launch, cancel, measure, calibrate. Each is a screen."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.table import Table
 
 from roadmap.distributed import my_rank, under_torchrun
 from roadmap.errors import UserError
@@ -112,6 +113,36 @@ def measure(options: Namespace) -> int:
     path = measuring.write_measured(study.runs, measured)
     if not options.json:
         print(f"Wrote {path}")
+    return 0
+
+
+def calibrate(options: Namespace) -> int:
+    """Try which way of training is fastest on this device, and print what that says and why."""
+    from roadmap.calibrate import calibrate as try_ways
+    from roadmap.launch import look_around
+    from roadmap.watch import show_steps
+
+    if under_torchrun():
+        raise UserError("calibrate: is one process, on one device. Start it without torchrun.")
+    study, console = study_of(options), Console(stderr=options.json)
+    with show_steps(console) as show:
+        found = try_ways(study, look_around(), show)
+    if options.json:
+        print_json({"device": found.device, **vars(way)} for way in found.ways)
+        return 0
+    console.print(f"Training images/s on {found.device}:", highlight=False)
+    rungs = list(found.ways[0].images_per_s)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for name in (*rungs, "ratio"):
+        table.add_column(name, justify="right")
+    for way in found.ways:
+        speeds = (f"{way.images_per_s[rung]:,.0f}" if rung in way.images_per_s else "" for rung in rungs)
+        table.add_row(way.words, *speeds, f"{way.ratio:.2f}" if way.images_per_s else "")
+    console.print(table)
+    console.print("Fastest here; put what belongs to a recipe into a copy of yours:", highlight=False)
+    for choice in found.choices:
+        console.print(f"  {choice}", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -4,10 +4,10 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roadmap.learning import autocast, make_ema, make_model, make_optimizer, make_scaler, take_step
@@ -58,6 +58,7 @@ class Meter:
         if recipe.mixup or recipe.cutmix:  # as mixed targets are: a probability for each class
             self.targets = F.one_hot(self.targets, config.data.num_classes).float()
         self.model = make_model(config, self.device)
+        self.called = cast(nn.Module, torch.compile(self.model)) if recipe.compile else self.model
         self.optimizer = make_optimizer(recipe, self.model)
         for (
             group
@@ -109,7 +110,7 @@ class Meter:
             torch.cuda.synchronize()
 
     def _train_step(self) -> None:
-        take_step(self.recipe, self.model, self.optimizer, self.scaler, self.images, self.targets)
+        take_step(self.recipe, self.called, self.optimizer, self.scaler, self.images, self.targets)
         if self.ema:
             self.ema.update(self.model)
 

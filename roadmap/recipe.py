@@ -14,6 +14,7 @@ from roadmap.errors import Misfits, UserError, unknown
 from roadmap.reading import explain, read_yaml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+Precision = Literal["none", "bfloat16", "float16"]
 Dataset = Literal["fashion_mnist_part", "fashion_mnist", "cifar10", "cifar100", "folder"]
 
 # What came after runs had been named: it enters an id only where it is not off, so that those keep their names.
@@ -123,7 +124,7 @@ class Recipe:
     clip_grad: float | None = None
     accumulate: PositiveInt = 1
     sync_batch_norm: bool = False
-    amp: Literal["none", "bfloat16", "float16"] = "none"
+    amp: Precision = "none"
     tf32: bool = False
     compile: bool = False
 
