@@ -6,7 +6,7 @@ classes. Nothing here imports torch: `roadmap.model` builds what is described he
 
 import dataclasses
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from roadmap.errors import UserError, unknown
 
@@ -20,6 +20,9 @@ Norm = Literal["batch_norm", "layer_norm"]
 # after the addition of the shortcut.
 CONV_SLOTS = ("pointwise1", "spatial", "pointwise2")
 SLOTS = (*CONV_SLOTS, "add")
+
+# How pydantic reads networks from files: what it does not know would make another network, so it is not left out.
+STRICT = {"extra": "forbid"}
 
 
 def _check_choice(place: str, field: str, value: object, choices: tuple[str, ...]) -> None:
@@ -52,6 +55,8 @@ class BlockConfig:
         norm_after: The slots (see `CONV_SLOTS`) that a norm follows. The shortcut's projection always has its own.
         layer_scale: Initial value of a learned scale per channel on the residual branch; None builds no such scale.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
 
     residual_ratio: int = 4
     hidden_ratio: int = 1
@@ -102,6 +107,8 @@ class NetConfig:
         final_norm: Whether a norm stands between the global average pool and the head.
         block: The block that all stages are made of.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
 
     depths: tuple[int, ...]
     widths: tuple[int, ...] = (64, 128, 256, 512)

@@ -6,6 +6,7 @@ ConvNeXts that it leads to. What lies between exists only here.
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -61,15 +62,47 @@ def to_timm(weights: Mapping[str, Tensor], net: NetConfig) -> dict[str, Tensor]:
 def from_timm(weights: Mapping[str, Tensor], net: NetConfig) -> dict[str, Tensor]:
     """Return timm's state dict of a network as ours of it loads it. The tensors are shared, not copied.
 
+    A ConvNeXt without layer scale, as the ladder's last rungs are, also takes the weights of one with it: the scale
+    goes into the convolution before it, which then computes the same.
+
     Raises:
         UserError: If timm has no such network, or the weights are of another one.
     """
     names = _timm_names(net)
+    if net.block.layer_scale is None and _family(net) is CONVNEXT:
+        weights = _without_layer_scale(weights)
     _check_names(weights, names.values())
     return {
         ours: weights[theirs][:, :, None, None] if theirs.endswith(LINEAR) else weights[theirs]
         for ours, theirs in names.items()
     }
+
+
+def names_of(weights: Collection[str]) -> Literal["roadmap", "timm"]:
+    """Say whose names a state dict has, ours or timm's, as far as timm has such networks.
+
+    Raises:
+        UserError: If it has neither.
+    """
+    if "stem.conv.weight" in weights:
+        return "roadmap"
+    if any(f"{family['stem.conv']}.weight" in weights for family in (RESNET, CONVNEXT)):
+        return "timm"
+    raise UserError(
+        f"weights: named neither as here nor as in timm's ResNets and ConvNeXts: {_some(list(weights))}. Give the "
+        "state dict of one of these networks."
+    )
+
+
+def _without_layer_scale(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a timm ConvNeXt's state dict with each block's scale, (C,), in the rows of its last linear layer."""
+    folded = dict(weights)
+    for name in [name for name in weights if name.endswith(".gamma")]:
+        gamma, linear = folded.pop(name), name.removesuffix("gamma") + "mlp.fc2"
+        if f"{linear}.weight" in folded and f"{linear}.bias" in folded:  # else what is missing is told later
+            folded[f"{linear}.weight"] = gamma[:, None] * folded[f"{linear}.weight"]
+            folded[f"{linear}.bias"] = gamma * folded[f"{linear}.bias"]
+    return folded
 
 
 def _timm_names(net: NetConfig) -> dict[str, str]:

@@ -2,21 +2,39 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import chain
+from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from roadmap.blocks import Block, Downsample, Stem, make_norm
 from roadmap.config import NetConfig
+from roadmap.errors import UserError
 
 LAYER_BLOCKS = 3  # of a stage, that fine-tuning gives one learning rate
 
 
 class Network(nn.Module):
-    """Stem, stages, global average pool, head. Built by `build_model`."""
+    """Stem, stages, global average pool, head. Built by `build_model`, with the interface of timm's models.
+
+    Attributes:
+        net: What it was built from.
+        in_chans: Channels of the images.
+        num_classes: Outputs of the head; 0 where there is none.
+        num_features: Channels of the last stage, which the head maps to classes.
+        feature_info: Of each stage: its channels, the pixels of the image per pixel of its output in one direction, and
+            its module's name.
+        drop_rate: Probability of dropout before the head, in training; the paper has none.
+        grad_checkpointing: Whether the backward pass computes each block anew instead of keeping what is inside it.
+    """
 
     def __init__(self, net: NetConfig, *, num_classes: int, in_channels: int, drop_path: float) -> None:
         super().__init__()
         self.net = net
+        self.in_chans, self.num_classes = in_channels, num_classes
+        self.drop_rate, self.grad_checkpointing = 0.0, False
         separate = net.downsample == "separate"
         last_block = max(sum(net.depths) - 1, 1)
         self.stem = Stem(net, in_channels)
@@ -35,14 +53,64 @@ class Network(nn.Module):
                 stream, done = residual_width, done + 1
             self.stages.append(nn.Sequential(stage))
         self.norm = make_norm(net.block, stream) if net.final_norm else nn.Identity()
-        self.head = nn.Linear(stream, num_classes)
+        self.num_features = self.head_hidden_size = stream
+        self.head = self._make_head(num_classes)
+        self.feature_info: list[dict[str, Any]] = [
+            {"num_chs": width * net.block.residual_ratio, "reduction": net.stem_stride * 2**i, "module": f"stages.{i}"}
+            for i, width in enumerate(net.widths)
+        ]
+
+    def _make_head(self, num_classes: int) -> nn.Module:
+        return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images (N, in_channels, H, W) to logits (N, num_classes)."""
-        x = self.stages(self.stem(x))
+        """Map images (N, in_chans, H, W) to logits (N, num_classes); without a head to features (N, num_features)."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map images (N, in_chans, H, W) to the last stage's output (N, num_features, H / stride, W / stride)."""
+        x = self.stem(x)
+        if self.grad_checkpointing:
+            for layer in chain(*self.stages):
+                x = checkpoint(layer, x, use_reentrant=False)
+            return x
+        out: Tensor = self.stages(x)
+        return out
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Map the last stage's output to logits (N, num_classes), or to what the head sees, (N, num_features)."""
         x = self.norm(x.mean((2, 3), keepdim=True)).flatten(1)
-        logits: Tensor = self.head(x)
-        return logits
+        if self.drop_rate:
+            x = F.dropout(x, self.drop_rate, self.training)
+        out: Tensor = x if pre_logits else self.head(x)
+        return out
+
+    def get_classifier(self) -> nn.Module:
+        """Return the head."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the head by a new one, initialised as the first was.
+
+        Args:
+            num_classes: Outputs; 0 leaves the features as they are.
+            global_pool: "avg", the only pooling that these networks have, or None for the same.
+
+        Raises:
+            UserError: If another pooling is asked for.
+        """
+        if global_pool not in (None, "avg"):
+            raise UserError(
+                f"global_pool is '{global_pool}', but these networks average ('avg'). For what is not pooled, call "
+                "forward_features."
+            )
+        self.num_classes = num_classes
+        self.head = self._make_head(num_classes).to(next(self.parameters()))
+        _initialise(self.head)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Save memory in training at the price of a second forward pass, in which BatchNorm averages once more."""
+        self.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[int, int]]:
         """Return what sorts parameters into layers, for timm's layer-wise learning-rate decay.
@@ -67,6 +135,14 @@ class Network(nn.Module):
         return group
 
 
+def _initialise(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 def build_model(
     net: NetConfig,
     *,
@@ -74,14 +150,14 @@ def build_model(
     in_channels: int = 3,
     drop_path: float = 0.0,
     head_init_scale: float = 1.0,
-) -> nn.Module:
+) -> Network:
     """Build a network and initialise it as the paper trains: truncated normal with std 0.02, biases 0.
 
     The random numbers come from torch's default generator. Under `torch.device("meta")` nothing is allocated.
 
     Args:
         net: The network to build.
-        num_classes: Outputs of the head.
+        num_classes: Outputs of the head; 0 builds none.
         in_channels: Channels of the images.
         drop_path: Stochastic depth rate of the last block; the rate grows linearly from 0 at the first.
         head_init_scale: What the head's weights are multiplied by.
@@ -92,11 +168,7 @@ def build_model(
     Source: appendix A.1; std 0.02 as in the authors' released code (Table 5 prints 0.2).
     """
     model = Network(net, num_classes=num_classes, in_channels=in_channels, drop_path=drop_path)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    if head_init_scale != 1:
+    _initialise(model)
+    if head_init_scale != 1 and num_classes:
         model.head.weight.data.mul_(head_init_scale)
     return model

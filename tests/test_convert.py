@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from roadmap import build_model, read_ladder
 from roadmap.config import BASES, NetConfig, convnext
-from roadmap.convert import from_timm, to_timm
+from roadmap.convert import from_timm, names_of, to_timm
 from roadmap.errors import UserError
 
 LADDER = read_ladder()
@@ -123,6 +123,35 @@ def test_our_weights_load_into_timm() -> None:
     torch.testing.assert_close(theirs(images), model(images), atol=1e-5, rtol=1e-5)
 
 
+def timm_weights(net: NetConfig) -> dict[str, Tensor]:
+    theirs = timm.models.ConvNeXt(depths=net.depths, dims=net.widths, ls_init_value=net.block.layer_scale)
+    return random_weights(theirs.state_dict())
+
+
+def test_a_convnext_with_layer_scale_gives_the_same_logits_without_it() -> None:
+    scaled, plain = SHALLOW["convnext"], SHALLOW["convnext without layer scale"]
+    weights = timm_weights(scaled)
+    before = {name: tensor.clone() for name, tensor in weights.items()}
+    expected = logits(timm.models.ConvNeXt(depths=scaled.depths, dims=scaled.widths), weights)
+    found = logits(ours(plain), from_timm(weights, plain))
+    assert expected.std() > 0.2
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert all(torch.equal(weights[name], before[name]) for name in before)  # what was given is left as it was
+
+
+@pytest.mark.parametrize("net", SHALLOW.values(), ids=SHALLOW)
+def test_a_state_dict_shows_whose_names_it_has(net: NetConfig) -> None:
+    weights = ours(net).state_dict()
+    assert names_of(weights) == "roadmap"
+    assert names_of(to_timm(weights, net)) == "timm"
+
+
+@pytest.mark.parametrize("strange", [{}, {"encoder.layers.0.weight": torch.zeros(1)}], ids=["nothing", "other names"])
+def test_a_state_dict_with_neither_names_is_refused(strange: dict[str, Tensor]) -> None:
+    with pytest.raises(UserError, match="weights: named neither as here nor as in timm's ResNets and ConvNeXts"):
+        names_of(strange)
+
+
 @pytest.mark.parametrize("rung", [rung.id for rung in LADDER.climb("resnet50")[2:-1]])
 def test_a_network_between_the_two_is_refused_in_words(rung: str) -> None:
     net = climb("resnet50", rung)
@@ -152,9 +181,12 @@ def test_the_refusal_names_what_differs(net: NetConfig, differs: str) -> None:
 def test_weights_of_another_network_are_refused_with_the_names_that_differ() -> None:
     scaled, plain = SHALLOW["convnext"], SHALLOW["convnext without layer scale"]
     with pytest.raises(
-        UserError, match=r"none missing, 5 \(stages.0.blocks.0.gamma, stages.1.blocks.0.gamma, ...\) too"
+        UserError, match=r"5 \(stages.0.blocks.0.gamma, stages.1.blocks.0.gamma, ...\) missing, none too many"
     ):
-        from_timm(to_timm(ours(scaled).state_dict(), scaled), plain)
+        from_timm(to_timm(ours(plain).state_dict(), plain), scaled)
+    without_mlp = {name: tensor for name, tensor in timm_weights(scaled).items() if "0.blocks.0.mlp.fc2" not in name}
+    with pytest.raises(UserError, match=r"2 \(stages.0.blocks.0.mlp.fc2.weight, .*\) missing, none too many"):
+        from_timm(without_mlp, plain)
     with pytest.raises(UserError, match=r"5 \(stages.0.0.residual.layer_scale.gamma, .*\) missing, none too many"):
         to_timm(ours(plain).state_dict(), scaled)
     with pytest.raises(UserError, match="direction"):
