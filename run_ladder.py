@@ -55,6 +55,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="RUNG", help="these rungs alone")
     parser.add_argument("--until", metavar="RUNG", help="the rungs up to this one")
     parser.add_argument("--data", type=Path, metavar="DIR", help="where the recipe's data set lies")
+    parser.add_argument("--weights", metavar="PLACE", help="fine-tuning: what 'export' wrote, a file or timm:NAME")
     parser.add_argument("--validate", action="store_true", help="test on the recipe's validation images, to choose it")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="run folders (default: runs)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="reports (default: out/BASE-RECIPE[-LADDER][-DESIGN])")

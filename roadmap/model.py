@@ -169,6 +169,6 @@ def build_model(
     """
     model = Network(net, num_classes=num_classes, in_channels=in_channels, drop_path=drop_path)
     _initialise(model)
-    if head_init_scale != 1 and num_classes:
+    if head_init_scale != 1 and isinstance(model.head, nn.Linear):
         model.head.weight.data.mul_(head_init_scale)
     return model

@@ -66,13 +66,14 @@ def study_of(
         data_root=options.data,
         validate=options.validate,
         assume_data=assume_data,
+        weights=options.weights,
     )
 
 
 def words_of(options: Namespace) -> list[str]:
     """Return the words of the command line that name the study, for a command that is about the same one."""
     words = ["--base", base_of(options)]
-    for name in ("steps", "recipe", "seeds", "only", "until", "data", "runs", "design", "samples"):
+    for name in ("steps", "recipe", "seeds", "only", "until", "data", "weights", "runs", "design", "samples"):
         value = getattr(options, name)
         if value is not None:
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]

@@ -176,6 +176,7 @@ def make_study(
     data_root: Path | None = None,
     validate: bool = False,
     assume_data: bool = False,
+    weights: str | None = None,
 ) -> Study:
     """Combine ladder, base, recipe, data and seeds into the runs that they need, checking all that can be checked.
 
@@ -191,6 +192,7 @@ def make_study(
         validate: Whether to test on the recipe's validation images instead of the test set.
         assume_data: Whether image folders that no `data_root` names are taken to be as the recipe says: for a look
             ahead, not for training.
+        weights: Where those lie that the recipe starts from, as for `roadmap.weights.find_weights`.
 
     Raises:
         UserError: If a name, a setting, the data or a combination does not hold.
@@ -222,7 +224,29 @@ def make_study(
         config = RunConfig(rung.net, own, data, seeds[0])
         config.check()
         configs |= {(rung.id, seed): config.with_seed(seed) for seed in seeds}
+    if weights is not None or any(config.recipe.pretrained for config in configs.values()):
+        configs = _with_weights(configs, weights)
     return Study(ladder, base, recipe, tuple(scaled), seeds, configs, runs, layout)
+
+
+def _with_weights(configs: dict[tuple[str, int], RunConfig], place: str | None) -> dict[tuple[str, int], RunConfig]:
+    """Return runs that know which weights they start from, having seen that these fit."""
+    from roadmap.weights import check_weights, find_weights
+
+    name = next(iter(configs.values())).recipe.name
+    if place is None:
+        raise UserError(f"recipe '{name}' starts from trained weights. Say which: --weights DIR, FILE or timm:NAME.")
+    found = {}
+    for (rung, seed), config in configs.items():
+        if config.recipe.pretrained:
+            config = replace(config, weights=find_weights(place, rung, seed))
+            check_weights(config)
+        found[rung, seed] = config
+    if all(config.weights is None for config in found.values()):
+        raise UserError(
+            f"--weights: recipe '{name}' starts from random ones (pretrained: false). Leave one of them out."
+        )
+    return found
 
 
 def scale(net: NetConfig, recipe: Recipe) -> NetConfig:

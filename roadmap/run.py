@@ -40,6 +40,19 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class WeightsConfig:
+    """Which weights a run starts from (`roadmap.weights`).
+
+    Attributes:
+        path: The file.
+        fingerprint: Hash of its content: the same weights elsewhere make the same run.
+    """
+
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that decides the numbers of a run."""
 
@@ -47,10 +60,11 @@ class RunConfig:
     recipe: Recipe
     data: DataConfig
     seed: int
+    weights: WeightsConfig | None = None
 
     @cached_property
     def key(self) -> str:
-        """The hash of everything but the seed: the runs of one network under one recipe share it."""
+        """The hash of everything but seed and first weights: the runs of one network under one recipe share it."""
         content = {
             "version": TRAINING_VERSION,
             "net": dataclasses.asdict(self.net),
@@ -61,8 +75,8 @@ class RunConfig:
 
     @cached_property
     def id(self) -> str:
-        """The run's name and that of its folder: `<hash>-s<seed>`."""
-        return f"{self.key}-s{self.seed}"
+        """The run's name and that of its folder: `<hash>-s<seed>`, and which weights it starts from, if any."""
+        return f"{self.key}-s{self.seed}" + (f"-w{self.weights.fingerprint[:8]}" if self.weights else "")
 
     def with_seed(self, seed: int) -> "RunConfig":
         """Return the same run with another seed; the hash, which they share, is not made again."""
@@ -121,4 +135,5 @@ class RunConfig:
                 f"{TRAINING_VERSION}. Start the run again."
             )
         fields = {name: content[name] for name in ("net", "recipe", "data", "seed")}
+        fields["weights"] = content.get("weights")  # not there in what earlier versions wrote
         return TypeAdapter(cls).validate_python(fields)

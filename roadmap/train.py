@@ -24,6 +24,7 @@ from roadmap.log import say
 from roadmap.loggers import Loggers
 from roadmap.parallel import distribute
 from roadmap.run import RunConfig
+from roadmap.weights import load_weights
 
 LOOK_EVERY_S = 1.0  # between looks at the loss, each of which waits for the device
 SAVE_EVERY_S = 120.0  # inside an epoch; the end of an epoch saves too,
@@ -105,6 +106,8 @@ class _Training:
         recipe = config.recipe
         seed_step(config.seed, -1 % 2**32)  # a stream of its own: no training step has this number
         self.model = make_model(config, device)
+        if config.weights is not None:
+            load_weights(self.model, config)
         self.parallel = distribute(self.model, device, group, sync_batch_norm=recipe.sync_batch_norm)
         if recipe.compile:
             self.parallel = cast(nn.Module, torch.compile(self.parallel))
