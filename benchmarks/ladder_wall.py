@@ -28,7 +28,7 @@ TEST_BATCH = 500
 
 
 def train_bare(runs: Sequence[PlannedRun], steps: int) -> dict[str, tuple[float, float]]:
-    """Return the seconds of a training step and of a test image of each network, in a loop that an expert would write."""
+    """Return the seconds of a training step and of a test image of each network, in the loop of an expert."""
     import torch
     from torch.nn import functional as F
 
