@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from roadmap.errors import UserError, unknown
 
-DOING = ("run", "launch", "cancel", "measure")  # the others only look
+DOING = ("run", "launch", "cancel", "measure", "export")  # the others only look
 EXECUTORS = ("local", "slurm", "debug")
 # The options that only some actions have, and those actions. How jobs are started may be said to all: the same words
 # then name a study to 'run' and to 'status'.
@@ -17,8 +17,8 @@ OWNERS = {
     "against": ("compare",),
     "json": ("verify", "plan", "status", "compare", "measure"),
     "dry_run": ("run", "launch"),
-    "design": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure"),
-    "samples": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure"),
+    "design": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "export"),
+    "samples": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "export"),
 }
 
 

@@ -1,4 +1,7 @@
-"""The actions that do something: run, launch, cancel, measure. Each is a screen, from its options to its exit code."""
+"""The actions that do something: run, launch, cancel, measure, export.
+
+Each is a screen, from its options to its exit code.
+"""
 
 import os
 import signal
@@ -112,6 +115,26 @@ def measure(options: Namespace) -> int:
     path = measuring.write_measured(study.runs, measured)
     if not options.json:
         print(f"Wrote {path}")
+    return 0
+
+
+def export(options: Namespace) -> int:
+    """Write every trained rung's weights with their configuration, for timm and `load_model`; say what is missing."""
+    from roadmap.export import export_study
+    from roadmap.results import check_writable
+
+    study = study_of(options)
+    out = options.out or out_of(options, study) / "export"
+    check_writable(out)
+    say_what(study, Console())
+    written, missing = export_study(study, out, options.data)
+    for reason, names in missing.items():
+        print(f"Not exported ({reason}): {', '.join(names)}")
+    if not written:
+        print("There is nothing to export yet. 'run' trains what is missing.")
+        return 1
+    print(f"Wrote {out}/: {', '.join(folder.name for folder in written)}")
+    print(f"Load one with roadmap.load_model('{written[-1]}').")
     return 0
 
 

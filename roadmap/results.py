@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from roadmap.errors import UserError
 
 RUN, METRICS, PROGRESS = "run.json", "metrics.jsonl", "progress.json"
-WEIGHTS, PREDICTIONS, RESULT = "model.safetensors", "predictions.npy", "result.json"
+WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
+PREDICTIONS, RESULT = "predictions.npy", "result.json"
 
 PATIENCE_S, RETRY_EVERY_S = 600.0, 5.0  # with a disk that is full, or a file server that does not answer
 # What may pass by itself: no room, a file that another machine has just replaced, a network that is away.
