@@ -176,7 +176,7 @@ def test_a_rung_of_a_ladder_of_ones_own_loads_without_that_ladder(small_images: 
 # -- what an exported run says of itself
 
 
-def test_timms_transform_gives_the_predictions_and_the_accuracy_of_the_run(
+def test_timms_transform_gives_the_images_the_predictions_and_the_accuracy_of_the_run(
     trained: Study, exported: Path, small_images: Path
 ) -> None:
     run = run_of(trained, "fewer_activations")
@@ -184,6 +184,7 @@ def test_timms_transform_gives_the_predictions_and_the_accuracy_of_the_run(
     transform = create_transform(**resolve_data_config(model=model))
     images = load_arrays("fashion_mnist", small_images).test
     batch = torch.stack([transform(Pad(2)(Image.fromarray(image[0]))) for image in images])
+    assert torch.equal(batch, torch.cat([tested for tested, _ in load_data(run.config, small_images, "cpu").test()]))
     with torch.no_grad():
         predicted = model(batch.contiguous(memory_format=torch.channels_last)).argmax(1)
     stored = np.load(run.folder / results.PREDICTIONS)
