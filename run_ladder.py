@@ -9,6 +9,7 @@ Examples:
   python run_ladder.py compare --base resnet50              verdicts on all steps
   python run_ladder.py compare --base resnet50 --step depthwise_conv
   python run_ladder.py measure --base resnet50              what each rung costs in time and memory
+  python run_ladder.py export --base resnet50               trained weights, for timm
 """
 
 import argparse
@@ -31,6 +32,7 @@ ACTIONS = {
     "report": "tables and figure from the run folders",
     "measure": "time and memory of every rung, side by side on this machine, beside its multiply-adds",
     "calibrate": "which precision, compiler setting and number of runs at a time is fastest on this machine",
+    "export": "trained weights with their configuration: safetensors that timm and roadmap.load_model load",
     "compare": "verdicts on the steps; with --step everything about one of them",
 }
 
@@ -58,7 +60,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weights", metavar="PLACE", help="fine-tuning: what 'export' wrote, a file or timm:NAME")
     parser.add_argument("--validate", action="store_true", help="test on the recipe's validation images, to choose it")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="run folders (default: runs)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="reports (default: out/BASE-RECIPE[-LADDER][-DESIGN])")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="reports (default: out/BASE-RECIPE[-LADDER][-DESIGN]), exports"
+    )
     parser.add_argument("--executor", default="local", metavar="NAME", help="local (default), slurm or debug")
     parser.add_argument("--cluster", type=Path, metavar="FILE", help="what a run's job asks for (see README)")
     parser.add_argument("--jobs", metavar="N", help="jobs at once (default: one a GPU, else one a core; slurm: all)")

@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from roadmap.cost import count_activations, count_macs, count_params
+    from roadmap.export import load_model
     from roadmap.ladder import Ladder, Rung, read_ladder
     from roadmap.model import build_model
 
-__all__ = ["Ladder", "Rung", "build_model", "count_activations", "count_macs", "count_params", "read_ladder"]
+__all__ = [
+    "Ladder",
+    "Rung",
+    "build_model",
+    "count_activations",
+    "count_macs",
+    "count_params",
+    "load_model",
+    "read_ladder",
+]
 _HOMES = {
     "Ladder": "ladder",
     "Rung": "ladder",
@@ -19,6 +29,7 @@ _HOMES = {
     "count_activations": "cost",
     "count_macs": "cost",
     "count_params": "cost",
+    "load_model": "export",
 }
 
 

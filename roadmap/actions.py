@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from roadmap.errors import UserError, unknown
 
 PLANNING = ("verify", "plan", "diff")
-DOING = ("run", "launch", "cancel", "measure", "calibrate")  # the others only look
+TIMING = ("measure", "calibrate")
+DOING = ("run", "launch", "cancel", "export")  # the others only look
 EXECUTORS = ("local", "slurm", "debug")
 # The options that only some actions have, and those actions. How jobs are started may be said to all: the same words
 # then name a study to 'run' and to 'status'.
@@ -23,16 +24,16 @@ OWNERS = {
     "dry_run": ("run", "launch"),
     "tensorboard": ("run", "launch"),
     "logger": ("run", "launch"),
-    "design": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure"),
-    "samples": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure"),
+    "design": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "calibrate", "export"),
+    "samples": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "calibrate", "export"),
 }
 
 
 def act(options: Namespace, names: Iterable[str]) -> int:
     """Carry out the action that the options name and return the exit code."""
-    from roadmap import doing, looking, planning
+    from roadmap import doing, looking, planning, timing
 
-    modules = dict.fromkeys(PLANNING, planning) | dict.fromkeys(DOING, doing)
+    modules = dict.fromkeys(PLANNING, planning) | dict.fromkeys(TIMING, timing) | dict.fromkeys(DOING, doing)
     actions = {name: getattr(modules.get(name, looking), name) for name in names}
     if options.action not in actions:
         raise unknown("action", options.action, names)

@@ -23,7 +23,7 @@ class Network(nn.Module):
         net: What it was built from.
         in_chans: Channels of the images.
         num_classes: Outputs of the head; 0 where there is none.
-        num_features: Channels of the last stage, which the head maps to classes.
+        num_features: Channels of the last stage, which the head maps to classes; `head_hidden_size` is the same.
         feature_info: Of each stage: its channels, the pixels of the image per pixel of its output in one direction, and
             its module's name.
         drop_rate: Probability of dropout before the head, in training; the paper has none.

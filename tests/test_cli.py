@@ -76,6 +76,9 @@ def run(folder: Path, *arguments: object) -> Outcome:
         ("report --base resnet50 --record nowhere", "nowhere"),
         ("run --base resnet50 --recipe smoke --runs /dev/null", "/dev/null/.*: cannot be written"),
         ("measure", r"which base\? Say --base"),
+        ("export", r"which base\? Say --base"),
+        ("export --base resnet50 --out /dev/null", "/dev/null: cannot be written.*Choose another with --out"),
+        ("export --base resnet50 --step gelu", "--step: is for compare, not for export"),
         ("measure --base resnet50 --runs /dev/null", "/dev/null: cannot be written.*Choose another with --runs"),
         ("launch --base resnet50 --recipe smoke --runs /proc/nowhere", "/proc/nowhere/.*: cannot be written"),
     ],
@@ -153,7 +156,7 @@ def test_help_starts_at_once_and_names_every_action() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
-    for action in ("run", "verify", "plan", "launch", "status", "cancel", "report", "measure", "compare"):
+    for action in ("run", "verify", "plan", "launch", "status", "cancel", "report", "measure", "export", "compare"):
         assert re.search(rf"^  {action} ", ended.stdout, re.MULTILINE)
 
 
