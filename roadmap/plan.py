@@ -225,17 +225,20 @@ def make_study(
         config.check()
         configs |= {(rung.id, seed): config.with_seed(seed) for seed in seeds}
     if weights is not None or any(config.recipe.pretrained for config in configs.values()):
-        configs = _with_weights(configs, weights)
+        configs = _with_weights(recipe, configs, weights)
     return Study(ladder, base, recipe, tuple(scaled), seeds, configs, runs, layout)
 
 
-def _with_weights(configs: dict[tuple[str, int], RunConfig], place: str | None) -> dict[tuple[str, int], RunConfig]:
+def _with_weights(
+    recipe: Recipe, configs: dict[tuple[str, int], RunConfig], place: str | None
+) -> dict[tuple[str, int], RunConfig]:
     """Return runs that know which weights they start from, having seen that these fit."""
     from roadmap.weights import check_weights, find_weights
 
-    name = next(iter(configs.values())).recipe.name
     if place is None:
-        raise UserError(f"recipe '{name}' starts from trained weights. Say which: --weights DIR, FILE or timm:NAME.")
+        raise UserError(
+            f"recipe '{recipe.name}' starts from trained weights. Say which: --weights DIR, FILE or timm:NAME."
+        )
     found = {}
     for (rung, seed), config in configs.items():
         if config.recipe.pretrained:
@@ -244,7 +247,7 @@ def _with_weights(configs: dict[tuple[str, int], RunConfig], place: str | None) 
         found[rung, seed] = config
     if all(config.weights is None for config in found.values()):
         raise UserError(
-            f"--weights: recipe '{name}' starts from random ones (pretrained: false). Leave one of them out."
+            f"--weights: recipe '{recipe.name}' starts from random ones (pretrained: false). Leave one of them out."
         )
     return found
 

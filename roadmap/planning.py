@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from roadmap.errors import UserError
 from roadmap.ladder import Ladder
 from roadmap.looking import print_json, say_what
 from roadmap.options import amount_of, jobs_of, ladder_behind, ladder_of, study_of
@@ -116,6 +117,8 @@ def _forecast(options: Namespace, study: "Study", machine: "Machine", console: C
     from roadmap.estimate import forecast, forecast_by_timing, forecast_on
     from roadmap.watch import show_steps
 
+    if options.device and options.measure:
+        raise UserError("--device goes by a data sheet, --measure by this machine. Leave one of the two out.")
     if options.device:
         return forecast_on(options.device, study, jobs_of(options) or 1)
     if options.measure:

@@ -62,7 +62,7 @@ def calibrate(options: Namespace) -> int:
 
     if under_torchrun():
         raise UserError("calibrate: is one process, on one device. Start it without torchrun.")
-    study, console = study_of(options), Console(stderr=options.json)
+    study, console = study_of(options, assume_data=True), Console(stderr=options.json)
     with show_steps(console) as show:
         found = try_ways(study, look_around(), show)
     if options.json:
