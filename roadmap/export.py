@@ -71,7 +71,7 @@ def export_study(study: Study, out: Path, data_root: Path | None = None) -> tupl
 
 
 def describe_images(config: RunConfig, data_root: Path | None = None) -> dict[str, Any]:
-    """Return how a run's images were normalised, and what else was done to them, under timm's names.
+    """Return how a run's images were normalised, and what else its data set decides, under timm's names.
 
     Raises:
         UserError: If the data set is not there, or another one.
@@ -83,8 +83,8 @@ def describe_images(config: RunConfig, data_root: Path | None = None) -> dict[st
     size = "x".join(map(str, data.test_images.shape[2:]))
     whole = "x".join(map(str, 2 * [config.recipe.image_size]))
     notes = {"notes": [f"Images of {size} have zeros around them, to {whole}; they are not resized."]}
-    statistics = {"mean": data.mean.flatten().tolist(), "std": data.std.flatten().tolist()}
-    return statistics | (notes if size != whole else {})
+    found = {"mean": data.mean.flatten().tolist(), "std": data.std.flatten().tolist(), "crop_pct": 1.0}
+    return found | (notes if size != whole else {})
 
 
 def describe_run(study: Study, run: PlannedRun, row: dict[str, Any], images: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def describe_run(study: Study, run: PlannedRun, row: dict[str, Any], images: dic
             "tag": rung.id,
             "input_size": [data.in_channels, recipe.image_size, recipe.image_size],
             "interpolation": recipe.interpolation,
-            "crop_pct": recipe.test_crop if recipe.dataset == "folder" else 1.0,
+            "crop_pct": recipe.test_crop,
             **images,
             **LAYERS,
             "description": f"{study.ladder.bases[study.base].label}, rung '{rung.label}'. {study.describe()}",

@@ -219,8 +219,12 @@ def test_images_of_folders_are_wanted_as_the_run_had_them_at_test(tmp_path: Path
     wanted = resolve_data_config(
         pretrained_cfg={"input_size": (3, 32, 32), "crop_pct": 0.8, "interpolation": "bilinear", **said}
     )
-    used = load_data(config, tmp_path, "cpu").val.transform
-    assert repr(create_transform(**wanted)) == repr(used)
+    tested = torch.cat([images for images, _ in load_data(config, tmp_path, "cpu").test()])
+    transform, expected = create_transform(**wanted), []
+    for path in sorted((tmp_path / "val").glob("*/*.png")):
+        with Image.open(path) as image:
+            expected.append(transform(image.convert("RGB")))
+    torch.testing.assert_close(torch.stack(expected), tested)
 
 
 def test_the_moving_average_of_the_weights_is_exported_beside_them(small_images: Path, tmp_path: Path) -> None:
