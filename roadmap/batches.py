@@ -3,7 +3,8 @@
 Small sets live in memory as uint8 tensors and are augmented a batch at a time, without worker processes. Images that
 lie in files are decoded by workers (`roadmap.folders`). Every random draw is a function of the run's seed and the
 step's (or image's) number, so a run can go on from any step without saving a generator's state, and neither the number
-of decoding workers nor that of processes changes what is drawn.
+of decoding workers nor that of processes changes what is drawn. (`roadmap.streams` says what holds of that where images
+can only be read from end to end.)
 """
 
 from __future__ import annotations
@@ -71,6 +72,10 @@ def load_data(config: RunConfig, root: Path | None, device: str, workers: int = 
             f"data set '{found.name}' has changed since the run was planned: its fingerprint is {found.fingerprint}, "
             f"it was {config.data.fingerprint}. Plan again with the same --data."
         )
+    if config.recipe.reader:
+        from roadmap.streams import open_source
+
+        return open_source(config, root, device, workers, group)
     if config.recipe.dataset == "folder":
         from roadmap.folders import open_folder
 

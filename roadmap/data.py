@@ -59,7 +59,12 @@ def describe_data(recipe: Recipe, root: Path | None = None, *, validate: bool = 
             f"recipe '{recipe.name}' trains on the embedded images, so --data {root} would not be used. Leave it out, "
             "or choose a recipe for your data: its 'dataset' says which."
         )
-    config = _describe_folder(root) if name == "folder" else _describe_arrays(name, root)
+    if recipe.reader:
+        from roadmap.readers import Source, describe_source
+
+        config = describe_source(Source.of(recipe, root)).config
+    else:
+        config = _describe_folder(root) if name == "folder" else _describe_arrays(name, root)
     kept = recipe.validation_images
     if kept >= config.train_images:
         raise UserError(
