@@ -83,7 +83,7 @@ class Images(Dataset[Sample]):
             data = file.read()
         try:
             image = decode(data)
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError) as error:  # PIL's for a broken PNG is SyntaxError
             name = self.reader.filename(number, absolute=True) or f"image {number}"
             raise UserError(f"{name}: cannot be decoded ({error}). Put a whole copy in its place.") from error
         return self.make_sample(image, label, epoch, number)
@@ -117,13 +117,13 @@ class Preparer:
 
     def train(self, batches: Iterable[Sample], seed: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield augmented batches of samples, mixed, with the generators set for each step."""
-        for step, (images, labels) in enumerate(self.prefetch(batches), first_step):
+        for step, (images, labels) in enumerate(self.prefetch(_told(batches)), first_step):
             seed_step(seed, step)
             yield self.mix(images, labels) if self.mix is not None else (images, labels)
 
     def test(self, batches: Iterable[Sample]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of samples as they are."""
-        return self.prefetch(batches)
+        return self.prefetch(_told(batches))
 
     def _prepare(self, batch: Sample) -> tuple[Tensor, Tensor]:
         pixels, labels = (part.to(self.device, non_blocking=True) for part in (batch.pixels, batch.label))
@@ -136,6 +136,14 @@ def open_folder(config: RunConfig, root: Path, device: str, workers: int, group:
     """Return the batches of an image folder with train/ and val/."""
     readers = tuple(create_reader("", str(root / part)) for part in ("train", "val"))
     return FolderData(config, readers, tuple(readers[0].class_to_idx), device, workers, group)
+
+
+def _told(batches: Iterable[Sample]) -> Iterator[Sample]:
+    """Yield batches; what a worker has to tell a user comes without the worker's traceback."""
+    try:
+        yield from batches
+    except UserError as error:
+        raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from error
 
 
 class FolderData:

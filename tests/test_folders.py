@@ -71,6 +71,19 @@ def test_a_damaged_image_is_refused_with_its_name(cut: str, tmp_path: Path) -> N
         list(open_data(tmp_path, RECIPE, workers=0).test())
 
 
+def test_what_a_worker_finds_damaged_is_told_in_a_line(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "train/b/3.jpg").write_bytes(b"no")
+    process = fork(_check_damaged, tmp_path)
+    process.join()
+    assert process.exitcode == 0
+
+
+def _check_damaged(root: Path) -> None:
+    with pytest.raises(UserError, match=r"^\S*train/b/3\.jpg: cannot be decoded [^\n]*$"):
+        list(open_data(root, RECIPE, workers=1).epoch(0, 0))
+
+
 def seeded(work: Callable[[], Any], seed: int) -> Any:
     seed_image(seed, 0, 0)
     return work()
