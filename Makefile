@@ -27,5 +27,6 @@ figures:  # the published numbers, drawn
 	python run_ladder.py report --published --base resnet50 --out records/resnet50-published
 	python run_ladder.py report --published --base resnet200 --out records/resnet200-published
 
-bench:  # what the commands take over many runs
+bench:  # what the commands take over many runs, and decoding
 	python -m benchmarks.many_runs
+	python -m benchmarks.decoding

@@ -1,9 +1,10 @@
 """Batches of a run: augmented, on its device, in an order that its seed decides.
 
-Small sets live in memory as uint8 tensors and are augmented a batch at a time, without worker processes. Image folders
-go through timm's readers and transforms. Every random draw is a function of the run's seed and the step's (or image's)
-number, so a run can go on from any step without saving a generator's state, and neither the number of decoding workers
-nor that of processes changes what is drawn.
+Small sets live in memory as uint8 tensors and are augmented a batch at a time, without worker processes. Images that
+lie in files are decoded by workers (`roadmap.folders`). Every random draw is a function of the run's seed and the
+step's (or image's) number, so a run can go on from any step without saving a generator's state, and neither the number
+of decoding workers nor that of processes changes what is drawn. (`roadmap.streams` says what holds of that where images
+can only be read from end to end.)
 """
 
 from __future__ import annotations
@@ -42,6 +43,15 @@ class Data(Protocol):
         """Yield (images (N, C, H, W), labels (N,)) of the whole test set once."""
 
 
+def decoding_workers(threads: int, device: str) -> int:
+    """Return how many processes decode images for a run that has so many CPU threads.
+
+    On a GPU all but one, which is the main process's. On a CPU as many as threads: they take turns with the training,
+    and wait for it where it is the slower one.
+    """
+    return threads if device == "cpu" else max(1, threads - 1)
+
+
 def load_data(config: RunConfig, root: Path | None, device: str, workers: int = 1, group: Group = ALONE) -> Data:
     """Return the batches of a run.
 
@@ -49,7 +59,7 @@ def load_data(config: RunConfig, root: Path | None, device: str, workers: int = 
         config: The run; its recipe says how images are augmented.
         root: Where the data set lies, as for `describe_data`.
         device: Where the batches are wanted, such as "cpu" or "cuda".
-        workers: Decoding processes, for image folders.
+        workers: Decoding processes, for images that lie in files (`decoding_workers`).
         group: The processes that share out the run's images.
 
     Raises:
@@ -62,9 +72,15 @@ def load_data(config: RunConfig, root: Path | None, device: str, workers: int = 
             f"data set '{found.name}' has changed since the run was planned: its fingerprint is {found.fingerprint}, "
             f"it was {config.data.fingerprint}. Plan again with the same --data."
         )
+    if config.recipe.reader:
+        from roadmap.streams import open_source
+
+        return open_source(config, root, device, workers, group)
     if config.recipe.dataset == "folder":
+        from roadmap.folders import open_folder
+
         assert root is not None
-        return FolderData(config, root, device, workers, group)
+        return open_folder(config, root, device, workers, group)
     return MemoryData(config, load_arrays(config.recipe.dataset, root), device, group)
 
 
@@ -73,6 +89,8 @@ class MemoryData:
 
     def __init__(self, config: RunConfig, arrays: Arrays, device: str, group: Group) -> None:
         import torch
+
+        from roadmap.augment import make_mixup
 
         self.config, self.device, self.group, self.classes = config, device, group, arrays.classes
         split = config.data.train_images
@@ -86,7 +104,7 @@ class MemoryData:
         self.std = pixels.std((0, 2, 3), keepdim=True).to(device)
         self.train, self.train_labels = train[:split].to(device), labels[:split].to(device)
         self.test_images, self.test_labels = test.to(device), test_labels.to(device)
-        self.mix = _make_mixup(config.recipe, len(arrays.classes))
+        self.mix = make_mixup(config.recipe, len(arrays.classes))
         self.erase = _make_erasing(config.recipe, device)
         self.share = group.share(config.recipe.batch_size).to(device)
 
@@ -140,83 +158,6 @@ class MemoryData:
 
     def _normalise(self, images: Tensor) -> Tensor:
         return (images.float().div(255) - self.mean) / self.std
-
-
-class _Seeded:
-    """An image folder whose augmentation is a function of seed, epoch and image: whoever decodes it, whenever."""
-
-    def __init__(self, images: Any, seed: int, epoch: int) -> None:
-        self.images, self.seed, self.epoch = images, seed, epoch
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Any:
-        seed_step(self.seed, self.epoch, index, 1)  # four numbers: no training step has these
-        return self.images[index]
-
-
-class FolderData:
-    """Image folders through timm's readers and transforms; `Data` says what its methods do."""
-
-    def __init__(self, config: RunConfig, root: Path, device: str, workers: int, group: Group) -> None:
-        from timm.data import create_dataset, create_transform
-
-        recipe = config.recipe
-        self.config, self.device, self.group, self.workers = config, device, group, workers
-        shared = {"input_size": (3, recipe.image_size, recipe.image_size), "interpolation": recipe.interpolation}
-        self.train, self.val = (create_dataset("", str(root / part), split=part) for part in ("train", "val"))
-        self.classes = tuple(self.train.reader.class_to_idx)
-        self.train.transform = create_transform(
-            is_training=True,
-            scale=(recipe.random_resized_crop, 1.0),
-            hflip=recipe.hflip,
-            color_jitter=recipe.color_jitter or None,
-            auto_augment=recipe.randaugment,
-            re_prob=recipe.random_erasing,
-            re_mode="pixel",
-            **shared,
-        )
-        self.val.transform = create_transform(is_training=False, crop_pct=recipe.test_crop, **shared)
-        self.mix = _make_mixup(recipe, len(self.classes))
-
-    def epoch(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield our share of the augmented batches of an epoch; nothing before `start` is decoded."""
-        import torch
-
-        recipe, steps = self.config.recipe, self.config.steps_per_epoch
-        order = torch.from_numpy(np.random.default_rng((self.config.seed, epoch)).permutation(len(self.train)))
-        share = self.group.share(recipe.batch_size)
-        batches = [order[step * recipe.batch_size :][share].tolist() for step in range(start, steps)]
-        loader = self._load(_Seeded(self.train, self.config.seed, epoch), batches)
-        for step, (images, labels) in enumerate(loader, start):
-            seed_step(self.config.seed, epoch * steps + step)
-            yield self.mix(images, labels) if self.mix is not None else (images, labels)
-
-    def test(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield our share of the validation images once."""
-        ours = range(self.group.rank, len(self.val), self.group.size)
-        size = min(self.config.recipe.batch_size, 256)
-        yield from self._load(self.val, [list(ours[at : at + size]) for at in range(0, len(ours), size)])
-
-    def _load(self, images: Any, batches: list[list[int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches of images on the device, decoded ahead by worker processes."""
-        from torch.utils.data import DataLoader
-
-        loader = DataLoader(images, batch_sampler=batches, num_workers=self.workers, pin_memory=self.device != "cpu")
-        for pixels, labels in loader:
-            yield pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-
-
-def _make_mixup(recipe: Recipe, num_classes: int) -> Any:
-    if not (recipe.mixup or recipe.cutmix):
-        return None
-    from timm.data import Mixup
-
-    return Mixup(
-        recipe.mixup, recipe.cutmix, switch_prob=recipe.mixup_switch_prob, label_smoothing=recipe.label_smoothing,
-        num_classes=num_classes,
-    )  # fmt: skip
 
 
 def _make_erasing(recipe: Recipe, device: str) -> Any:

@@ -29,7 +29,7 @@ FASHION_CLASSES = (
 )  # fmt: skip
 IDX_FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 # Raised when image folders would give other batches than before; it is part of their fingerprint.
-FOLDER_VERSION = 2
+FOLDER_VERSION = 3
 
 
 class Arrays(NamedTuple):
@@ -59,7 +59,12 @@ def describe_data(recipe: Recipe, root: Path | None = None, *, validate: bool = 
             f"recipe '{recipe.name}' trains on the embedded images, so --data {root} would not be used. Leave it out, "
             "or choose a recipe for your data: its 'dataset' says which."
         )
-    config = _describe_folder(root) if name == "folder" else _describe_arrays(name, root)
+    if recipe.reader:
+        from roadmap.readers import Source, describe_source
+
+        config = describe_source(Source.of(recipe, root)).config
+    else:
+        config = _describe_folder(root) if name == "folder" else _describe_arrays(name, root)
     kept = recipe.validation_images
     if kept >= config.train_images:
         raise UserError(
@@ -180,7 +185,22 @@ def seed_step(*numbers: int) -> None:
     """Set every generator that a training step may draw from: Python's, NumPy's, torch's (on all devices)."""
     import torch
 
+    torch.manual_seed(_seed_host(numbers))
+
+
+def seed_image(seed: int, epoch: int, number: int) -> None:
+    """Set every generator that the augmentation of an image may draw from: those of `seed_step`, but on the CPU alone.
+
+    Telling all devices takes longer than to crop an image.
+    """
+    import torch
+
+    torch.default_generator.manual_seed(_seed_host((seed, epoch, number, 1)))  # four: no training step has these
+
+
+def _seed_host(numbers: tuple[int, ...]) -> int:
+    """Set Python's and NumPy's generators, and return a seed of 64 bits for torch's."""
     state = np.random.SeedSequence(numbers).generate_state(2, np.uint32)
     random.seed(int(state[0]))
     np.random.seed(int(state[0]))
-    torch.manual_seed(int(state[0]) << 32 | int(state[1]))
+    return int(state[0]) << 32 | int(state[1])

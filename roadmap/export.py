@@ -76,7 +76,7 @@ def describe_images(config: RunConfig, data_root: Path | None = None) -> dict[st
     Raises:
         UserError: If the data set is not there, or another one.
     """
-    if config.recipe.dataset == "folder":
+    if not config.recipe.in_memory:
         return {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
     data = load_data(config, data_root, "cpu")
     assert isinstance(data, MemoryData)

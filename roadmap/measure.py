@@ -153,7 +153,7 @@ def _batch_sizes(study: Study, runs: list[PlannedRun], device: str) -> tuple[int
     size = recipe.batch_size
     while size > 2 and size * image > room:
         size //= 2
-    return size, min(recipe.batch_size, 256) if recipe.dataset == "folder" else TEST_BATCH
+    return size, TEST_BATCH if recipe.in_memory else min(recipe.batch_size, 256)
 
 
 def _free_memory(device: str) -> float:

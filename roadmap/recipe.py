@@ -15,7 +15,8 @@ from roadmap.reading import explain, read_yaml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 Precision = Literal["none", "bfloat16", "float16"]
-Dataset = Literal["fashion_mnist_part", "fashion_mnist", "cifar10", "cifar100", "folder"]
+IN_MEMORY = ("fashion_mnist_part", "fashion_mnist", "cifar10", "cifar100")
+READERS = ("hfds", "wds", "tfds")  # of timm's, which a data set's name may begin with
 
 # What came after runs had been named: it enters an id only where it is not off, so that those keep their names.
 LATER = {
@@ -26,6 +27,10 @@ LATER = {
     "head_init_scale": 1.0,
     "compile": False,
     "tf32": False,
+    "train_split": "train",
+    "test_split": "validation",
+    "image_key": None,
+    "label_key": None,
 }
 
 # Fields that say what a recipe is, and how a study uses it, not how one run trains: they do not enter a run's id.
@@ -51,7 +56,12 @@ class Recipe:
         width_divisor: Proxy: every stage width is divided by this. 1 is full width.
         stem_stride: Proxy: stride of the stem; 4 in the paper, 2 for small images.
         for_base: Settings that differ where the ladder starts from a certain base, by its name.
-        dataset: The images; "folder" is an image folder with train/ and val/.
+        dataset: The images: one of `IN_MEMORY`, "folder" (with train/ and val/), or "hfds/NAME", "wds/NAME",
+            "tfds/NAME" for timm's readers of Hugging Face's, webdataset's and tensorflow's data sets.
+        train_split: hfds/, wds/, tfds/: the split to train on, in the words of its library.
+        test_split: hfds/, wds/, tfds/: the split to test on.
+        image_key: hfds/, wds/, tfds/: where a sample has its image, if not where timm looks.
+        label_key: hfds/, wds/, tfds/: where a sample has its class, if not where timm looks.
         validation_images: How many of the training images (the last ones) no run trains on, so that recipes can be
             chosen on them and the test set is left for the report.
         images: Image folders: how many training images there should be, for a plan without them.
@@ -98,7 +108,11 @@ class Recipe:
     stem_stride: Literal[2, 4] = 4
     for_base: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
-    dataset: Dataset
+    dataset: str
+    train_split: str = "train"
+    test_split: str = "validation"
+    image_key: str | None = None
+    label_key: str | None = None
     validation_images: int = 0
     images: int = Field(default=0, ge=0)
     classes: PositiveInt = 1000
@@ -182,15 +196,22 @@ class Recipe:
             wrong["batch_size"] = f"batch_size is {self.batch_size}, but mixup and cutmix mix pairs. Use an even one."
         if self.batch_size % self.accumulate:
             wrong["accumulate"] = f"accumulate is {self.accumulate}, but must divide batch_size, {self.batch_size}."
+        if not self.in_memory and self.dataset != "folder" and not self.reader:
+            known = ", ".join(f"'{name}'" for name in (*IN_MEMORY, "folder"))
+            names = ", ".join(f"'{name}/NAME'" for name in READERS)
+            wrong["dataset"] = f"dataset is '{self.dataset}', but must be {known}, or one for a reader: {names}."
+        for field in ("train_split", "test_split", "image_key", "label_key"):
+            if "dataset" not in wrong and not self.reader and getattr(self, field) != LATER[field]:
+                wrong[field] = f"{field} works on hfds/, wds/ and tfds/, not on dataset '{self.dataset}'. Take it out."
         for field, off in {"randaugment": None, "color_jitter": 0.0, "random_resized_crop": 1.0}.items():
-            if self.dataset != "folder" and getattr(self, field) != off:
+            if self.in_memory and getattr(self, field) != off:
                 wrong[field] = f"{field} works on image folders, not on dataset '{self.dataset}'. Take it out."
-        if self.validation_images < 0 or (self.dataset == "folder" and self.validation_images):
+        if self.validation_images < 0 or (not self.in_memory and self.validation_images):
             wrong["validation_images"] = (
                 f"validation_images is {self.validation_images}, but must be from 0 up, and 0 for image folders. Move "
                 "images to a val/ folder of your own instead."
             )
-        if self.dataset == "folder" and self.shift:
+        if not self.in_memory and self.shift:
             wrong["shift"] = "shift works on small images in memory. Use random_resized_crop on image folders."
         for base in self.for_base:
             if base not in BASES:
@@ -204,9 +225,20 @@ class Recipe:
         return self
 
     @property
+    def in_memory(self) -> bool:
+        """Whether the images are small and few enough to be held in memory whole."""
+        return self.dataset in IN_MEMORY
+
+    @property
+    def reader(self) -> str:
+        """The reader of timm's that the data set's name begins with, or ""."""
+        kind, _, name = self.dataset.partition("/")
+        return kind if kind in READERS and name else ""
+
+    @property
     def is_proxy(self) -> bool:
         """Whether results under this recipe stand for the paper's experiment instead of repeating it."""
-        return self.dataset != "folder" or self.width_divisor != 1 or self.stem_stride != 4
+        return self.in_memory or self.width_divisor != 1 or self.stem_stride != 4
 
     def training(self) -> dict[str, Any]:
         """Return the settings that decide what a run computes, for its id."""

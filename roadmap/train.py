@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from roadmap import results
-from roadmap.batches import Data, load_data
+from roadmap.batches import Data, decoding_workers, load_data
 from roadmap.checkpoints import read_checkpoint, read_last, remove_checkpoints, write_checkpoint
 from roadmap.data import seed_step
 from roadmap.distributed import ALONE, Group
@@ -82,7 +82,7 @@ def train(
     start = time.monotonic()
     torch.set_num_threads(threads)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    data = load_data(config, data_root, device, workers=threads, group=group)
+    data = load_data(config, data_root, device, workers=decoding_workers(threads, device), group=group)
     run = _Training(config, data, folder, device, start, group)
     run.resume()
     run.loggers = Loggers(loggers if group.rank == 0 else (), folder, run.step)

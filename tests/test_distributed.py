@@ -1,7 +1,6 @@
 """Several processes that train one run together: real ones, which find each other as torchrun's do."""
 
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -23,11 +22,12 @@ from torch import Tensor, nn
 from roadmap import batches, build_model, results
 from roadmap import train as train_module
 from roadmap.attempts import attempts_of
-from roadmap.batches import _Seeded, load_data
+from roadmap.batches import load_data
 from roadmap.data import EMBEDDED, IDX_FILES, describe_data, load_arrays, seed_step
 from roadmap.distributed import ALONE, Group, join
 from roadmap.errors import UserError
 from roadmap.evaluate import metrics, predict
+from roadmap.folders import Training
 from roadmap.idx import find_idx, read_idx, write_idx
 from roadmap.job import START_AGAIN, Job
 from roadmap.parallel import SharedBatchNorm
@@ -193,12 +193,13 @@ def _save_folder_batches(config: RunConfig, root: Path, path: Path) -> None:
 
 
 def test_every_image_of_a_folder_is_augmented_in_its_own_way_in_every_epoch_under_every_seed() -> None:
-    class Draws:
-        def __getitem__(self, index: int) -> float:
-            return random.random()
-
-    ways = [_Seeded(Draws(), seed, epoch)[index] for seed in (0, 1) for epoch in (0, 1) for index in (0, 1)]
-    assert len(set(ways)) == 8
+    recipe = Recipe(**TINY | {"dataset": "folder", "random_resized_crop": 0.5, "random_erasing": 1.0})
+    image = torch.randint(256, (3, 48, 64), dtype=torch.uint8)
+    samples = [
+        Training(recipe, seed)(image, 0, epoch, number) for seed in (0, 1) for epoch in (0, 1) for number in (0, 1)
+    ]
+    assert len({sample.pixels.numpy().tobytes() for sample in samples}) == 8
+    assert len({int(sample.erased[-1]) for sample in samples}) == 8
 
 
 def test_a_batch_that_cannot_be_shared_out_in_pairs_is_refused(tiny_run: MakeRun, small_images: Path) -> None:

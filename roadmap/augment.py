@@ -1,0 +1,163 @@
+"""What is done to images of a folder: decoded, cropped and augmented in the workers, mixed on the device.
+
+JPEGs are decoded by simplejpeg and resized as uint8 tensors, which is faster than in PIL; benchmarks/README.md says by
+how much. What is drawn and RandAugment itself are timm's, so an image differs from timm's by the rounding of the resize
+alone: at most two levels of 255 before RandAugment.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from simplejpeg import decode_jpeg
+from timm.data import Mixup, create_transform
+from timm.data.auto_augment import posterize
+from timm.data.random_erasing import RandomErasing
+from timm.data.transforms import RandomResizedCropAndInterpolation
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+if TYPE_CHECKING:
+    from roadmap.recipe import Recipe
+
+JPEG = b"\xff\xd8\xff"  # how its files begin
+
+
+class Erased(NamedTuple):
+    """A rectangle of an image that becomes noise, in pixels, and the noise's seed; height 0 where there is none."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    seed: int
+
+
+UNTOUCHED = Erased(0, 0, 0, 0, 0)
+
+
+def decode(data: bytes) -> Tensor:
+    """Decode an image file to RGB.
+
+    Returns:
+        uint8, shape (3, H, W), channels last in memory.
+
+    Raises:
+        OSError: If it is damaged or no image.
+    """
+    if data.startswith(JPEG):
+        try:
+            return torch.from_numpy(decode_jpeg(data)).permute(2, 0, 1)
+        except ValueError:
+            pass  # PIL knows more kinds (CMYK), and what is wrong with the others
+    with Image.open(io.BytesIO(data)) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def train_transform(recipe: Recipe) -> Callable[[Tensor], Tensor]:
+    """Return a recipe's augmentation of a decoded image: uint8 (3, H, W) -> uint8 (3, image_size, image_size)."""
+    timm_primary, policy, _ = create_transform(
+        recipe.image_size,
+        is_training=True,
+        scale=(recipe.random_resized_crop, 1.0),
+        hflip=recipe.hflip,
+        color_jitter=recipe.color_jitter or None,
+        auto_augment=recipe.randaugment,
+        interpolation=recipe.interpolation,
+        use_prefetcher=True,
+        separate=True,
+    )
+    crop, *flip = timm_primary.transforms
+    for augment in policy.transforms:
+        for operation in getattr(augment, "ops", []):
+            if operation.aug_fn is posterize:
+                operation.aug_fn = _posterize
+    in_pil = [_to_pil, *policy.transforms, F.pil_to_tensor] if policy.transforms else []
+    return v2.Compose([_Crop(crop), *flip, *in_pil])  # type: ignore[no-any-return]
+
+
+def centre_crop(recipe: Recipe) -> Callable[[Tensor], Tensor]:
+    """Return a recipe's centre crop of a decoded image: uint8 (3, H, W) -> uint8 (3, image_size, image_size)."""
+    short_side = int(recipe.image_size / recipe.test_crop)
+
+    def transform(image: Tensor) -> Tensor:
+        resized = _resize(image, [short_side], InterpolationMode(recipe.interpolation))
+        cut: Tensor = F.center_crop(resized, [recipe.image_size])
+        return cut
+
+    return transform
+
+
+def _resize(image: Tensor, size: list[int], interpolation: InterpolationMode) -> Tensor:
+    # As a batch of one that is channels last without doubt, for which torch has its fastest kernel.
+    batch = image[None].contiguous(memory_format=torch.channels_last)
+    resized: Tensor = F.resize(batch, size, interpolation, antialias=True)[0]
+    return resized
+
+
+class _Crop:
+    """timm's random resized crop of a uint8 tensor."""
+
+    def __init__(self, crop: RandomResizedCropAndInterpolation) -> None:
+        self.crop = crop
+
+    def __call__(self, image: Tensor) -> Tensor:
+        cut: Tensor = F.crop(image, *self.crop.get_params(image, self.crop.scale, self.crop.ratio))
+        return _resize(cut, list(self.crop.size), self.crop.interpolation)
+
+
+def _to_pil(image: Tensor) -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).numpy())
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """Keep so many bits; none leaves black, as it did before Pillow 13 began to refuse what timm's policy may draw."""
+    return posterize(image, bits) if bits else Image.new(image.mode, image.size)
+
+
+def make_erasing(recipe: Recipe) -> Callable[[], Erased]:
+    """Return a function that draws what is erased of an image, with Python's generator, distributed as in timm."""
+    erase = RandomErasing(recipe.random_erasing, mode="const", device="cpu")  # only to see where
+
+    def draw() -> Erased:
+        (kept,) = erase(torch.ones(1, recipe.image_size, recipe.image_size, dtype=torch.uint8))
+        if kept.all():
+            return UNTOUCHED
+        rows, columns = (kept == 0).nonzero(as_tuple=True)
+        top, left = int(rows[0]), int(columns[0])
+        return Erased(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left, random.getrandbits(62))
+
+    return draw if recipe.random_erasing else lambda: UNTOUCHED
+
+
+def erase(images: Tensor, erased: Tensor) -> None:
+    """Fill rectangles of normalised images with noise of their own seeds, in place, on the images' device.
+
+    Args:
+        images: Shape (N, C, H, W).
+        erased: A row of `Erased` for each image, shape (N, 5), on the CPU.
+    """
+    generator = torch.Generator(images.device)
+    for image, row in zip(images, erased.tolist(), strict=True):
+        top, left, height, width, seed = row
+        if height:
+            shape = (len(image), height, width)
+            noise = torch.randn(shape, generator=generator.manual_seed(seed), device=images.device)
+            image[:, top : top + height, left : left + width] = noise
+
+
+def make_mixup(recipe: Recipe, num_classes: int) -> Any:
+    """Return timm's mixup and cutmix of a batch, drawn with NumPy's generator, or None where a recipe has neither."""
+    if not (recipe.mixup or recipe.cutmix):
+        return None
+    return Mixup(
+        recipe.mixup, recipe.cutmix, switch_prob=recipe.mixup_switch_prob, label_smoothing=recipe.label_smoothing,
+        num_classes=num_classes,
+    )  # fmt: skip
