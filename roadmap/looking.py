@@ -110,7 +110,7 @@ def plan(options: Namespace) -> int:
              "state": states[r.config.id]} for r in planned
         )  # fmt: skip
         return 0
-    from analysis.tables import big
+    from roadmap.results import big
     from roadmap.watch import clock
 
     console = Console()
