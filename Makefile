@@ -27,6 +27,10 @@ figures:  # the published numbers, drawn
 	python run_ladder.py report --published --base resnet50 --out records/resnet50-published
 	python run_ladder.py report --published --base resnet200 --out records/resnet200-published
 
-bench:  # what the commands take over many runs, and decoding
+bench:  # what things take, side by side with what they might
+	python -m benchmarks.start_up
+	python -m benchmarks.training_loop
+	python -m benchmarks.layer_norm
 	python -m benchmarks.many_runs
 	python -m benchmarks.decoding
+	python -m benchmarks.ladder_wall

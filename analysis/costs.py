@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.statistics import median_ratio
-from analysis.tables import big
 from roadmap.measure import networks
 from roadmap.plan import Study
+from roadmap.results import big
 
 # A row: cost -> its heading.
 COSTS = {

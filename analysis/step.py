@@ -10,11 +10,11 @@ from rich.table import Table
 from analysis.collect import collect, collect_measured, collect_rights
 from analysis.costs import COUNTED
 from analysis.statistics import MOST_SEEDS, POWER, UNCLEAR, needed_in_words
-from analysis.tables import big
 from analysis.verdicts import COSTS, METRICS, SPEEDS, judge_everything, pairs_of, to_json
 from roadmap.config import diff
 from roadmap.errors import UserError
 from roadmap.plan import Study
+from roadmap.results import big
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from analysis.statistics import MOST_SEEDS
 from analysis.verdicts import COSTS, METRICS, SPEEDS
+from roadmap.results import big
 
 Cells = Mapping[str, str]  # heading -> what stands there
 
@@ -215,16 +216,6 @@ def print_ladder(table: pd.DataFrame, console: Console) -> None:
     for row in ladder_cells(table):
         shown.add_row(*(row[name].replace(" (not adopted)", "") for name in TERMINAL))
     console.print(shown)
-
-
-def big(value: float) -> str:
-    """Return a count with three digits and its unit (G, M, k)."""
-    if pd.isna(value):
-        return ""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.2f} {unit}" if value < 10 * size else f"{value / size:.1f} {unit}"
-    return f"{value:.0f}"
 
 
 def number(value: float | None, form: str) -> str:

@@ -6,7 +6,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -19,9 +19,20 @@ with warnings.catch_warnings():
     from fvcore.nn.jit_handles import conv_flop_count
 
 
-# Operators that count nothing and return their input's shape, but whose kernels for the meta device, written in Python,
-# take most of the time.
-_SHAPE_KEEPING = (F.batch_norm, F.layer_norm, F.relu, F.gelu)
+def _unchanged(x: Any, *_: Any, **__: Any) -> Any:
+    return x
+
+
+# What gives the shape of an operator's result in less time: torch's kernels of these for the meta device are written in
+# Python, and the first of them that runs imports torch._dynamo, which takes a second.
+_STAND_INS: dict[Any, Any] = {
+    **dict.fromkeys((F.batch_norm, F.layer_norm, F.relu, F.gelu), _unchanged),
+    nn.init.kaiming_uniform_: lambda tensor, **_: tensor,
+    Tensor.uniform_: _unchanged,
+    F.linear: lambda x, weight, bias=None: F.linear(x, weight),
+    Tensor.add: lambda x, y: torch.broadcast_tensors(x, y)[0],
+    Tensor.mean: Tensor.sum,
+}
 
 
 class _OperatorCounts(TorchFunctionMode):
@@ -40,9 +51,7 @@ class _OperatorCounts(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func in _SHAPE_KEEPING:
-            return args[0]
-        out = func(*args, **(kwargs or {}))
+        out = _STAND_INS.get(func, func)(*args, **(kwargs or {}))
         if func in (F.conv2d, F.linear):
             x, weight, y = args[0], args[1], out
             if func is F.linear:  # a layer on every position of (N, H, W, C) is one on N * H * W inputs
@@ -116,7 +125,7 @@ def count_params(net: NetConfig, *, in_channels: int = 3, num_classes: int = 100
 
 @lru_cache(maxsize=2)
 def _on_meta(net: NetConfig, in_channels: int, num_classes: int) -> nn.Module:
-    with torch.device("meta"):
+    with torch.device("meta"), _OperatorCounts():  # for its stand-ins: weights on the meta device need no filling
         return build_model(net, num_classes=num_classes, in_channels=in_channels).eval()
 
 

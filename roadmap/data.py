@@ -182,25 +182,17 @@ def _describe_folder(root: Path | None) -> DataConfig:
 
 
 def seed_step(*numbers: int) -> None:
-    """Set every generator that a training step may draw from: Python's, NumPy's, torch's (on all devices)."""
-    import torch
+    """Set every generator that a training step may draw from: Python's, NumPy's, torch's on the CPU and in-use GPUs.
 
-    torch.manual_seed(_seed_host(numbers))
-
-
-def seed_image(seed: int, epoch: int, number: int) -> None:
-    """Set every generator that the augmentation of an image may draw from: those of `seed_step`, but on the CPU alone.
-
-    Telling all devices takes longer than to crop an image.
+    `torch.manual_seed` sets them to the same, but where CUDA is not in use it notes a stack trace for the day that it
+    is, which at a step an image took longer than drawing.
     """
     import torch
 
-    torch.default_generator.manual_seed(_seed_host((seed, epoch, number, 1)))  # four: no training step has these
-
-
-def _seed_host(numbers: tuple[int, ...]) -> int:
-    """Set Python's and NumPy's generators, and return a seed of 64 bits for torch's."""
     state = np.random.SeedSequence(numbers).generate_state(2, np.uint32)
     random.seed(int(state[0]))
     np.random.seed(int(state[0]))
-    return int(state[0]) << 32 | int(state[1])
+    seed = int(state[0]) << 32 | int(state[1])
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # not so in decoding workers, which may not touch it
+        torch.cuda.manual_seed_all(seed)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from roadmap.augment import UNTOUCHED, centre_crop, decode, erase, make_erasing, make_mixup, train_transform
-from roadmap.data import seed_image, seed_step
+from roadmap.data import seed_step
 from roadmap.distributed import Group
 from roadmap.errors import UserError
 from roadmap.prefetch import Prefetcher
@@ -51,7 +51,7 @@ class Training:
 
     def __call__(self, image: Tensor, label: int, epoch: int, number: int) -> Sample:
         """Augment a decoded image, uint8 (3, H, W)."""
-        seed_image(self.seed, epoch, number)
+        seed_step(self.seed, epoch, number, 1)  # four numbers: no training step has these
         return _sample(self.transform(image), label, self.draw_erased())
 
 

@@ -130,7 +130,7 @@ def _forecast(options: Namespace, study: "Study", machine: "Machine", console: C
 def _rung_table(
     study: "Study", planned: "Sequence[PlannedRun]", pending: "Sequence[PlannedRun]", ahead: "Forecast", price: float
 ) -> Table:
-    from analysis.tables import big
+    from roadmap.results import big
 
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     columns = ["multiply-\nadds", "para-\nmeters", "images/s", "a run", "done", *(["to pay"] if price else [])]

@@ -13,6 +13,7 @@ runs/<run id>/ holds
 
 import errno
 import json
+import math
 import os
 import uuid
 from collections.abc import Callable
@@ -236,3 +237,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             continue
         rows += [row] if isinstance(row, dict) else []
     return rows
+
+
+def big(value: float | None) -> str:
+    """Return a count with three digits and its unit (G, M, k); nothing for what is missing."""
+    if value is None or math.isnan(value):
+        return ""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.2f} {unit}" if value < 10 * size else f"{value / size:.1f} {unit}"
+    return f"{value:.0f}"

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from roadmap import data as data_module
 from roadmap import train as train_module
 from roadmap.batches import TEST_BATCH, MemoryData, load_data
-from roadmap.data import DEBIAN, EMBEDDED, Arrays, describe_data, load_arrays
+from roadmap.data import DEBIAN, EMBEDDED, Arrays, describe_data, load_arrays, seed_step
 from roadmap.distributed import ALONE
 from roadmap.errors import UserError
 from roadmap.fashion_mnist.make import PER_CLASS
@@ -474,3 +474,12 @@ def test_an_image_more_makes_another_data_set(tmp_path: Path) -> None:
     assert same == before
     assert after.fingerprint != before.fingerprint
     assert after.train_images == before.train_images + 1
+
+
+def test_a_step_draws_what_torch_draws_after_the_same_seed() -> None:
+    seed_step(3, 1)
+    drawn = torch.rand(4)
+    torch.manual_seed(torch.initial_seed())
+    assert torch.equal(drawn, torch.rand(4))
+    seed_step(3, 2)
+    assert not torch.equal(drawn, torch.rand(4))

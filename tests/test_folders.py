@@ -15,7 +15,7 @@ from torch import Tensor
 
 from roadmap.augment import UNTOUCHED, centre_crop, decode, erase, make_erasing, train_transform
 from roadmap.batches import decoding_workers, load_data
-from roadmap.data import describe_data, seed_image
+from roadmap.data import describe_data, seed_step
 from roadmap.errors import UserError
 from roadmap.folders import FolderData
 from roadmap.recipe import Recipe
@@ -85,7 +85,7 @@ def _check_damaged(root: Path) -> None:
 
 
 def seeded(work: Callable[[], Any], seed: int) -> Any:
-    seed_image(seed, 0, 0)
+    seed_step(seed, 0, 0, 1)
     return work()
 
 

@@ -16,7 +16,7 @@ import run_ladder
 from analysis.compare import LADDER_COLUMNS, ladder_table, published_table
 from analysis.record import RECORD_VERSION, read_record
 from analysis.report import redraw, write_published, write_report
-from analysis.tables import big, markdown
+from analysis.tables import markdown
 from roadmap import results
 from roadmap.attempts import Worker, take
 from roadmap.designs import Design, lay_out
@@ -25,6 +25,7 @@ from roadmap.ladder import read_ladder
 from roadmap.launch import prepare
 from roadmap.options import words_of
 from roadmap.plan import Study, make_study
+from roadmap.results import big
 from tests.samples import PAPER
 
 TABLES = {f"{table}.{form}" for table in ("ladder", "verdicts") for form in ("csv", "md", "tex")}

@@ -1,0 +1,82 @@
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from benchmarks import layer_norm, start_up, training_loop
+from benchmarks.layer_norm import COPYING, NORMS, OURS, alone, share_of_copies
+from benchmarks.loops import OurLoop, timm_model
+from benchmarks.side_by_side import ratio, take_turns
+from roadmap.ladder import read_ladder
+from roadmap.plan import make_study
+from roadmap.run import RunConfig
+
+
+def small_run(rung: str, folder: Path) -> RunConfig:
+    return make_study(read_ladder(), "resnet50", "smoke", runs=folder, seeds=[0]).configs[rung, 0]
+
+
+@pytest.mark.parametrize("script", [training_loop, layer_norm, start_up])
+def test_a_benchmark_prints_its_table(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmark", "--quick", "--device", "cpu"])
+    script.main()
+    head, rule, *rows = (line for line in capsys.readouterr().out.splitlines() if line.startswith("|"))
+    assert rule.count("---") == head.count("|") - 1
+    assert rows
+
+
+def test_contestants_take_turns_in_an_order_that_turns_round() -> None:
+    seen: list[str] = []
+
+    def visit(name: str) -> float:
+        seen.append(name)
+        return float(len(seen))
+
+    seconds = take_turns({name: lambda name=name: visit(name) for name in "ab"}, 2, lambda what: None)
+    assert "".join(seen) == "baabba"  # the first of them warms up
+    assert seconds == {"a": [3.0, 6.0], "b": [4.0, 5.0]}
+
+
+def test_a_ratio_is_the_median_of_the_rounds_with_its_range() -> None:
+    assert ratio([1.0, 4.0, 9.0], [1.0, 2.0, 3.0]) == "2.00 (1.00 to 3.00)"
+
+
+def test_our_loop_is_the_runs_own_and_stops_where_it_is_told(tmp_path: Path) -> None:
+    config = small_run("separate_downsampling", tmp_path)
+    loop = OurLoop(config, None, tmp_path, "cpu")
+    try:
+        loop(2)
+        assert loop.run.step == 2
+        assert (tmp_path / "progress.json").is_file()
+        loop(1)
+        assert loop.run.step == 3
+    finally:
+        loop.close()
+
+
+def test_every_layer_norm_that_is_compared_computes_the_same() -> None:
+    x = torch.randn(2, 6, 3, 3).contiguous(memory_format=torch.channels_last)
+    first, *others = (make(6)(x) for make in NORMS.values())
+    for other in others:
+        torch.testing.assert_close(other, first)
+
+
+def test_copies_of_feature_maps_are_seen_in_the_profile_and_ours_makes_none() -> None:
+    x = torch.randn(4, 6, 8, 8).contiguous(memory_format=torch.channels_last).requires_grad_()
+    shares = {name: share_of_copies(alone(NORMS[name](6), x), len(x), "cpu") for name in (OURS, COPYING)}
+    assert shares[OURS] == 0
+    assert shares[COPYING] > 0
+
+
+def test_timms_network_is_ours_tensor_for_tensor(tmp_path: Path) -> None:
+    from roadmap.learning import make_model
+
+    config = small_run("separate_downsampling", tmp_path)
+    theirs = timm_model(config)
+    assert theirs is not None
+    shapes = [sorted(p.numel() for p in model.parameters()) for model in (theirs, make_model(config, "cpu"))]
+    assert shapes[0] == shapes[1]
+    assert timm_model(small_run("move_up_depthwise", tmp_path)) is None
