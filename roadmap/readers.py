@@ -118,7 +118,7 @@ def _hfds_labels(source: Source, reader: Any) -> Any:
 
 
 def _hfds_classes(source: Source, *readers: Any) -> tuple[str, ...]:
-    """Return the names that the feature has, else numbers up to the largest label."""
+    """Return the names that the feature has, else numbers up to the largest label (timm 1.0.20 wants names)."""
     most = max(int(_hfds_labels(source, reader).max(initial=-1)) for reader in readers)
     return tuple(readers[0].class_to_idx) or tuple(map(str, range(most + 1)))
 
