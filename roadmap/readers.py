@@ -61,9 +61,10 @@ class Source(NamedTuple):
             return create_reader(self.dataset, root, split, **keys, **options)
         except Exception as error:  # each package has its own
             where = f" in {self.root}" if self.root else ""
+            reason = next(iter(str(error).strip().splitlines()), "no reason given")  # tfds goes on to list all it knows
             raise UserError(
                 f"dataset '{self.dataset}', split '{split}'{where}: cannot be read "
-                f"({type(error).__name__}: {str(error).strip() or 'no reason given'}). See dataset, train_split, "
+                f"({type(error).__name__}: {reason}). See dataset, train_split, "
                 "test_split, image_key and label_key in the recipe, and --data."
             ) from error
 
@@ -117,7 +118,7 @@ def _hfds_labels(source: Source, reader: Any) -> Any:
 
 
 def _hfds_classes(source: Source, *readers: Any) -> tuple[str, ...]:
-    """Return the names that the feature has, else numbers up to the largest label."""
+    """Return the names that the feature has, else numbers up to the largest label (timm 1.0.20 wants names)."""
     most = max(int(_hfds_labels(source, reader).max(initial=-1)) for reader in readers)
     return tuple(readers[0].class_to_idx) or tuple(map(str, range(most + 1)))
 

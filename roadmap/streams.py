@@ -7,7 +7,8 @@ sees what it would have seen.
 
 What does not: another number of workers or processes makes other batches. Images are mixed within a buffer and each
 worker reads shards of its own, so an epoch may have some images twice and lack others, as many as fill up the workers'
-last batches and what the last incomplete batch is short of.
+last batches and what the last incomplete batch is short of; with tensorflow-datasets, which goes on into the next pass
+before it mixes, up to as many as the buffer holds (8,192, shared out among the workers).
 """
 
 from __future__ import annotations

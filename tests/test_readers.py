@@ -4,9 +4,11 @@ import shutil
 import tarfile
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -225,3 +227,47 @@ def test_more_processes_than_shards_are_refused(tmp_path: Path) -> None:
     config = config_of(recipe_of(write_wds(tmp_path, shards=1)), tmp_path)
     with pytest.raises(UserError, match="has 1 shards to train on, but each of 2 processes needs one of its own"):
         load_data(config, tmp_path, "cpu", 0, Group(0, 2))
+
+
+# -- tensorflow-datasets, where it is installed
+
+
+def write_tfds(folder: Path) -> str:
+    pytest.importorskip("tensorflow", exc_type=ImportError)
+    tfds = pytest.importorskip("tensorflow_datasets", exc_type=ImportError)
+    in_a_process(_write_tfds, folder, tfds.__name__)
+    return "tfds/three_animals"
+
+
+def _write_tfds(folder: Path, name: str) -> None:
+    tfds, tf = import_module(name), import_module("tensorflow")
+    features = {"image": tfds.features.Image(shape=(None, None, 3)), "label": tfds.features.ClassLabel(names=CLASSES)}
+    splits = {}
+    for split, count in (("train", TRAIN), ("validation", TEST)):
+        pixels = [np.asarray(picture(seed=number)) for number in range(count)]
+        labels = [number % 3 for number in range(count)]
+        splits[split] = tf.data.Dataset.from_tensor_slices({"image": np.stack(pixels), "label": labels})
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="three_animals",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(features),
+        split_datasets=splits,
+        data_dir=folder,
+    )
+
+
+def test_a_data_set_of_tensorflow_is_the_same_again_also_where_an_epoch_is_entered_late(tmp_path: Path) -> None:
+    in_a_process(_check_tfds, write_tfds(tmp_path), tmp_path)
+
+
+def _check_tfds(dataset: str, root: Path) -> None:
+    config = config_of(recipe_of(dataset), root)
+    assert (config.data.num_classes, config.data.train_images) == (3, TRAIN)
+    whole = epoch_of(config, root)
+    assert len(whole) == TRAIN // 4
+    assert same(epoch_of(config, root), whole)
+    assert same(epoch_of(config, root, start=2), whole[2:])
+    assert not same(epoch_of(config, root, epoch=1), whole)
+    first, again = (torch.cat([labels for _, labels in load_data(config, root, "cpu", 0).test()]) for _ in range(2))
+    assert torch.equal(first, again)
+    assert sorted(first.tolist()) == sorted(number % 3 for number in range(TEST))
