@@ -33,7 +33,7 @@ from roadmap.batches import load_data
 from roadmap.config import scale_down
 from roadmap.data import describe_data
 from roadmap.ladder import read_ladder
-from roadmap.learning import make_model, make_optimizer, take_step
+from roadmap.learning import make_model, make_optimizer, make_scaler, take_step
 from roadmap.recipe import Recipe, read_recipe
 from roadmap.run import RunConfig
 
@@ -167,13 +167,13 @@ def train_with_workers(config: RunConfig, root: Path, workers: int) -> Callable[
     """Return a function that trains an epoch on the CPU, with so many decoding workers."""
     data = load_data(config, root, "cpu", workers=workers)
     model = make_model(config, "cpu")
-    optimizer = make_optimizer(config.recipe, model)
+    optimizer, scaler = make_optimizer(config.recipe, model), make_scaler(config.recipe, "cpu")
     counter = iter(range(1_000_000))
 
     def train() -> None:
         torch.set_num_threads(os.cpu_count() or 1)
         for images, targets in data.epoch(next(counter), 0):
-            take_step(config.recipe, model, optimizer, images, targets)
+            take_step(config.recipe, model, optimizer, scaler, images, targets)
         torch.set_num_threads(1)
 
     return train

@@ -30,7 +30,7 @@ from benchmarks.side_by_side import (
 )
 from roadmap.blocks import LayerNorm
 from roadmap.ladder import read_ladder
-from roadmap.learning import make_model, make_optimizer, take_step
+from roadmap.learning import make_model, make_optimizer, make_scaler, take_step
 from roadmap.plan import make_study
 from roadmap.run import RunConfig
 
@@ -101,14 +101,15 @@ def training(
     if norm:
         replace_norms(model, norm)
     model.train()
-    recipe, optimizer = config.recipe, make_optimizer(config.recipe, model)
+    recipe = config.recipe
+    optimizer, scaler = make_optimizer(recipe, model), make_scaler(recipe, device)
     shape = (scale.batch_size, config.data.in_channels, scale.image_size, scale.image_size)
     images = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
     targets = torch.randint(config.data.num_classes, (scale.batch_size,), device=device)
 
     def steps() -> None:
         for _ in range(scale.steps):
-            take_step(recipe, model, optimizer, images, targets)
+            take_step(recipe, model, optimizer, scaler, images, targets)
 
     return steps
 

@@ -83,16 +83,17 @@ def train_transform(recipe: Recipe) -> Callable[[Tensor], Tensor]:
     return v2.Compose([_Crop(crop), *flip, *in_pil])  # type: ignore[no-any-return]
 
 
-def centre_crop(recipe: Recipe) -> Callable[[Tensor], Tensor]:
-    """Return a recipe's centre crop of a decoded image: uint8 (3, H, W) -> uint8 (3, image_size, image_size)."""
-    short_side = int(recipe.image_size / recipe.test_crop)
+class CentreCrop:
+    """A recipe's centre crop of a decoded image: uint8 (3, H, W) -> uint8 (3, image_size, image_size)."""
 
-    def transform(image: Tensor) -> Tensor:
-        resized = _resize(image, [short_side], InterpolationMode(recipe.interpolation))
-        cut: Tensor = F.center_crop(resized, [recipe.image_size])
+    def __init__(self, recipe: Recipe) -> None:
+        self.size, self.short_side = recipe.image_size, int(recipe.image_size / recipe.test_crop)
+        self.interpolation = InterpolationMode(recipe.interpolation)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Resize the shorter side, cut out the middle."""
+        cut: Tensor = F.center_crop(_resize(image, [self.short_side], self.interpolation), [self.size])
         return cut
-
-    return transform
 
 
 def _resize(image: Tensor, size: list[int], interpolation: InterpolationMode) -> Tensor:
@@ -122,19 +123,23 @@ def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
     return posterize(image, bits) if bits else Image.new(image.mode, image.size)
 
 
-def make_erasing(recipe: Recipe) -> Callable[[], Erased]:
-    """Return a function that draws what is erased of an image, with Python's generator, distributed as in timm."""
-    erase = RandomErasing(recipe.random_erasing, mode="const", device="cpu")  # only to see where
+class Erasing:
+    """Draws what is erased of an image, with Python's generator, distributed as in timm."""
 
-    def draw() -> Erased:
-        (kept,) = erase(torch.ones(1, recipe.image_size, recipe.image_size, dtype=torch.uint8))
+    def __init__(self, recipe: Recipe) -> None:
+        self.probability, self.size = recipe.random_erasing, recipe.image_size
+        self.erase = RandomErasing(recipe.random_erasing, mode="const", device="cpu")  # only to see where
+
+    def __call__(self) -> Erased:
+        """Draw a rectangle, or none."""
+        if not self.probability:
+            return UNTOUCHED
+        (kept,) = self.erase(torch.ones(1, self.size, self.size, dtype=torch.uint8))
         if kept.all():
             return UNTOUCHED
         rows, columns = (kept == 0).nonzero(as_tuple=True)
         top, left = int(rows[0]), int(columns[0])
         return Erased(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left, random.getrandbits(62))
-
-    return draw if recipe.random_erasing else lambda: UNTOUCHED
 
 
 def erase(images: Tensor, erased: Tensor) -> None:

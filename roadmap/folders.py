@@ -16,7 +16,7 @@ from timm.data.readers import create_reader
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from roadmap.augment import UNTOUCHED, centre_crop, decode, erase, make_erasing, make_mixup, train_transform
+from roadmap.augment import UNTOUCHED, CentreCrop, Erasing, decode, erase, make_mixup, train_transform
 from roadmap.data import seed_step
 from roadmap.distributed import Group
 from roadmap.errors import UserError
@@ -47,7 +47,7 @@ class Training:
     def __init__(self, recipe: Recipe, seed: int) -> None:
         self.seed = seed
         self.transform = train_transform(recipe)
-        self.draw_erased = make_erasing(recipe)
+        self.draw_erased = Erasing(recipe)
 
     def __call__(self, image: Tensor, label: int, epoch: int, number: int) -> Sample:
         """Augment a decoded image, uint8 (3, H, W)."""
@@ -59,7 +59,7 @@ class Testing:
     """What makes a test sample of a file."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.transform = centre_crop(recipe)
+        self.transform = CentreCrop(recipe)
 
     def __call__(self, image: Tensor, label: int, epoch: int, number: int) -> Sample:
         """Crop a decoded image, uint8 (3, H, W); epoch and number do not matter."""

@@ -4,7 +4,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from benchmarks import layer_norm, start_up, training_loop
+from benchmarks import batched_seeds, layer_norm, roofline, start_up, training_loop
 from benchmarks.layer_norm import COPYING, NORMS, OURS, alone, share_of_copies
 from benchmarks.loops import OurLoop, timm_model
 from benchmarks.side_by_side import ratio, take_turns
@@ -17,7 +17,7 @@ def small_run(rung: str, folder: Path) -> RunConfig:
     return make_study(read_ladder(), "resnet50", "smoke", runs=folder, seeds=[0]).configs[rung, 0]
 
 
-@pytest.mark.parametrize("script", [training_loop, layer_norm, start_up])
+@pytest.mark.parametrize("script", [training_loop, layer_norm, start_up, roofline, batched_seeds])
 def test_a_benchmark_prints_its_table(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,3 +80,16 @@ def test_timms_network_is_ours_tensor_for_tensor(tmp_path: Path) -> None:
     shapes = [sorted(p.numel() for p in model.parameters()) for model in (theirs, make_model(config, "cpu"))]
     assert shapes[0] == shapes[1]
     assert timm_model(small_run("move_up_depthwise", tmp_path)) is None
+
+
+def test_seeds_at_once_are_the_seeds_one_by_one(tmp_path: Path) -> None:
+    config = small_run("separate_downsampling", tmp_path)
+    images, labels = torch.randn(2, 4, 1, 32, 32), torch.randint(10, (2, 4))
+    models = batched_seeds.make_seeds(config, 2, "cpu")
+    weights = batched_seeds.stack(models)
+    at_once = batched_seeds.all_at_once(weights, models[0], images, labels)
+    batched_seeds.one_by_one(models, images, labels)()
+    at_once()
+    for seed, model in enumerate(models):
+        for name, value in model.named_parameters():
+            torch.testing.assert_close(weights[name][seed], value, rtol=1e-3, atol=2e-5)

@@ -1,5 +1,6 @@
 import io
 import os
+import pickle
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
 
-from roadmap.augment import UNTOUCHED, centre_crop, decode, erase, make_erasing, train_transform
+from roadmap.augment import UNTOUCHED, CentreCrop, Erasing, decode, erase, train_transform
 from roadmap.batches import decoding_workers, load_data
 from roadmap.data import describe_data, seed_step
 from roadmap.errors import UserError
@@ -122,7 +123,7 @@ def test_the_test_crop_is_timms_but_for_the_rounding_of_the_resize() -> None:
     timm = create_transform(32, is_training=False, crop_pct=0.875, interpolation="bicubic", use_prefetcher=True)
     for width, height in ((80, 60), (60, 80), (20, 30)):
         image = picture(width=width, height=height)
-        assert (centre_crop(recipe)(as_tensor(image)).int() - timm(image).int()).abs().max() <= 2
+        assert (CentreCrop(recipe)(as_tensor(image)).int() - timm(image).int()).abs().max() <= 2
 
 
 def test_randaugment_may_posterize_to_no_bits_which_is_black() -> None:
@@ -135,7 +136,7 @@ def test_randaugment_may_posterize_to_no_bits_which_is_black() -> None:
 
 def test_erasing_makes_noise_of_one_rectangle_by_its_own_seed() -> None:
     random.seed(0)
-    drawn = [make_erasing(replace(RECIPE, random_erasing=0.25))() for _ in range(400)]
+    drawn = [Erasing(replace(RECIPE, random_erasing=0.25))() for _ in range(400)]
     touched = [one for one in drawn if one != UNTOUCHED]
     assert 60 < len(touched) < 140
     areas = [one.height * one.width / 32**2 for one in touched]
@@ -174,8 +175,16 @@ def test_batches_are_normalised_bytes_with_their_channels_last(tmp_path: Path) -
     assert images.is_contiguous(memory_format=torch.channels_last)
     pixels = (images * data.preparer.std + data.preparer.mean).round().to(torch.uint8)
     first = decode((tmp_path / "val/a/0.jpg").read_bytes())
-    assert torch.equal(pixels[0], centre_crop(data.config.recipe)(first))
+    assert torch.equal(pixels[0], CentreCrop(data.config.recipe)(first))
     assert labels.dtype == torch.long
+
+
+def test_workers_that_share_nothing_with_their_parent_can_be_given_their_work(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    recipe = replace(RECIPE, randaugment="rand-m9-mstd0.5-inc1", random_erasing=0.5)
+    images = open_data(tmp_path, recipe, workers=0).loader.dataset
+    sent = pickle.loads(pickle.dumps(images))
+    assert all(map(torch.equal, sent[0, 3][::2], images[0, 3][::2]))
 
 
 def test_workers_live_on_from_epoch_to_epoch_also_where_one_was_left_early(tmp_path: Path) -> None:
