@@ -15,8 +15,8 @@ lint:
 type:
 	mypy
 
-test:
-	python -m pytest
+test:  # two at a time: those of Slurm wait most of theirs
+	python -m pytest -n 2 --dist loadfile
 
 check: lint type test
 

@@ -157,7 +157,7 @@ class MemoryData:
         return F.pad(images, (right // 2 + margin, -(-right // 2) + margin, down // 2 + margin, -(-down // 2) + margin))
 
     def _normalise(self, images: Tensor) -> Tensor:
-        return (images.float().div(255) - self.mean) / self.std
+        return images.float().div_(255).sub_(self.mean).div_(self.std)
 
 
 def _make_erasing(recipe: Recipe, device: str) -> Any:
