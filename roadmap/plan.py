@@ -190,8 +190,8 @@ def make_study(
         seeds: None takes the recipe's.
         data_root: Where the data set lies.
         validate: Whether to test on the recipe's validation images instead of the test set.
-        assume_data: Whether image folders that no `data_root` names are taken to be as the recipe says: for a look
-            ahead, not for training.
+        assume_data: Whether image folders that no `data_root` names are taken to be as the recipe says, and need no
+            weights either: for a look ahead, not for training.
         weights: Where those lie that the recipe starts from, as for `roadmap.weights.find_weights`.
 
     Raises:
@@ -202,6 +202,7 @@ def make_study(
     seeds = tuple(recipe.seeds if seeds is None else seeds)
     if any(seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
         raise UserError(f"seeds are {' '.join(map(str, seeds))}, but must be different whole numbers from 0 up.")
+    ahead = assume_data and data_root is None
     scaled = [replace(rung, net=scale(rung.net, recipe)) for rung in (layout.rungs if rungs is None else rungs)]
     configs: dict[tuple[str, int], RunConfig] = {}
     for rung in scaled:
@@ -212,7 +213,7 @@ def make_study(
                 f"recipe '{recipe.name}' and its plain counterpart '{own.name}' differ in scale or data, so rungs "
                 f"under them cannot be compared. Give both the same {', '.join(shared)}."
             )
-        if assume_data and data_root is None and own.dataset == "folder" and own.images:
+        if ahead and own.dataset == "folder" and own.images:
             data = DataConfig(ASSUMED, "", own.classes, 3, own.images)
         else:
             data = describe_data(own, data_root, validate=validate)
@@ -224,7 +225,7 @@ def make_study(
         config = RunConfig(rung.net, own, data, seeds[0])
         config.check()
         configs |= {(rung.id, seed): config.with_seed(seed) for seed in seeds}
-    if weights is not None or any(config.recipe.pretrained for config in configs.values()):
+    if weights is not None or (not ahead and any(config.recipe.pretrained for config in configs.values())):
         configs = _with_weights(recipe, configs, weights)
     return Study(ladder, base, recipe, tuple(scaled), seeds, configs, runs, layout)
 

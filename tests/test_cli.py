@@ -52,7 +52,6 @@ def run(folder: Path, *arguments: object) -> Outcome:
         ),
         ("plan --base resnet50 --price free", "--price: 'free' is not a number above 0"),
         ("run --base resnet50 --price 1", "--price: is for plan, not for run"),
-        ("plan --base resnet50 --recipe finetune_224", "starts from trained weights. Say which: --weights"),
         ("plan --base resnet50 --weights nowhere", "recipe 'fashion' starts from random ones"),
         ("diff --recipe fashion --against imagnet", r"unknown recipe 'imagnet'\. Did you mean 'imagenet'\?"),
         ("run --base resnet50 --jobs 0", "--jobs: '0' is not a whole number from 1 up"),

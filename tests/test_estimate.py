@@ -70,6 +70,11 @@ def test_the_papers_ladder_on_a100s_takes_what_users_report(imagenet: Study) -> 
     assert ahead.wall_s(imagenet.planned()) == pytest.approx(ahead.hours(imagenet.planned()) * 3600 / 8)
 
 
+def test_fine_tuning_can_be_priced_before_there_are_weights(said: Callable[..., str]) -> None:
+    told = said("plan", "--base", "resnet200", "--recipe", "finetune_384", "--device", "a100", "--json")
+    assert all(json.loads(line)["hours"] > 0 for line in told.splitlines())
+
+
 def test_the_longest_run_is_waited_for_however_many_devices_there_are(imagenet: Study) -> None:
     ahead = forecast_on("h100", imagenet, 1000)
     assert ahead.wall_s(imagenet.planned()) == max(ahead.seconds.values())
