@@ -15,8 +15,8 @@ lint:
 type:
 	mypy
 
-test:  # two at a time: those of Slurm wait most of theirs
-	python -m pytest -n 2 --dist loadfile
+test:  # three files at a time: many tests wait most of their time
+	python -m pytest -n 3 --dist loadfile
 
 check: lint type test
 

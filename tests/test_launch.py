@@ -666,8 +666,9 @@ def test_batches_that_the_processes_cannot_share_out_in_pairs_are_refused(planne
 @given(base=st.text(max_size=30), recipe=st.text(max_size=60))
 def test_a_launch_never_leaves_the_runs_folder_whatever_its_names_are(base: str, recipe: str) -> None:
     options = Namespace(
-        executor="slurm", cluster=None, runs_per_job=None, runs=Path("/runs"), jobs=None, max_retries="2", data=None
-    )
+        executor="slurm", cluster=None, runs_per_job=None, runs=Path("/runs"), jobs=None, max_retries="2", data=None,
+        tensorboard=False, logger=None,
+    )  # fmt: skip
     study: Any = SimpleNamespace(base=base, recipe=SimpleNamespace(name=recipe))
     how, again = (job_options_of(options, study, wait=False) for _ in range(2))
     assert re.fullmatch(r"[A-Za-z0-9_.-]+", how.name)
