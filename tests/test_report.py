@@ -70,6 +70,14 @@ def test_a_proxy_says_so_in_every_table_in_the_figure_and_on_the_page(study: Stu
         assert "PROXY, not ImageNet" in (tmp_path / "out" / name).read_text(), name
 
 
+def test_the_page_says_what_differs_from_the_papers_recipe(study: Study, tmp_path: Path) -> None:
+    write_report(study, tmp_path / "out")
+    _, _, deviations = (tmp_path / "out" / "report.html").read_text().partition("What differs from the paper's recipe")
+    section = deviations.partition("</section>")[0]
+    assert re.search(r"batch_<wbr>size</dt><dd>64 <small>paper: 4096</small>", section)
+    assert "betas" not in section
+
+
 def test_verdicts_are_written_for_every_metric_and_those_of_top1_for_latex(study: Study, tmp_path: Path) -> None:
     for rung, top1 in (("baseline_original", 70.0), ("baseline", 75.0)):
         for seed in (0, 1):
