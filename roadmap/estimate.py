@@ -81,7 +81,7 @@ DEVICES = {
 # activation is moved this often, whatever needs it; each multiply-add of a depthwise convolution (forward and backward
 # together are three) takes as long as to move so many bytes. Fitted to the training speeds, with mixed precision and
 # channels_last, of ten ResNets and ConvNeXts on an RTX 3090 that timm publishes (benchmark-train-amp-nhwc-pt112-cu113),
-# which it meets to 4%. What it says of an A100, which it was not fitted to, is near what users report.
+# which it meets to 5%. What it says of an A100, which it was not fitted to, is near what users report.
 DENSE, MOVES, DEPTHWISE_BYTES = 0.93, 21.9, 0.67
 
 

@@ -356,7 +356,7 @@ class _Training:
         try:
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
-            self.scaler.load_state_dict(content["scaler"])
+            self.scaler.load_state_dict(content.get("scaler", {}))  # earlier versions had none
             if self.ema:
                 self.ema.load_state_dict(content["ema"])
             self.step, self.loss_sum = content["step"], content["loss_sum"]

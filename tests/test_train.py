@@ -130,6 +130,20 @@ def test_the_moving_average_of_a_stopped_run_is_the_same_too(
     assert not torch.equal(own, average)
 
 
+def test_a_checkpoint_from_before_losses_were_scaled_is_gone_on_from(
+    tiny_run: MakeRun, small_images: Path, tmp_path: Path
+) -> None:
+    config = tiny_run()
+    expected = undisturbed(config, small_images, tmp_path / "undisturbed")
+    path = leave_checkpoint(config, small_images, tmp_path / "stopped")
+    content = torch.load(path, weights_only=True)
+    del content["scaler"]
+    path.unlink()
+    write_checkpoint(tmp_path / "stopped", content["step"], content)
+    train(config, tmp_path / "stopped", data_root=small_images)
+    assert outcome(tmp_path / "stopped") == expected
+
+
 def test_stopping_at_the_very_last_step_loses_nothing(tiny_run: MakeRun, small_images: Path, tmp_path: Path) -> None:
     config = tiny_run()
     expected = undisturbed(config, small_images, tmp_path / "undisturbed")

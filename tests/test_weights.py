@@ -34,7 +34,7 @@ def start(tiny_run: MakeRun) -> Callable[..., RunConfig]:
     return make
 
 
-def write_weights(path: Path, net: NetConfig = NET, num_classes: int = 10, **renamed: str) -> dict[str, torch.Tensor]:
+def write_weights(path: Path, net: NetConfig = NET, num_classes: int = 10) -> dict[str, torch.Tensor]:
     torch.manual_seed(7)
     weights = build_model(net, num_classes=num_classes, in_channels=1).state_dict()
     path.parent.mkdir(parents=True, exist_ok=True)
