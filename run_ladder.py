@@ -46,8 +46,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", nargs="?", default="run", metavar="ACTION", help="see above; left out: run")
-    parser.add_argument("--base", help="where the ladder starts: resnet50, resnet200 (or a base of your own --steps)")
-    parser.add_argument("--steps", type=Path, metavar="FILE", help="the ladder (default: steps.yaml, the paper's)")
+    parser.add_argument("--base", help="where the ladder starts: resnet50, resnet200, vgg16, mobilenet_v2")
+    parser.add_argument("--steps", metavar="NAME|FILE", help="the ladder (default: the paper's, or that of the base)")
     parser.add_argument(
         "--design", nargs="+", metavar="NAME", help="ladder (default), leave-one-out, add-one, orders, pairs X Y"
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from roadmap.config import CONV_SLOTS, BlockConfig, NetConfig
+from roadmap.config import PLAIN, BlockConfig, NetConfig
 from roadmap.distributed import ALONE
 
 
@@ -53,12 +53,16 @@ class LayerScale(nn.Module):
 
 def make_norm(block: BlockConfig, width: int) -> nn.Module:
     """Return the network's norm for `width` channels, with the paper's eps for LayerNorm."""
+    if block.norm == "none":
+        return nn.Identity()
     return LayerNorm(width, eps=1e-6) if block.norm == "layer_norm" else nn.BatchNorm2d(width)
 
 
 def make_act(block: BlockConfig) -> nn.Module:
     """Return the network's activation."""
-    return nn.GELU() if block.act == "gelu" else nn.ReLU(inplace=True)
+    if block.act == "gelu":
+        return nn.GELU()
+    return nn.ReLU6(inplace=True) if block.act == "relu6" else nn.ReLU(inplace=True)
 
 
 class DropPath(nn.Module):
@@ -90,48 +94,78 @@ def make_drop_path(rate: float) -> nn.Module:
 
 
 class Stem(nn.Sequential):
-    """From the image to the first stage's resolution."""
+    """From the image to the first stage.
+
+    Attributes:
+        width: Channels that leave it.
+    """
 
     def __init__(self, net: NetConfig, in_channels: int) -> None:
-        width, stride = net.widths[0], net.stem_stride
+        self.width = width = in_channels if net.stem == "none" else net.stem_width or net.widths[0]
+        stride, bias = net.stem_stride, net.block.norm == "none"
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if net.stem == "patchify":
             layers["conv"] = nn.Conv2d(in_channels, width, stride, stride)
             if net.boundary_norms:
                 layers["norm"] = make_norm(net.block, width)
-        else:
-            layers["conv"] = nn.Conv2d(in_channels, width, 7, stride // 2, padding=3, bias=False)
+        elif net.stem == "resnet":
+            layers["conv"] = nn.Conv2d(in_channels, width, 7, stride // 2, padding=3, bias=bias)
             layers["norm"] = make_norm(net.block, width)
             layers["act"] = make_act(net.block)
             layers["pool"] = nn.MaxPool2d(3, 2, padding=1)
+        elif net.stem == "mobilenet":
+            layers["conv"] = nn.Conv2d(in_channels, 2 * width, 3, stride, padding=1, bias=bias)
+            layers["norm"] = make_norm(net.block, 2 * width)
+            layers["act"] = make_act(net.block)
+            layers["spatial"] = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width, bias=bias)
+            layers["spatial_norm"] = make_norm(net.block, 2 * width)
+            layers["spatial_act"] = make_act(net.block)
+            layers["pointwise"] = Pointwise(2 * width, width, bias=bias)
+            layers["pointwise_norm"] = make_norm(net.block, width)
         super().__init__(layers)
 
 
 class Downsample(nn.Sequential):
-    """A separate downsampling layer: norm (where the network has boundary norms) and a 2x2 convolution of stride 2."""
+    """A separate downsampling layer: norm (where the network has boundary norms), convolution as large as its stride."""
 
-    def __init__(self, net: NetConfig, in_width: int, width: int) -> None:
+    def __init__(self, net: NetConfig, in_width: int, width: int, stride: int) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if net.boundary_norms:
             layers["norm"] = make_norm(net.block, in_width)
-        layers["conv"] = nn.Conv2d(in_width, width, 2, 2)
+        layers["conv"] = nn.Conv2d(in_width, width, stride, stride)
         super().__init__(layers)
 
 
-class Block(nn.Module):
-    """A residual block: three convolutions in order, each followed by the norm and activation whose slot asks for it.
+class HeadConv(nn.Sequential):
+    """A 1x1 convolution with norm and activation between the last stage and the pool."""
 
-    The shortcut is a strided 1x1 convolution with a norm where the shape changes, else the input itself.
+    def __init__(self, net: NetConfig, in_width: int) -> None:
+        super().__init__(
+            OrderedDict(
+                conv=Pointwise(in_width, net.head_width, bias=net.block.norm == "none"),
+                norm=make_norm(net.block, net.head_width),
+                act=make_act(net.block),
+            )
+        )
+
+
+class Block(nn.Module):
+    """A block: its convolutions in order, each followed by the norm and activation whose slot asks for it.
+
+    Where the shape changes, the shortcut is a strided 1x1 convolution with a norm, or there is none; else it is the
+    input itself, or there is none. Without a shortcut, stochastic depth would drop all there is.
     """
 
     def __init__(self, block: BlockConfig, in_width: int, stage_width: int, stride: int, drop_path: float) -> None:
         super().__init__()
-        width, hidden = stage_width * block.residual_ratio, stage_width * block.hidden_ratio
+        width = stage_width * block.residual_ratio
+        hidden = block.hidden_ratio * (in_width if block.hidden_of == "input" else stage_width)
         spatial_width = in_width if block.spatial_first else hidden
         shapes = {"pointwise1": (in_width, hidden), "spatial": (spatial_width,) * 2, "pointwise2": (hidden, width)}
-        order = ("spatial", "pointwise1", "pointwise2") if block.spatial_first else CONV_SLOTS
-        # BatchNorm's own shift makes a bias idle: only LayerNorm networks have them.
-        bias = block.norm == "layer_norm"
+        order = ("spatial", "pointwise1", "pointwise2") if block.spatial_first else block.convs
+        if block.convs == PLAIN:
+            shapes["spatial"] = (in_width, width)
+        bias = block.norm != "batch_norm"  # whose own shift makes a bias idle
 
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for slot in order:
@@ -149,9 +183,11 @@ class Block(nn.Module):
         if block.layer_scale is not None:
             layers["layer_scale"] = LayerScale(width, block.layer_scale)
         self.residual = nn.Sequential(layers)
-        self.drop_path = make_drop_path(drop_path)
+        changes = stride != 1 or in_width != width
+        self.adds = block.shortcut == "projection" or (block.shortcut == "identity" and not changes)
+        self.drop_path = make_drop_path(drop_path if self.adds else 0.0)
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or in_width != width:
+        if self.adds and changes:
             self.shortcut = nn.Sequential(
                 OrderedDict(conv=Pointwise(in_width, width, stride, bias=False), norm=make_norm(block, width))
             )
@@ -159,5 +195,6 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_width, H, W) to (N, width, H / stride, W / stride)."""
-        out: Tensor = self.act(self.shortcut(x) + self.drop_path(self.residual(x)))
+        residual = self.drop_path(self.residual(x))
+        out: Tensor = self.act(self.shortcut(x) + residual if self.adds else residual)
         return out

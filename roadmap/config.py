@@ -1,25 +1,41 @@
 """A network as it is, not the path that led there: `NetConfig` and `BlockConfig`, frozen and validated.
 
-Every rung of both of the paper's ladders, the ConvNeXt family and all legal mixes in between are values of these two
-classes. Nothing here imports torch: `roadmap.model` builds what is described here.
+Every rung of the paper's ladders and of those from VGG-16 and MobileNetV2, the ConvNeXt family and all legal mixes in
+between are values of these two classes. Nothing here imports torch: `roadmap.model` builds what is described here.
 """
 
 import dataclasses
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from operator import mul
 from typing import Any, ClassVar, Literal, get_args
 
 from roadmap.errors import UserError, unknown
 
-Stem = Literal["resnet", "patchify"]
-Downsampling = Literal["in_block", "separate"]
-Activation = Literal["relu", "gelu"]
-Norm = Literal["batch_norm", "layer_norm"]
+Stem = Literal["none", "resnet", "mobilenet", "patchify"]
+Downsampling = Literal["max_pool", "in_block", "separate"]
+Activation = Literal["relu", "relu6", "gelu"]
+Norm = Literal["none", "batch_norm", "layer_norm"]
+Shortcut = Literal["none", "identity", "projection"]
 
 # The places in a block where a norm or an activation can stand: after each of its three convolutions, named by what
 # they do and not by position (so that a slot means the same before and after the depthwise convolution moves up), and
 # after the addition of the shortcut.
 CONV_SLOTS = ("pointwise1", "spatial", "pointwise2")
 SLOTS = (*CONV_SLOTS, "add")
+PLAIN = ("spatial",)  # the convolutions of a block that has no 1x1 ones
+
+# The strides that each stem can have.
+STEM_STRIDES: dict[str, tuple[int, ...]] = {
+    "none": (1,),
+    "resnet": (2, 4),
+    "mobilenet": (1, 2),
+    "patchify": (2, 4, 8, 16),
+}
+
+# Fields that came after runs had been named: they enter an id only where they are not at their default, so that those
+# keep their names.
+LATER = ("strides", "stem_width", "head_width", "convs", "shortcut", "hidden_of")
 
 # How pydantic reads networks from files: what it does not know would make another network, so it is not left out.
 STRICT = {"extra": "forbid"}
@@ -41,25 +57,33 @@ def _check_slots(place: str, field: str, value: tuple[str, ...], slots: tuple[st
 
 @dataclass(frozen=True)
 class BlockConfig:
-    """A residual block: two 1x1 convolutions and a spatial one, and where norms and activations stand.
+    """A block: two 1x1 convolutions and a spatial one, or that alone, its shortcut, its norms and activations.
 
     Attributes:
+        convs: The convolutions that it has: all of `CONV_SLOTS`, or `PLAIN` (one dense spatial convolution, as in VGG).
+        shortcut: What is added to the residual branch: the block's input, through a 1x1 convolution and a norm where
+            the shape changes ("projection"); the input, where the shape stays ("identity"); nothing ("none").
         residual_ratio: Width of the stream between blocks, in stage widths (ResNet 4, ConvNeXt 1).
         hidden_ratio: Width between the two 1x1 convolutions, in stage widths (ResNet 1, ConvNeXt 4).
+        hidden_of: What `hidden_ratio` is a multiple of: the "stage" width, or that of the block's "input" (MobileNetV2,
+            whose first blocks of a stage are as wide inside as the stage before asks).
         spatial_first: Whether the spatial convolution comes before both 1x1 convolutions instead of between them.
         depthwise: Whether the spatial convolution has one group per channel.
         kernel_size: Height and width of the spatial convolution, in pixels; odd, so that padding keeps the size.
         act: The activation function.
         act_after: The slots (see `SLOTS`) that an activation follows.
-        norm: The normalisation, here and everywhere else in the network.
+        norm: The normalisation, here and everywhere else in the network; with "none" there is nowhere any.
         norm_after: The slots (see `CONV_SLOTS`) that a norm follows. The shortcut's projection always has its own.
         layer_scale: Initial value of a learned scale per channel on the residual branch; None builds no such scale.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
 
+    convs: tuple[str, ...] = CONV_SLOTS
+    shortcut: Shortcut = "projection"
     residual_ratio: int = 4
     hidden_ratio: int = 1
+    hidden_of: Literal["stage", "input"] = "stage"
     spatial_first: bool = False
     depthwise: bool = False
     kernel_size: int = 3
@@ -79,6 +103,16 @@ class BlockConfig:
                 f"block: kernel_size is {self.kernel_size}, but must be odd, so that padding keeps the size. "
                 f"Use {self.kernel_size - 1} or {self.kernel_size + 1}."
             )
+        if self.convs not in (CONV_SLOTS, PLAIN):
+            raise UserError(f"block: convs is {self.convs}, but must be {CONV_SLOTS} or {PLAIN}.")
+        _check_choice("block", "shortcut", self.shortcut, get_args(Shortcut))
+        _check_choice("block", "hidden_of", self.hidden_of, ("stage", "input"))
+        if self.convs == PLAIN and (self.depthwise or self.hidden_ratio != 1 or self.hidden_of != "stage"):
+            raise UserError(
+                f"block: depthwise is {self.depthwise}, hidden_ratio {self.hidden_ratio} and hidden_of "
+                f"'{self.hidden_of}' with convs={PLAIN}, but one convolution alone is dense (groups would never mix "
+                "channels) and has nothing hidden. Put the step 'bottleneck' first."
+            )
         if self.spatial_first and not self.depthwise:
             raise UserError(
                 "block: spatial_first is set with depthwise=False, but only a depthwise convolution can move up (a "
@@ -86,25 +120,38 @@ class BlockConfig:
             )
         _check_choice("block", "act", self.act, get_args(Activation))
         _check_choice("block", "norm", self.norm, get_args(Norm))
-        _check_slots("block", "act_after", self.act_after, SLOTS)
-        _check_slots("block", "norm_after", self.norm_after, CONV_SLOTS)
+        _check_slots("block", "act_after", self.act_after, (*self.convs, "add"))
+        _check_slots("block", "norm_after", self.norm_after, self.convs)
+        if self.shortcut == "none" and "add" in self.act_after:
+            raise UserError(
+                "block: act_after has 'add' with shortcut='none', but nothing is added. Put the step 'shortcuts' first."
+            )
+        if self.norm == "none" and self.norm_after:
+            raise UserError(
+                f"block: norm_after is {self.norm_after} with norm='none'. Put the step 'batch_norm' first."
+            )
 
 
 @dataclass(frozen=True)
 class NetConfig:
-    """A network of four stages of residual blocks behind a stem, in front of a pooled linear head.
+    """A network of stages of blocks behind a stem, in front of a pooled linear head.
 
     Attributes:
         depths: Blocks per stage.
         widths: Stage widths in channels; what a block makes of them is up to its two ratios.
-        stem: "resnet" (7x7 convolution, norm, activation, 3x3 max pool) or "patchify" (one convolution whose kernel
-            is its stride).
-        stem_stride: Pixels of the image per pixel of the first stage; 4 in the paper, less for small images.
-        downsample: "in_block" (the first spatial convolution of a stage carries the stride) or "separate" (norm and
-            2x2 convolution of stride 2 between stages).
+        strides: By how much each stage divides the resolution; empty is 1 for the first stage and 2 for each other.
+        stem: "resnet" (7x7 convolution, norm, activation, 3x3 max pool), "patchify" (one convolution whose kernel is
+            its stride), "mobilenet" (a strided 3x3 convolution to twice the stem's width, a depthwise 3x3, both with
+            norm and activation, and a 1x1 with a norm: what stands before MobileNetV2's first expansion) or "none".
+        stem_width: Channels that leave the stem; 0 is as many as the first stage's width.
+        stem_stride: Pixels of the image per pixel that leaves the stem, in one direction; 4 in the paper, less for
+            small images.
+        downsample: What carries a stage's stride: "in_block" (its first spatial convolution), "separate" (norm and
+            convolution whose kernel is the stride, before its blocks) or "max_pool" (before its blocks).
         boundary_norms: Whether norms stand where the resolution changes: after the stem, before each separate
             downsampling convolution.
         final_norm: Whether a norm stands between the global average pool and the head.
+        head_width: Outputs of a 1x1 convolution with norm and activation before the pool (MobileNetV2); 0 has none.
         block: The block that all stages are made of.
     """
 
@@ -112,11 +159,14 @@ class NetConfig:
 
     depths: tuple[int, ...]
     widths: tuple[int, ...] = (64, 128, 256, 512)
+    strides: tuple[int, ...] = ()
     stem: Stem = "resnet"
+    stem_width: int = 0
     stem_stride: int = 4
     downsample: Downsampling = "in_block"
     boundary_norms: bool = False
     final_norm: bool = False
+    head_width: int = 0
     block: BlockConfig = BlockConfig()
 
     def __post_init__(self) -> None:
@@ -132,10 +182,22 @@ class NetConfig:
             )
         _check_choice("network", "stem", self.stem, get_args(Stem))
         _check_choice("network", "downsample", self.downsample, get_args(Downsampling))
-        if self.stem_stride not in (2, 4):
+        if self.stem_stride not in STEM_STRIDES[self.stem]:
+            known = " or ".join(map(str, STEM_STRIDES[self.stem]))
+            raise UserError(f"network: stem_stride is {self.stem_stride}, but with stem '{self.stem}' must be {known}.")
+        for field in ("stem_width", "head_width"):
+            if not isinstance(value := getattr(self, field), int) or value < 0:
+                raise UserError(f"network: {field} is {value!r}, but must be a whole number from 0 up.")
+        if self.strides and (
+            len(self.strides) != len(self.depths) or any(stride not in (1, 2, 4) for stride in self.strides)
+        ):
             raise UserError(
-                f"network: stem_stride is {self.stem_stride}, but must be 4 (the paper) or 2 (small images)."
+                f"network: strides is {self.strides}, but must be 1, 2 or 4, one for each of {len(self.depths)} stages."
             )
+        if self.strides == _usual_strides(len(self.depths)):
+            object.__setattr__(self, "strides", ())  # one way to say it, so that equal networks are equal
+        if self.final_norm and self.block.norm == "none":
+            raise UserError("network: final_norm is set with norm='none'. Put the step 'batch_norm' first.")
         if self.boundary_norms and self.downsample != "separate":
             raise UserError(
                 "network: boundary_norms is set with downsample='in_block', but those norms belong to separate "
@@ -143,9 +205,23 @@ class NetConfig:
             )
 
     @property
+    def stage_strides(self) -> tuple[int, ...]:
+        """By how much each stage divides the resolution."""
+        return self.strides or _usual_strides(len(self.depths))
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """Pixels of the image per pixel that leaves each stage, in one direction."""
+        return tuple(accumulate(self.stage_strides, mul, initial=self.stem_stride))[1:]
+
+    @property
     def total_stride(self) -> int:
         """Pixels of the image per pixel of the last stage, in one direction."""
-        return int(self.stem_stride * 2 ** (len(self.depths) - 1))
+        return self.reductions[-1]
+
+
+def _usual_strides(stages: int) -> tuple[int, ...]:
+    return (1,) + (2,) * (stages - 1)
 
 
 def flatten(config: Any) -> dict[str, Any]:
@@ -160,6 +236,16 @@ def flatten(config: Any) -> dict[str, Any]:
     return flat
 
 
+def content(config: Any) -> dict[str, Any]:
+    """Return what a config says, for a run's id: every field but those of `LATER` that are at their default."""
+    said: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name not in LATER or value != field.default:
+            said[field.name] = content(value) if dataclasses.is_dataclass(value) else value
+    return said
+
+
 def diff(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
     """Return the fields in which two configs of one class differ: dotted name -> (before, after)."""
     old, new = flatten(before), flatten(after)
@@ -167,19 +253,32 @@ def diff(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def scale_down(net: NetConfig, *, width_divisor: int, stem_stride: int) -> NetConfig:
-    """Return the proxy of a network: all stage widths divided, the stem's stride set, the proportions kept.
+    """Return the proxy of a network: all widths divided, the stem's stride set, the proportions kept.
 
     Widths round half up to whole channels (in the paper's ladders only ResNet-200's 84 / 8 needs it: 11, 21, 42, 84).
+    `stem_stride` is what becomes of the paper's 4; other stems' strides change with it, as far as they can.
     """
-    widths = tuple(max(1, (2 * width + width_divisor) // (2 * width_divisor)) for width in net.widths)
-    return replace(net, widths=widths, stem_stride=stem_stride)
+
+    def narrow(width: int) -> int:
+        return width and max(1, (2 * width + width_divisor) // (2 * width_divisor))
+
+    return replace(
+        net,
+        widths=tuple(map(narrow, net.widths)),
+        stem_width=narrow(net.stem_width),
+        head_width=narrow(net.head_width),
+        stem_stride=max(STEM_STRIDES[net.stem][0], net.stem_stride * stem_stride // 4),
+    )
 
 
 def convnext(size: str, *, layer_scale: float | None = 1e-6) -> NetConfig:
-    """Return a published ConvNeXt by its size: tiny, small, base, large or xlarge.
+    """Return a published ConvNeXt by its size: tiny, small, base, large, xlarge, or isotropic_small, _base or _large.
 
-    Source: section 3 of the paper (widths and depths), Table 5 (layer scale).
+    The isotropic ones have one stage, at a sixteenth of the image's resolution, and as published no layer scale.
+
+    Source: section 3 of the paper (widths and depths), Table 5 (layer scale); section 3.3 and Table 2 (isotropic).
     """
+    isotropic = {"isotropic_small": (384, 18), "isotropic_base": (768, 18), "isotropic_large": (1024, 36)}
     family = {
         "tiny": (96, (3, 3, 9, 3)),
         "small": (96, (3, 3, 27, 3)),
@@ -187,8 +286,12 @@ def convnext(size: str, *, layer_scale: float | None = 1e-6) -> NetConfig:
         "large": (192, (3, 3, 27, 3)),
         "xlarge": (256, (3, 3, 27, 3)),
     }
+    if size in isotropic:
+        width, depth = isotropic[size]
+        last = convnext("tiny", layer_scale=None)
+        return replace(last, depths=(depth,), widths=(width,), stem_stride=16, boundary_norms=False)
     if size not in family:
-        raise unknown("ConvNeXt size", size, family)
+        raise unknown("ConvNeXt size", size, [*family, *isotropic])
     width, depths = family[size]
     return NetConfig(
         depths=depths,
@@ -212,9 +315,36 @@ def convnext(size: str, *, layer_scale: float | None = 1e-6) -> NetConfig:
     )
 
 
-# Where a ladder can start. Source: He et al. 2016 (torchvision's "v1.5": the stride sits in the 3x3); ResNet-200 as in
-# timm, depths (3, 24, 36, 3).
+# Where a ladder can start. Sources: He et al. 2016 (torchvision's "v1.5": the stride sits in the 3x3); ResNet-200 as in
+# timm, depths (3, 24, 36, 3); Simonyan and Zisserman 2015, configuration D, with a pooled linear head in place of its
+# three layers (and without the max pool before them); Sandler et al. 2018, Table 2.
 BASES: dict[str, NetConfig] = {
     "resnet50": NetConfig(depths=(3, 4, 6, 3)),
     "resnet200": NetConfig(depths=(3, 24, 36, 3)),
+    "vgg16": NetConfig(
+        depths=(2, 2, 3, 3, 3),
+        widths=(64, 128, 256, 512, 512),
+        stem="none",
+        stem_stride=1,
+        downsample="max_pool",
+        block=BlockConfig(convs=PLAIN, shortcut="none", residual_ratio=1, act_after=PLAIN, norm="none", norm_after=()),
+    ),
+    "mobilenet_v2": NetConfig(
+        depths=(2, 3, 4, 3, 3, 1),
+        widths=(24, 32, 64, 96, 160, 320),
+        strides=(2, 2, 2, 1, 2, 1),
+        stem="mobilenet",
+        stem_width=16,
+        stem_stride=2,
+        head_width=1280,
+        block=BlockConfig(
+            shortcut="identity",
+            residual_ratio=1,
+            hidden_ratio=6,
+            hidden_of="input",
+            depthwise=True,
+            act="relu6",
+            act_after=("pointwise1", "spatial"),
+        ),
+    ),
 }

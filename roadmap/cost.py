@@ -26,7 +26,7 @@ def _unchanged(x: Any, *_: Any, **__: Any) -> Any:
 # What gives the shape of an operator's result in less time: torch's kernels of these for the meta device are written in
 # Python, and the first of them that runs imports torch._dynamo, which takes a second.
 _STAND_INS: dict[Any, Any] = {
-    **dict.fromkeys((F.batch_norm, F.layer_norm, F.relu, F.gelu), _unchanged),
+    **dict.fromkeys((F.batch_norm, F.layer_norm, F.relu, F.hardtanh, F.gelu), _unchanged),
     nn.init.kaiming_uniform_: lambda tensor, **_: tensor,
     Tensor.uniform_: _unchanged,
     F.linear: lambda x, weight, bias=None: F.linear(x, weight),

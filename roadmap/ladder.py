@@ -15,6 +15,7 @@ from roadmap.recipe import Recipe, read_plain
 from roadmap.steps import NET_STEPS, RECIPE_STEPS, STEPS
 
 STEPS_FILE = Path(__file__).parents[1] / "steps.yaml"
+LADDERS = Path(__file__).parents[1] / "ladders"
 
 
 class Strict(BaseModel):
@@ -282,6 +283,32 @@ def read_ladder(path: str | Path = STEPS_FILE) -> Ladder:
             its place, what was found and the nearest name that would be right.
     """
     return read_yaml(Path(path), Ladder, KEYS)
+
+
+def known_ladders() -> dict[str, Path]:
+    """Return the ladders that come with the harness by their names: the paper's, "steps", first."""
+    return {path.stem: path for path in (STEPS_FILE, *sorted(LADDERS.glob("*.yaml")))}
+
+
+def find_ladder(name: str | None, base: str | None = None) -> Ladder:
+    """Return a ladder by its name or by the path of a YAML file; without either, the first one that has a base.
+
+    Raises:
+        UserError: If there is none of that name, it does not fit, or it does not have the base.
+    """
+    known = known_ladders()
+    if name is not None:
+        if name not in known and not name.endswith((".yaml", ".yml")):
+            raise unknown("ladder", name, known, place="--steps")
+        ladder = read_ladder(known.get(name, Path(name)))
+        bases = list(ladder.bases)
+    else:
+        ladders = [read_ladder(path) for path in known.values()] if base else []
+        bases = list(dict.fromkeys(name for ladder in ladders for name in ladder.bases))
+        ladder = next((ladder for ladder in ladders if base in ladder.bases), ladders[0]) if base else read_ladder()
+    if base is not None and base not in ladder.bases:
+        raise unknown("base", base, bases)
+    return ladder
 
 
 def select(rungs: list[Rung], *, only: list[str] | None = None, until: str | None = None) -> list[Rung]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from roadmap.blocks import Block, Downsample, Stem, make_norm
+from roadmap.blocks import Block, Downsample, HeadConv, Stem, make_norm
 from roadmap.config import NetConfig
 from roadmap.errors import UserError
 
@@ -23,7 +23,8 @@ class Network(nn.Module):
         net: What it was built from.
         in_chans: Channels of the images.
         num_classes: Outputs of the head; 0 where there is none.
-        num_features: Channels of the last stage, which the head maps to classes; `head_hidden_size` is the same.
+        num_features: Channels of the last stage.
+        head_hidden_size: Those that the head maps to classes: the same, but where a convolution stands before the pool.
         feature_info: Of each stage: its channels, the pixels of the image per pixel of its output in one direction, and
             its module's name.
         drop_rate: Probability of dropout before the head, in training; the paper has none.
@@ -39,32 +40,35 @@ class Network(nn.Module):
         last_block = max(sum(net.depths) - 1, 1)
         self.stem = Stem(net, in_channels)
         self.stages = nn.Sequential()
-        stream, done = net.widths[0], 0  # channels of the stream, blocks built so far
-        for index, (depth, width) in enumerate(zip(net.depths, net.widths, strict=True)):
+        stream, done = self.stem.width, 0  # channels of the stream, blocks built so far
+        for index, (depth, width, stride) in enumerate(zip(net.depths, net.widths, net.stage_strides, strict=True)):
             stage: OrderedDict[str, nn.Module] = OrderedDict()
             residual_width = width * net.block.residual_ratio
-            if separate and index > 0:
-                stage["downsample"] = Downsample(net, stream, residual_width)
+            if separate and (index > 0 or stride > 1):
+                stage["downsample"] = Downsample(net, stream, residual_width, stride)
                 stream = residual_width
+            elif net.downsample == "max_pool" and stride > 1:
+                stage["downsample"] = nn.MaxPool2d(stride)
             for number in range(depth):
-                stride = 2 if index > 0 and number == 0 and not separate else 1
+                own = stride if number == 0 and net.downsample == "in_block" else 1
                 rate = drop_path * done / last_block
-                stage[str(number)] = Block(net.block, stream, width, stride, rate)
+                stage[str(number)] = Block(net.block, stream, width, own, rate)
                 stream, done = residual_width, done + 1
             self.stages.append(nn.Sequential(stage))
-        self.norm = make_norm(net.block, stream) if net.final_norm else nn.Identity()
-        self.num_features = self.head_hidden_size = stream
+        self.head_conv = HeadConv(net, stream) if net.head_width else nn.Identity()
+        self.norm = make_norm(net.block, net.head_width or stream) if net.final_norm else nn.Identity()
+        self.num_features, self.head_hidden_size = stream, net.head_width or stream
         self.head = self._make_head(num_classes)
         self.feature_info: list[dict[str, Any]] = [
-            {"num_chs": width * net.block.residual_ratio, "reduction": net.stem_stride * 2**i, "module": f"stages.{i}"}
-            for i, width in enumerate(net.widths)
+            {"num_chs": width * net.block.residual_ratio, "reduction": reduction, "module": f"stages.{i}"}
+            for i, (width, reduction) in enumerate(zip(net.widths, net.reductions, strict=True))
         ]
 
     def _make_head(self, num_classes: int) -> nn.Module:
-        return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        return nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images (N, in_chans, H, W) to logits (N, num_classes); without a head to features (N, num_features)."""
+        """Map images (N, in_chans, H, W) to logits (N, num_classes); without a head to (N, head_hidden_size)."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -78,8 +82,8 @@ class Network(nn.Module):
         return out
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Map the last stage's output to logits (N, num_classes), or to what the head sees, (N, num_features)."""
-        x = self.norm(x.mean((2, 3), keepdim=True)).flatten(1)
+        """Map the last stage's output to logits (N, num_classes), or to what the head sees, (N, head_hidden_size)."""
+        x = self.norm(self.head_conv(x).mean((2, 3), keepdim=True)).flatten(1)
         if self.drop_rate:
             x = F.dropout(x, self.drop_rate, self.training)
         out: Tensor = x if pre_logits else self.head(x)
@@ -106,7 +110,7 @@ class Network(nn.Module):
             )
         self.num_classes = num_classes
         self.head = self._make_head(num_classes).to(next(self.parameters()))
-        _initialise(self.head)
+        _initialise(self.head, self.net)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Save memory in training at the price of a second forward pass, in which BatchNorm averages once more."""
@@ -135,10 +139,13 @@ class Network(nn.Module):
         return group
 
 
-def _initialise(model: nn.Module) -> None:
+def _initialise(model: nn.Module, net: NetConfig) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
+            if net.block.norm == "none" and isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            else:
+                nn.init.trunc_normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
@@ -153,6 +160,9 @@ def build_model(
 ) -> Network:
     """Build a network and initialise it as the paper trains: truncated normal with std 0.02, biases 0.
 
+    Where no norm sets the scale of what passes through, 13 layers of such weights leave nothing of an image, so there
+    convolutions start as He et al. have them.
+
     The random numbers come from torch's default generator. Under `torch.device("meta")` nothing is allocated.
 
     Args:
@@ -165,10 +175,11 @@ def build_model(
     Returns:
         A module from images (N, in_channels, H, W) to logits (N, num_classes).
 
-    Source: appendix A.1; std 0.02 as in the authors' released code (Table 5 prints 0.2).
+    Source: appendix A.1; std 0.02 as in the authors' released code (Table 5 prints 0.2). Without norms: He et al. 2015,
+        "Delving Deep into Rectifiers", as torchvision's VGG is initialised.
     """
     model = Network(net, num_classes=num_classes, in_channels=in_channels, drop_path=drop_path)
-    _initialise(model)
+    _initialise(model, net)
     if head_init_scale != 1 and isinstance(model.head, nn.Linear):
         model.head.weight.data.mul_(head_init_scale)
     return model

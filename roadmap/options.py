@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roadmap.designs import SAMPLES, Design, Layout, lay_out
-from roadmap.errors import UserError, unknown
-from roadmap.ladder import STEPS_FILE, Ladder, read_ladder, select
+from roadmap.errors import UserError
+from roadmap.ladder import Ladder, find_ladder, known_ladders, select
 
 if TYPE_CHECKING:
     from roadmap.launch import JobOptions
@@ -17,16 +17,15 @@ if TYPE_CHECKING:
 
 def ladder_of(options: Namespace) -> Ladder:
     """Return the ladder, which has the base that was named, if one was."""
-    ladder = read_ladder(options.steps or STEPS_FILE)
-    if options.base and options.base not in ladder.bases:
-        raise unknown("base", options.base, ladder.bases)
-    return ladder
+    return find_ladder(options.steps, options.base)
 
 
 def base_of(options: Namespace) -> str:
     """Return the base, which must be named."""
     if not options.base:
-        raise UserError(f"which base? Say --base {' or --base '.join(ladder_of(options).bases)}.")
+        ladders = [options.steps] if options.steps else known_ladders()
+        bases = dict.fromkeys(base for name in ladders for base in find_ladder(name).bases)
+        raise UserError(f"which base? Say --base {' or --base '.join(bases)}.")
     return str(options.base)
 
 
@@ -119,7 +118,7 @@ def _whole_study(options: Namespace, study: "Study", design: list[str] | None) -
 def out_of(options: Namespace, study: "Study") -> Path:
     """Return where reports go: a folder for each recipe, ladder of your own and design."""
     words = [study.base, study.recipe.name]
-    words += [options.steps.stem] if options.steps else []
+    words += [Path(options.steps).stem] if options.steps else []
     words += [study.layout.design.slug] if study.design != "ladder" else []
     words += ["validation"] if options.validate else []
     return options.out or Path("out") / "-".join(words)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from roadmap import config
 from roadmap.config import NetConfig
 from roadmap.errors import UserError
 from roadmap.recipe import Recipe
@@ -67,7 +68,7 @@ class RunConfig:
         """The hash of everything but seed and first weights: the runs of one network under one recipe share it."""
         content = {
             "version": TRAINING_VERSION,
-            "net": dataclasses.asdict(self.net),
+            "net": config.content(self.net),
             "recipe": self.recipe.training(),
             "data": dataclasses.asdict(self.data),
         }

@@ -1,17 +1,31 @@
 """What several tests start from: a small ladder, a small recipe, and networks drawn by hypothesis."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from roadmap.config import BASES, CONV_SLOTS, SLOTS, BlockConfig, NetConfig, scale_down
+from roadmap.config import (
+    BASES,
+    CONV_SLOTS,
+    PLAIN,
+    STEM_STRIDES,
+    Activation,
+    BlockConfig,
+    Downsampling,
+    NetConfig,
+    Norm,
+    Shortcut,
+    Stem,
+    scale_down,
+)
 from roadmap.errors import UserError
-from roadmap.ladder import read_ladder
+from roadmap.ladder import known_ladders, read_ladder
 from roadmap.recipe import Recipe
 from roadmap.steps import NET_STEPS
 
 PAPER = read_ladder()
+LADDERS = {name: read_ladder(path) for name, path in known_ladders().items()}
 
 LADDER = """\
 sections: [First, Second]
@@ -66,13 +80,15 @@ def make_recipe(**settings: Any) -> Recipe:
 
 
 def arguments_of(step: str, base: str) -> dict[str, Any]:
-    """Return the arguments with which steps.yaml first uses a step."""
-    entry = next(entry for entry in PAPER.rungs if entry.step == step)
-    arguments: dict[str, Any] = entry.args.get(base, entry.args)
-    return arguments
+    """Return the arguments with which a ladder first uses a step, if possible one from that base."""
+    ladders = sorted(LADDERS.values(), key=lambda ladder: base not in ladder.bases)
+    ladder, entry = next((ladder, entry) for ladder in ladders for entry in ladder.rungs if entry.step == step)
+    if not set(entry.args) & set(ladder.bases):
+        return dict(entry.args)
+    return dict(entry.args.get(base, next(iter(entry.args.values()))))
 
 
-# Arguments to draw from; a step that is not here is tried with those that steps.yaml gives it.
+# Arguments to draw from; a step that is not here is tried with those that a ladder gives it.
 KERNEL_SIZES = st.sampled_from([1, 3, 5, 7])
 WIDTHS = st.sampled_from([32, 64, 84, 96])
 ARGUMENTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
@@ -108,27 +124,39 @@ def _slots(slots: tuple[str, ...]) -> st.SearchStrategy[tuple[str, ...]]:
 @st.composite
 def nets(draw: st.DrawFn) -> NetConfig:
     """Draw any legal network, on a ladder or not."""
-    depthwise, separate = draw(st.booleans()), draw(st.booleans())
+    plain = draw(st.booleans())
+    convs = PLAIN if plain else CONV_SLOTS
+    depthwise = not plain and draw(st.booleans())
+    norm = draw(st.sampled_from(get_args(Norm)))
+    shortcut = draw(st.sampled_from(get_args(Shortcut)))
     block = BlockConfig(
+        convs=convs,
+        shortcut=shortcut,
         residual_ratio=draw(st.sampled_from([1, 2, 4])),
-        hidden_ratio=draw(st.sampled_from([1, 2, 4])),
+        hidden_ratio=1 if plain else draw(st.sampled_from([1, 2, 4])),
+        hidden_of="stage" if plain else draw(st.sampled_from(["stage", "input"])),
         spatial_first=depthwise and draw(st.booleans()),
         depthwise=depthwise,
         kernel_size=draw(KERNEL_SIZES),
-        act=draw(st.sampled_from(["relu", "gelu"])),
-        act_after=draw(_slots(SLOTS)),
-        norm=draw(st.sampled_from(["batch_norm", "layer_norm"])),
-        norm_after=draw(_slots(CONV_SLOTS)),
+        act=draw(st.sampled_from(get_args(Activation))),
+        act_after=draw(_slots((*convs, "add") if shortcut != "none" else convs)),
+        norm=norm,
+        norm_after=draw(_slots(convs)) if norm != "none" else (),
         layer_scale=draw(st.sampled_from([None, 1e-6, 1.0])),
     )
     stages = draw(st.integers(1, 4))
+    downsample = draw(st.sampled_from(get_args(Downsampling)))
+    stem = draw(st.sampled_from(get_args(Stem)))
     return NetConfig(
         depths=tuple(draw(st.integers(1, 2)) for _ in range(stages)),
         widths=tuple(draw(st.sampled_from([4, 6, 10])) for _ in range(stages)),
-        stem=draw(st.sampled_from(["resnet", "patchify"])),
-        stem_stride=draw(st.sampled_from([2, 4])),
-        downsample="separate" if separate else "in_block",
-        boundary_norms=separate and draw(st.booleans()),
-        final_norm=draw(st.booleans()),
+        strides=draw(st.just(()) | st.tuples(*[st.sampled_from([1, 2])] * stages)),
+        stem=stem,
+        stem_width=draw(st.sampled_from([0, 3])),
+        stem_stride=draw(st.sampled_from([stride for stride in STEM_STRIDES[stem] if stride <= 4])),
+        downsample=downsample,
+        boundary_norms=norm != "none" and downsample == "separate" and draw(st.booleans()),
+        final_norm=norm != "none" and draw(st.booleans()),
+        head_width=draw(st.sampled_from([0, 7])),
         block=block,
     )

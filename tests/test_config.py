@@ -1,13 +1,17 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
-from roadmap.config import BASES, BlockConfig, NetConfig, convnext, diff, flatten, scale_down
+from roadmap.config import BASES, BlockConfig, NetConfig, content, convnext, diff, flatten, scale_down
 from roadmap.errors import UserError
 from roadmap.steps import STEPS
+
+BARE = BASES["vgg16"].block
+ONE_CONV = partial(replace, BARE)
 
 
 def net(**fields: Any) -> NetConfig:
@@ -24,7 +28,7 @@ def net(**fields: Any) -> NetConfig:
         (BlockConfig, {"kernel_size": "7"}, ["kernel_size is '7'", "whole number"]),
         (BlockConfig, {"kernel_size": 6}, ["kernel_size is 6", "must be odd", "Use 5 or 7"]),
         (BlockConfig, {"spatial_first": True}, ["spatial_first", "depthwise=False", "'depthwise_conv' first"]),
-        (BlockConfig, {"act": "rleu"}, ["unknown act 'rleu'", "Did you mean 'relu'?", "Known: relu, gelu"]),
+        (BlockConfig, {"act": "rleu"}, ["unknown act 'rleu'", "Did you mean 'relu'?", "Known: relu, relu6, gelu"]),
         (BlockConfig, {"norm": "layernorm"}, ["unknown norm 'layernorm'", "Did you mean 'layer_norm'?"]),
         (BlockConfig, {"act_after": ("spacial",)}, ["unknown act_after 'spacial'", "Did you mean 'spatial'?"]),
         (BlockConfig, {"norm_after": ("add",)}, ["unknown norm_after 'add'", "Known: pointwise1, spatial, pointwise2"]),
@@ -37,9 +41,25 @@ def net(**fields: Any) -> NetConfig:
         (net, {"depths": [3, 3, 9, 3]}, ["depths is [3, 3, 9, 3]", "one a stage"]),
         (net, {"widths": (64, 128, 256, 51.2)}, ["widths is (64, 128, 256, 51.2)", "whole numbers"]),
         (net, {"depths": (3, 3, 3)}, ["3 depths (3, 3, 3)", "4 widths", "one of each per stage"]),
-        (net, {"stem": "patch"}, ["unknown stem 'patch'", "Did you mean 'patchify'?", "Known: resnet, patchify"]),
+        (
+            net,
+            {"stem": "patch"},
+            ["unknown stem 'patch'", "Did you mean 'patchify'?", "Known: none, resnet, mobilenet, patchify"],
+        ),
         (net, {"downsample": "seperate"}, ["unknown downsample 'seperate'", "Did you mean 'separate'?"]),
-        (net, {"stem_stride": 3}, ["stem_stride is 3", "must be 4", "or 2"]),
+        (net, {"stem_stride": 3}, ["stem_stride is 3", "with stem 'resnet' must be 2 or 4"]),
+        (net, {"stem": "none"}, ["stem_stride is 4", "with stem 'none' must be 1"]),
+        (net, {"stem_width": -1}, ["stem_width is -1", "from 0 up"]),
+        (net, {"strides": (1, 2)}, ["strides is (1, 2)", "one for each of 4 stages"]),
+        (net, {"strides": (1, 3, 2, 2)}, ["strides is (1, 3, 2, 2)", "1, 2 or 4"]),
+        (net, {"final_norm": True, "block": BARE}, ["final_norm", "norm='none'", "'batch_norm' first"]),
+        (BlockConfig, {"norm": "none"}, ["norm_after is", "norm='none'", "'batch_norm' first"]),
+        (BlockConfig, {"shortcut": "none"}, ["act_after has 'add'", "shortcut='none'", "'shortcuts' first"]),
+        (BlockConfig, {"shortcut": "projecton"}, ["unknown shortcut 'projecton'", "Did you mean 'projection'?"]),
+        (BlockConfig, {"convs": ("pointwise1",)}, ["convs is ('pointwise1',)", "must be"]),
+        (ONE_CONV, {"depthwise": True}, ["depthwise is True", "dense", "'bottleneck' first"]),
+        (ONE_CONV, {"hidden_ratio": 4}, ["hidden_ratio 4", "nothing hidden"]),
+        (ONE_CONV, {"norm_after": ("pointwise1",)}, ["unknown norm_after 'pointwise1'", "Known: spatial"]),
         (net, {"boundary_norms": True}, ["boundary_norms", "downsample='in_block'", "'separate_downsampling' first"]),
     ],
 )
@@ -51,10 +71,20 @@ def test_what_cannot_be_built_is_refused_with_rule_value_and_way_out(
     assert [word for word in words if word not in str(error.value)] == []
 
 
-@pytest.mark.parametrize("fields", [{"spatial_first": True}, {"boundary_norms": True}])
-def test_a_step_that_a_refusal_sends_to_exists(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("build", "fields"),
+    [
+        (BlockConfig, {"spatial_first": True}),
+        (BlockConfig, {"norm": "none"}),
+        (BlockConfig, {"shortcut": "none"}),
+        (ONE_CONV, {"depthwise": True}),
+        (net, {"boundary_norms": True}),
+        (net, {"final_norm": True, "block": BARE}),
+    ],
+)
+def test_a_step_that_a_refusal_sends_to_exists(build: Callable[..., Any], fields: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="Put the step") as error:
-        BlockConfig(**fields) if "spatial_first" in fields else net(**fields)
+        build(**fields)
     assert str(error.value).split("'")[-2] in STEPS
 
 
@@ -100,6 +130,32 @@ def test_scaling_down_rounds_halves_up_and_leaves_at_least_one_channel(
 @pytest.mark.parametrize(("stem_stride", "stages", "total"), [(4, 4, 32), (2, 4, 16), (4, 1, 4)])
 def test_total_stride_doubles_with_every_stage_after_the_stem(stem_stride: int, stages: int, total: int) -> None:
     assert NetConfig(depths=(1,) * stages, widths=(8,) * stages, stem_stride=stem_stride).total_stride == total
+
+
+def test_strides_that_are_the_usual_ones_are_the_same_network_as_none_said() -> None:
+    assert net(strides=(1, 2, 2, 2)) == net()
+    assert net(strides=(2, 2, 2, 2)).reductions == (8, 16, 32, 64)
+
+
+def test_what_a_config_says_for_an_id_leaves_out_what_came_later_where_it_is_not_used() -> None:
+    said = content(BASES["resnet50"])
+    assert not {"strides", "stem_width", "head_width"} & set(said)
+    assert not {"convs", "shortcut", "hidden_of"} & set(said["block"])
+    mobile = content(BASES["mobilenet_v2"])
+    assert (mobile["strides"], mobile["head_width"], mobile["block"]["hidden_of"]) == (
+        (2, 2, 2, 1, 2, 1),
+        1280,
+        "input",
+    )
+
+
+@pytest.mark.parametrize(
+    ("base", "stride", "scaled"), [("vgg16", 2, 1), ("mobilenet_v2", 4, 2), ("mobilenet_v2", 2, 1)]
+)
+def test_other_stems_scale_their_stride_in_proportion_as_far_as_they_can(base: str, stride: int, scaled: int) -> None:
+    small = scale_down(BASES[base], width_divisor=8, stem_stride=stride)
+    assert small.stem_stride == scaled
+    assert (small.stem_width, small.head_width) == ((2, 160) if base == "mobilenet_v2" else (0, 0))
 
 
 def test_an_unknown_convnext_is_refused_with_the_nearest() -> None:

@@ -20,7 +20,7 @@ from roadmap.ladder import Ladder, Published, Rung, read_ladder
 from roadmap.plan import Study, make_study
 from roadmap.recipe import read_recipe
 from roadmap.steps import NET_STEPS, RECIPE_STEPS
-from tests.samples import LADDER, PAPER
+from tests.samples import LADDER, LADDERS, PAPER
 
 # What the paper's ladder adopts, by rung; tests over these see a new step without being told.
 ADOPTED = [entry for entry in PAPER.rungs if entry.adopted and entry.step]
@@ -114,17 +114,19 @@ def test_all_rungs_train_under_the_full_recipe_but_those_that_are_without_it(des
 
 
 @st.composite
-def ladders(draw: st.DrawFn) -> Ladder:
-    """Draw some of the paper's rungs in some order, one after the other, adopted or not."""
-    entries = draw(st.permutations(PAPER.rungs[1:]))[: draw(st.integers(1, 8))]
+def ladders(draw: st.DrawFn) -> tuple[Ladder, str]:
+    """Draw some of a ladder's rungs in some order, one after the other, adopted or not, and a base of it."""
+    whole = draw(st.sampled_from(list(LADDERS.values())))
+    entries = draw(st.permutations(whole.rungs[1:]))[: draw(st.integers(1, 8))]
     changes = {"parent": None, "published": {}}
     rungs = [entry.model_copy(update=changes | {"adopted": draw(st.booleans())}) for entry in entries]
-    return PAPER.model_copy(update={"rungs": (PAPER.rungs[0], *rungs)})
+    return whole.model_copy(update={"rungs": (whole.rungs[0], *rungs)}), draw(st.sampled_from(sorted(whole.bases)))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(ladder=ladders(), base=st.sampled_from(sorted(BASES)))
-def test_any_ladder_that_can_be_climbed_can_be_taken_apart(ladder: Ladder, base: str) -> None:
+@given(drawn=ladders())
+def test_any_ladder_that_can_be_climbed_can_be_taken_apart(drawn: tuple[Ladder, str]) -> None:
+    ladder, base = drawn
     try:
         climbed = ladder.climb(base)
     except UserError:

@@ -49,7 +49,7 @@ CHANGES = {
 }
 
 
-@pytest.fixture(params=sorted(BASES))
+@pytest.fixture(params=PAPER.bases)
 def rungs(request: pytest.FixtureRequest) -> dict[str, Rung]:
     return {rung.id: rung for rung in PAPER.climb(request.param)}
 

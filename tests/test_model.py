@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from roadmap import build_model, count_macs, read_ladder
+from roadmap import build_model, count_macs, count_params, read_ladder
 from roadmap.blocks import Block
 from roadmap.config import BASES, NetConfig, convnext, scale_down
 from tests.samples import climbed_nets, nets
@@ -78,6 +78,52 @@ def test_weights_start_as_a_truncated_normal_biases_at_0_norms_at_1_and_0(net: N
         elif isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
             assert (module.weight == 1).all()
             assert not module.bias.any()
+
+
+def test_without_norms_convolutions_start_at_the_scale_that_keeps_the_signal() -> None:
+    torch.manual_seed(0)
+    model = build_model(scale_down(BASES["vgg16"], width_divisor=4, stem_stride=4)).eval()
+    for conv in (m for m in model.modules() if isinstance(m, nn.Conv2d)):
+        assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * conv.out_channels)), rel=0.1)
+    assert 0.01 < model.forward_features(torch.randn(4, 3, 32, 32)).std() < 10
+
+
+def theirs(base: str) -> nn.Module:
+    """Return timm's model, of VGG-16 what is left with a pooled linear head."""
+    if base == "mobilenet_v2":
+        return timm.create_model("mobilenetv2_100").eval()
+    features = timm.create_model("vgg16").features[:-1]  # without the pool before the fully connected layers
+    return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000)).eval()
+
+
+@pytest.mark.parametrize("base", ["vgg16", "mobilenet_v2"])
+def test_other_bases_compute_what_timms_models_do_with_the_same_weights(base: str) -> None:
+    torch.manual_seed(0)
+    model, reference, images = build_model(BASES[base]).eval(), theirs(base), torch.randn(1, 3, 64, 64)
+    for mine, its in zip(model.state_dict().values(), reference.state_dict().values(), strict=True):
+        mine.copy_(its)  # both list their layers in the order in which they run
+    torch.testing.assert_close(model(images), reference(images), rtol=1e-4, atol=1e-4)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        theirs(base)(torch.empty(1, 3, 224, 224))
+    assert 2 * count_macs(BASES[base]) == counter.get_total_flops()
+    assert count_params(BASES[base]) == sum(p.numel() for p in reference.parameters())
+
+
+@pytest.mark.parametrize(
+    ("size", "params", "gmacs"),
+    [("isotropic_small", 22, 4.3), ("isotropic_base", 87, 16.9), ("isotropic_large", 306, 59.7)],
+)
+def test_isotropic_convnexts_cost_what_table_2_prints(size: str, params: float, gmacs: float) -> None:
+    net = convnext(size)
+    assert (round(count_params(net) / 1e6), round(count_macs(net) / 1e9, 1)) == (params, gmacs)
+    assert (net.total_stride, len(net.depths), net.block.layer_scale) == (16, 1, None)
+
+
+@pytest.mark.parametrize("shortcut", ["none", "identity"])
+def test_stochastic_depth_leaves_a_block_without_a_shortcut_alone(shortcut: str) -> None:
+    net = NetConfig(depths=(2,), widths=(4,), block=replace(BASES["vgg16"].block, shortcut=shortcut, residual_ratio=2))
+    rates = drop_path_rates(build_model(net, drop_path=1.0))
+    assert rates == ([0.0, 0.0] if shortcut == "none" else [0.0, 1.0])
 
 
 def test_layer_scale_starts_at_its_value() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from roadmap.config import BASES
 from roadmap.errors import UserError
-from roadmap.ladder import read_ladder
+from roadmap.ladder import find_ladder, read_ladder
 from roadmap.plan import Study, make_study
 from roadmap.recipe import RECIPES, read_recipe
 from roadmap.run import DataConfig, RunConfig
@@ -92,7 +92,7 @@ def _write_id(content: dict[str, Any], path: Path) -> None:
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.yaml")))
 def test_every_run_comes_back_from_json_as_it_was(recipe: str, base: str) -> None:
     target = read_recipe(recipe, base)
-    for rung in read_ladder().climb(base):
+    for rung in find_ladder(None, base).climb(base):
         config = RunConfig(rung.net, rung.recipe(target, base), CONFIG.data, 3)
         again = RunConfig.from_json(json.loads(json.dumps(config.to_json())))
         assert again == config

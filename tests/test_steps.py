@@ -23,7 +23,7 @@ from roadmap.steps import (
     move_up_depthwise,
     stage_ratio,
 )
-from tests.samples import PAPER, arguments_of, make_recipe
+from tests.samples import LADDERS, PAPER, arguments_of, make_recipe
 
 ADOPTED = [entry for entry in PAPER.rungs if entry.adopted and entry.step in NET_STEPS]
 TARGET = make_recipe(name="target", lr=0.5)
@@ -36,14 +36,14 @@ def take(step: str, start: NetConfig | Recipe, arguments: dict[str, Any]) -> Any
 
 
 def starts(step: str) -> list[Any]:
-    """Return what steps.yaml applies a step to."""
+    """Return what the ladders apply a step to."""
     if step in RECIPE_STEPS:
         return [make_recipe()]
-    climbed = {base: {rung.id: rung for rung in PAPER.climb(base)} for base in PAPER.bases}
-    return [rungs[rung.parent or ""].net for rungs in climbed.values() for rung in rungs.values() if rung.step == step]
+    climbed = [{r.id: r for r in ladder.climb(base)} for ladder in LADDERS.values() for base in ladder.bases]
+    return [rungs[rung.parent or ""].net for rungs in climbed for rung in rungs.values() if rung.step == step]
 
 
-@pytest.mark.parametrize("base", PAPER.bases)
+@pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_is_pure_and_changes_something(step: str, base: str) -> None:
     arguments = arguments_of(step, base)
@@ -65,8 +65,8 @@ def test_a_step_says_what_it_does_and_its_source(step: str) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_step_is_used_by_the_papers_ladder(step: str) -> None:
-    assert step in {entry.step for entry in PAPER.rungs}
+def test_a_step_is_used_by_a_ladder(step: str) -> None:
+    assert step in {entry.step for ladder in LADDERS.values() for entry in ladder.rungs}
 
 
 def test_every_public_function_of_the_module_is_a_step_under_its_own_name() -> None:
@@ -85,16 +85,31 @@ def test_arguments_of_a_step_are_keywords_with_types(step: str) -> None:
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY and p.annotation is not p.empty for p in others)
 
 
-@pytest.mark.parametrize("base", PAPER.bases)
+@pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("step", NET_STEPS)
 def test_a_step_out_of_order_names_the_step_to_put_first(step: str, base: str) -> None:
     said = refusal(step, BASES[base], base)
     if said:
         with pytest.raises(NeedsStep, match=re.escape(said)) as caught:
             take(step, BASES[base], arguments_of(step, base))
-        first = caught.value.needs
-        assert f"step '{step}' needs the step '{first}' before it" in said
-        assert not refusal(step, take(first, BASES[base], arguments_of(first, base)), base)
+        assert f"step '{step}' needs the step '{caught.value.needs}' before it" in said
+        net = BASES[base]
+        for _ in NET_STEPS:  # what comes first may need another before it
+            needed = step
+            while first := need(needed, net, base):
+                needed = first
+            if needed == step:
+                break
+            net = take(needed, net, arguments_of(needed, base))
+        assert not refusal(step, net, base)
+
+
+def need(step: str, net: NetConfig, base: str) -> str:
+    try:
+        take(step, net, arguments_of(step, base))
+    except NeedsStep as error:
+        return error.needs
+    return ""
 
 
 def refusal(step: str, start: NetConfig, base: str) -> str:
@@ -116,16 +131,18 @@ def test_moving_up_needs_a_depthwise_convolution() -> None:
 
 @pytest.mark.parametrize(("one", "other"), list(combinations(NET_STEPS, 2)))
 def test_steps_that_set_different_fields_commute(one: str, other: str) -> None:
-    for base, start in [(b, net) for b in PAPER.bases for net in (BASES[b], steps.depthwise_conv(BASES[b]))]:
+    bottlenecks = {base: steps.bottleneck(steps.shortcuts(steps.batch_norm(net))) for base, net in BASES.items()}
+    starts = [(b, net) for b in BASES for net in (BASES[b], steps.depthwise_conv(bottlenecks[b]))]
+    for base, start in starts:
         try:
             a, b = (take(step, start, arguments_of(step, base)) for step in (one, other))
         except UserError:
             continue  # out of order from here
-        if not set(diff(start, a)) & set(diff(start, b)):
+        if start not in (a, b) and not set(diff(start, a)) & set(diff(start, b)):
             there = take(other, a, arguments_of(other, base))
             back = take(one, b, arguments_of(one, base))
             assert there == back
-            assert diff(start, there) == diff(start, a) | diff(start, b)
+            assert set(diff(start, there)) == set(diff(start, a)) | set(diff(start, b))
 
 
 def test_of_two_steps_on_the_width_the_later_one_counts() -> None:
@@ -143,6 +160,40 @@ def test_the_papers_steps_lead_to_convnext_tiny_in_any_order_that_they_allow(ord
             climb(order, "resnet50")
     else:
         assert climb(order, "resnet50") == convnext("tiny", layer_scale=None)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_every_ladder_of_networks_ends_at_a_convnext_without_layer_scale(base: str) -> None:
+    size = "base" if base == "resnet200" else "tiny"
+    ladder = next(ladder for ladder in LADDERS.values() if base in ladder.bases)
+    assert ladder.climb(base)[-1].net == convnext(size, layer_scale=None)
+
+
+def test_vgg_becomes_a_resnet_on_its_way_and_from_there_on_shares_its_runs() -> None:
+    resnet = {rung.id: rung.net for rung in PAPER.climb("resnet50")}
+    vgg = {rung.id: rung.net for rung in LADDERS["vgg16"].climb("vgg16")}
+    assert vgg["bottleneck"] == resnet["patchify_stem"]
+    late = list(vgg)[list(vgg).index("depthwise_conv") :]
+    assert {name: vgg[name] for name in late} == {name: resnet[name] for name in late}
+
+
+def test_mobilenet_shares_the_last_rungs() -> None:
+    resnet = {rung.id: rung.net for rung in PAPER.climb("resnet50")}
+    mobile = {rung.id: rung.net for rung in LADDERS["mobilenet_v2"].climb("mobilenet_v2")}
+    late = ["fewer_activations", "fewer_norms", "layer_norm", "separate_downsampling"]
+    assert {name: mobile[name] for name in late} == {name: resnet[name] for name in late}
+
+
+def test_patchify_takes_out_the_stages_that_work_at_a_finer_resolution() -> None:
+    net = steps.patchify_stem(BASES["vgg16"])
+    assert (net.widths, net.reductions) == ((256, 512, 512), (4, 8, 16))
+    mobile = steps.patchify_stem(BASES["mobilenet_v2"])
+    assert (mobile.widths, mobile.reductions) == (BASES["mobilenet_v2"].widths, (4, 8, 16, 16, 32, 32))
+
+
+def test_stage_ratio_makes_as_many_stages_as_it_has_blocks() -> None:
+    net = stage_ratio(BASES["mobilenet_v2"], blocks=[3, 3, 9, 3])
+    assert (net.depths, net.widths, net.reductions) == ((3, 3, 9, 3), (24, 48, 96, 192), (4, 8, 16, 32))
 
 
 def climb(order: list[Any], base: str) -> NetConfig:
