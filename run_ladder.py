@@ -49,6 +49,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--base", help="where the ladder starts: resnet50, resnet200, vgg16, mobilenet_v2")
     parser.add_argument("--steps", metavar="NAME|FILE", help="the ladder (default: the paper's, or that of the base)")
     parser.add_argument(
+        "--match", nargs="?", const="base", metavar="TO", help="FLOPs-matched: to base (default), previous or 1e9 MACs"
+    )
+    parser.add_argument(
         "--design", nargs="+", metavar="NAME", help="ladder (default), leave-one-out, add-one, orders, pairs X Y"
     )
     parser.add_argument("--samples", metavar="N", help="--design orders: how many (default: 8)")

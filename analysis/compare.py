@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from roadmap.ladder import Ladder, Rung
+from roadmap.ladder import MATCHED, Ladder, Rung
 
 # A row of the ladder's table: column -> meaning and unit.
 LADDER_COLUMNS = {
@@ -24,7 +24,7 @@ LADDER_COLUMNS = {
     "macs": "multiply-adds of the network for one image",
     "params": "trainable parameters",
     "images_per_s": "mean images per second while it was trained, whatever else the machine did then",
-    "erratum": "where `macs` is the paper's print and wrong: what it should be",
+    "erratum": "where `macs` is the paper's print and wrong, or misses what it was matched to: a note that says so",
 }
 
 
@@ -50,9 +50,17 @@ def ladder_table(runs: pd.DataFrame, rungs: Sequence[Rung]) -> pd.DataFrame:
                 "macs": own["macs"].max(),
                 "params": own["params"].max(),
                 "images_per_s": done["images_per_s"].mean(),
+                "erratum": _unmatched(rung),
             }
         )
     return _with_deltas(pd.DataFrame(rows, columns=list(LADDER_COLUMNS)))
+
+
+def _unmatched(rung: Rung) -> str:
+    """Say that a rung is not matched, where that was asked for."""
+    if rung.match is None or rung.is_matched:
+        return ""
+    return f"not matched: over {MATCHED:.0%} from {rung.match.describe()}, to which it should be near"
 
 
 def published_table(ladder: Ladder, base: str) -> pd.DataFrame:

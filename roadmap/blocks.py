@@ -126,7 +126,7 @@ class Stem(nn.Sequential):
 
 
 class Downsample(nn.Sequential):
-    """A separate downsampling layer: norm (where the network has boundary norms), convolution as large as its stride."""
+    """A separate downsampling layer: norm (where the network has boundary norms), convolution of its stride."""
 
     def __init__(self, net: NetConfig, in_width: int, width: int, stride: int) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()

@@ -252,6 +252,23 @@ def diff(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
     return {name: (old[name], new[name]) for name in old if old[name] != new[name]}
 
 
+def with_width(net: NetConfig, width: int) -> NetConfig:
+    """Return a network whose first stage has this width, the others in the proportions that they had."""
+    return replace(net, widths=tuple(max(1, width * w // net.widths[0]) for w in net.widths))
+
+
+def with_blocks(net: NetConfig, blocks: int) -> NetConfig:
+    """Return a network with this many blocks in all, shared out over the stages as they were, each with one at least.
+
+    What a fair share leaves over goes to the stages that it cuts most.
+    """
+    shares = [depth * blocks / sum(net.depths) for depth in net.depths]
+    depths = [max(1, int(share)) for share in shares]
+    for stage in sorted(range(len(shares)), key=lambda i: depths[i] - shares[i])[: max(0, blocks - sum(depths))]:
+        depths[stage] += 1
+    return replace(net, depths=tuple(depths))
+
+
 def scale_down(net: NetConfig, *, width_divisor: int, stem_stride: int) -> NetConfig:
     """Return the proxy of a network: all widths divided, the stem's stride set, the proportions kept.
 

@@ -1,7 +1,7 @@
 """What a network costs, counted on the built model: multiply-adds, activations and parameters."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from roadmap.config import NetConfig
+from roadmap.config import NetConfig, with_blocks, with_width
 from roadmap.errors import UserError
 from roadmap.model import build_model
+
+Count = Callable[[NetConfig], int]  # multiply-adds of a network
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fvcore's use of torch.jit, deprecated there
@@ -142,3 +144,46 @@ def _trace(net: NetConfig, image_size: int, in_channels: int, num_classes: int) 
     with torch.no_grad(), counts:
         _on_meta(net, in_channels, num_classes)(image)
     return counts
+
+
+def fit_width(net: NetConfig, macs: float, *, multiple: int = 1, count: Count = count_macs) -> NetConfig:
+    """Return a network with the stage widths whose multiply-adds come nearest to a number, in their proportions.
+
+    Args:
+        net: The network to widen or narrow.
+        macs: Multiply-adds for one image.
+        multiple: The first stage's width is a multiple of this.
+        count: What counts them, if not at 224x224 and as it is: a proxy is narrower, and rounded.
+    """
+    return _fit(lambda units: with_width(net, units * multiple), net.widths[0] // multiple, macs, 0.5, count)
+
+
+def fit_depth(net: NetConfig, macs: float, *, multiple: int = 1, count: Count = count_macs) -> NetConfig:
+    """Return a network with as many blocks, shared out as they are, as bring its multiply-adds nearest to a number.
+
+    Args:
+        net: The network to deepen or flatten.
+        macs: Multiply-adds for one image.
+        multiple: The number of blocks is a multiple of this.
+        count: As for `fit_width`.
+    """
+    return _fit(lambda units: with_blocks(net, units * multiple), sum(net.depths) // multiple, macs, 1.0, count)
+
+
+def _fit(make: Callable[[int], NetConfig], start: int, macs: float, power: float, count: Count) -> NetConfig:
+    """Return the network of the size that comes nearest; its cost grows as the size to the power of 1 / `power`."""
+    counts: dict[int, int] = {}
+
+    def miss(size: int) -> float:
+        if size not in counts:
+            counts[size] = count(make(size))
+        return abs(counts[size] - macs)
+
+    size = max(1, start)
+    while size not in counts:  # jump to where the cost would be met if it grew as it should
+        miss(size)
+        size = max(1, round(size * (macs / counts[size]) ** power))
+    size = min(counts, key=miss)
+    while better := [near for near in range(max(1, size - 2), size + 3) if miss(near) < miss(size)]:
+        size = min(better, key=miss)
+    return make(size)

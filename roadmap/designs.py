@@ -109,7 +109,9 @@ def lay_out(ladder: Ladder, base: str, design: Design) -> Layout:
     """
     climbed = ladder.climb(base)
     if design.name == "ladder":
-        return Layout(design, tuple(climbed))
+        left = [entry.id for entry in ladder.rungs if entry.id not in {rung.id for rung in climbed}]
+        notes = [f"At matched multiply-adds '{name}' changes nothing, so it has no rung." for name in left]
+        return Layout(design, tuple(climbed), tuple(notes))
     steps = Steps(ladder, base, climbed)
     if not steps.net:
         raise UserError(f"--design {design.name}: this ladder adopts no step on the network from {base}.")

@@ -1,10 +1,10 @@
 """The ladder: a strict reader of steps.yaml, and the climb from a base to its rungs."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -14,6 +14,7 @@ from roadmap.reading import read_yaml
 from roadmap.recipe import Recipe, read_plain
 from roadmap.steps import NET_STEPS, RECIPE_STEPS, STEPS
 
+MATCHED = 0.02  # multiply-adds that miss what they are matched to by a larger share are not called matched
 STEPS_FILE = Path(__file__).parents[1] / "steps.yaml"
 LADDERS = Path(__file__).parents[1] / "ladders"
 
@@ -63,6 +64,43 @@ class Base(Strict):
     reference: Reference | None = None
 
 
+class Match(Strict):
+    """What a rung's multiply-adds are to come nearest to once its step is taken, and by what: FLOPs matching.
+
+    The step decides everything but the sizes; then all widths, or all depths, are scaled together.
+    """
+
+    to: Literal["previous", "base"] | Annotated[float, Field(gt=0)] = "base"  # a number: 1e9 multiply-adds at 224x224
+    by: Literal["width", "depth"] = "width"
+    multiple: int = Field(default=1, ge=1)
+
+    def describe(self) -> str:
+        """Say in words what is brought near to."""
+        words = {"base": "the base's", "previous": "those of the rung before"}
+        return words.get(str(self.to), f"{self.to:g} G" if isinstance(self.to, float) else "")
+
+    def fit(
+        self, net: NetConfig, base: NetConfig, previous: NetConfig, count: Callable[[NetConfig], int] | None
+    ) -> tuple[NetConfig, float]:
+        """Return the network that comes nearest, and by how much its multiply-adds miss, as a share of what was asked.
+
+        Args:
+            net: What the step made.
+            base: Where the ladder starts.
+            previous: What the step was applied to.
+            count: Counts multiply-adds as trained, where a ladder is trained at another scale than the paper's.
+        """
+        from roadmap.cost import count_macs, fit_depth, fit_width
+
+        if isinstance(self.to, float):
+            count, target = count_macs, 1e9 * self.to
+        else:
+            count = count or count_macs
+            target = count(base if self.to == "base" else previous)
+        fitted = (fit_width if self.by == "width" else fit_depth)(net, target, multiple=self.multiple, count=count)
+        return fitted, count(fitted) / target - 1
+
+
 class RungEntry(Strict):
     """A rung as steps.yaml lists it."""
 
@@ -71,6 +109,7 @@ class RungEntry(Strict):
     section: str | None = None
     step: str | None = None
     args: dict[str, Any] = {}
+    match: Match | None = None
     parent: str | None = Field(default=None, alias="from")
     adopted: bool = True
     recipe: Literal["plain", "full"] = "full"
@@ -100,6 +139,8 @@ class Rung:
         plain_start: Whether the ladder started from the recipe's plain counterpart.
         recipe_steps: What the rungs up to here changed in the recipe.
         paper: What is published about it.
+        match: What its multiply-adds were brought near to; None where they are what the step made them.
+        match_miss: By how much they miss that, as a share of it.
     """
 
     id: str
@@ -112,6 +153,13 @@ class Rung:
     plain_start: bool
     recipe_steps: tuple[RecipeStep, ...]
     paper: Published
+    match: Match | None = None
+    match_miss: float = 0.0
+
+    @property
+    def is_matched(self) -> bool:
+        """Whether its multiply-adds are near enough to what they were matched to."""
+        return abs(self.match_miss) <= MATCHED
 
     def recipe(self, target: Recipe, base: str | None = None) -> Recipe:
         """Return the recipe that this rung trains under, where the study's recipe is `target`."""
@@ -126,7 +174,20 @@ class Ladder(Strict):
 
     sections: tuple[str, ...] = ()
     bases: dict[str, Base]
+    match: Match | None = None  # of every rung that steps on the network and has none of its own
     rungs: tuple[RungEntry, ...]
+    _count: Callable[[NetConfig], int] | None = None
+
+    def counted_by(self, count: Callable[[NetConfig], int]) -> Self:
+        """Return the ladder with its networks matched by their multiply-adds as this counts them, as for a proxy."""
+        ladder = self.model_copy()
+        ladder._count = count
+        return ladder
+
+    @property
+    def matches(self) -> bool:
+        """Whether any rung's multiply-adds are matched."""
+        return self.match is not None or any(rung.match for rung in self.rungs)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -161,6 +222,8 @@ class Ladder(Strict):
                 found.append(f"{place}: is where the ladder starts: it has no step, args or 'from'. Take them out.")
             if not rung.adopted:
                 found.append(f"{place}: is where the ladder starts, so it cannot be a side branch. Take 'adopted' out.")
+            if rung.match:
+                found.append(f"{place}: is where the ladder starts, which is what it is. Take 'match' out.")
             return [str(problem) for problem in found]
         if rung.recipe == "plain":
             found.append(f"{place}: only the first rung says under which recipe the ladder starts. Take 'recipe' out.")
@@ -171,6 +234,8 @@ class Ladder(Strict):
         elif rung.step not in STEPS:
             found.append(unknown("step", rung.step, STEPS, place=place))
         else:
+            if rung.match and rung.step in RECIPE_STEPS:
+                found.append(f"{place}: step '{rung.step}' leaves the network as it is. Take 'match' out.")
             for base in self.bases:
                 found += self._argument_problems(f"{place}: step '{rung.step}'", rung, base)
         return list(dict.fromkeys(str(problem) for problem in found))
@@ -207,8 +272,10 @@ class Ladder(Strict):
 
     def take(
         self, entry: RungEntry, base: str, net: NetConfig, recipe_steps: tuple[RecipeStep, ...]
-    ) -> tuple[NetConfig, tuple[RecipeStep, ...]]:
+    ) -> tuple[NetConfig, tuple[RecipeStep, ...], float]:
         """Return what a rung's step makes of a network and of what has changed in the recipe so far.
+
+        The third value is by how much the network's multiply-adds miss what they are matched to, as a share of it.
 
         Raises:
             NeedsStep: If the step needs another before it.
@@ -216,28 +283,41 @@ class Ladder(Strict):
         """
         arguments = _arguments(entry, base, self.bases)
         if entry.step in NET_STEPS:
-            return NET_STEPS[entry.step](net, **arguments), recipe_steps
+            made, miss = NET_STEPS[entry.step](net, **arguments), 0.0
+            if match := self.match_of(entry):
+                made, miss = match.fit(made, BASES[base], net, self._count)
+            return made, recipe_steps, miss
         if entry.step is not None:
-            return net, (*recipe_steps, RecipeStep(entry.step, tuple(arguments.items())))
-        return net, recipe_steps
+            recipe_steps = (*recipe_steps, RecipeStep(entry.step, tuple(arguments.items())))
+        return net, recipe_steps, 0.0
+
+    def match_of(self, entry: RungEntry) -> Match | None:
+        """Return what a rung's multiply-adds are brought near to."""
+        return entry.match or self.match if entry.step in NET_STEPS else None
 
     def climb(self, base: str) -> list[Rung]:
         """Return every rung from a base, in order, each with its network.
 
         Raises:
-            UserError: If the base is unknown, a step is out of order, or a rung changes nothing.
+            UserError: If the base is unknown, a step is out of order, or a rung changes nothing (where the whole ladder
+                is matched, as a step on the width alone then does, it is left out).
         """
         if base not in self.bases:
             raise unknown("base", base, self.bases)
         plain_start = self.rungs[0].recipe == "plain"
         rungs: dict[str, Rung] = {}
         current = ""
+        start = BASES[base]
+        same: dict[str, str] = {}  # rungs that are left out: the one that they would equal
         for entry in self.rungs:
-            parent = rungs.get(entry.parent or current)
+            parent = rungs.get(same.get(entry.parent or "", entry.parent) or current)
             try:
-                before = (parent.net, parent.recipe_steps) if parent else (BASES[base], ())
-                net, recipe_steps = self.take(entry, base, *before)
+                before = (parent.net, parent.recipe_steps) if parent else (start, ())
+                net, recipe_steps, miss = self.take(entry, base, *before)
                 if parent and (net, recipe_steps) == before:
+                    if self.match_of(entry):
+                        same[entry.id] = parent.id
+                        continue
                     raise UserError(f"step '{entry.step}' changes nothing after '{parent.id}'. Take the rung out.")
             except (UserError, TypeError) as error:
                 raise UserError(f"rung '{entry.id}' from {base}: {error}") from error
@@ -251,7 +331,9 @@ class Ladder(Strict):
                 net=net,
                 plain_start=plain_start,
                 recipe_steps=recipe_steps,
-                paper=entry.published.get(base, Published()),
+                paper=entry.published.get(base, Published()) if not (self.match and net != start) else Published(),
+                match=self.match_of(entry),
+                match_miss=miss,
             )
             if entry.adopted:
                 current = entry.id
@@ -266,6 +348,7 @@ _PARTS: dict[str, type[BaseModel]] = {
     "rungs": RungEntry,
     "published": Published,
     "erratum": Erratum,
+    "match": Match,
 }
 KEYS = {key: [field.alias or name for name, field in part.model_fields.items()] for key, part in _PARTS.items()}
 

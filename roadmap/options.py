@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from roadmap.designs import SAMPLES, Design, Layout, lay_out
 from roadmap.errors import UserError
-from roadmap.ladder import Ladder, find_ladder, known_ladders, select
+from roadmap.ladder import Ladder, Match, find_ladder, known_ladders, select
 
 if TYPE_CHECKING:
     from roadmap.launch import JobOptions
@@ -17,7 +17,21 @@ if TYPE_CHECKING:
 
 def ladder_of(options: Namespace) -> Ladder:
     """Return the ladder, which has the base that was named, if one was."""
-    return find_ladder(options.steps, options.base)
+    ladder = find_ladder(options.steps, options.base)
+    return ladder.model_copy(update={"match": match_of(options.match)}) if options.match else ladder
+
+
+def match_of(text: str) -> Match:
+    """Return what all rungs of a ladder are to be matched to."""
+    if text in ("base", "previous"):
+        return Match(to=text)
+    try:
+        return Match(to=float(text))
+    except ValueError:
+        raise UserError(
+            f"--match: '{text}' is nothing to match to. Say base, previous (the rung before), or 1e9 multiply-adds at "
+            "224x224, such as 4.1."
+        ) from None
 
 
 def base_of(options: Namespace) -> str:
@@ -47,10 +61,15 @@ def study_of(
     options: Namespace, base: str | None = None, ladder: Ladder | None = None, *, assume_data: bool = False
 ) -> "Study":
     """Return the study that the options describe, from another base or on a ladder read before if one is given."""
-    from roadmap.plan import make_study
+    from roadmap.plan import count_as_trained, data_of, make_study
+    from roadmap.recipe import read_recipe
 
     base = base or base_of(options)
     ladder = ladder or ladder_of(options)
+    if ladder.matches:
+        recipe = read_recipe(options.recipe, base)
+        ahead = assume_data and options.data is None
+        ladder = ladder.counted_by(count_as_trained(recipe, data_of(recipe, options.data, options.validate, ahead)))
     layout = lay_out(ladder, base, design_of(options))
     rungs = select(list(layout.rungs), only=options.only, until=options.until)
     seeds = None if options.seeds is None else [whole(seed, "--seeds", 0) for seed in options.seeds]
@@ -72,7 +91,7 @@ def study_of(
 def words_of(options: Namespace) -> list[str]:
     """Return the words of the command line that name the study, for a command that is about the same one."""
     words = ["--base", base_of(options)]
-    for name in ("steps", "recipe", "seeds", "only", "until", "data", "weights", "runs", "design", "samples"):
+    for name in ("steps", "match", "recipe", "seeds", "only", "until", "data", "weights", "runs", "design", "samples"):
         value = getattr(options, name)
         if value is not None:
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
@@ -119,6 +138,7 @@ def out_of(options: Namespace, study: "Study") -> Path:
     """Return where reports go: a folder for each recipe, ladder of your own and design."""
     words = [study.base, study.recipe.name]
     words += [Path(options.steps).stem] if options.steps else []
+    words += [f"match-{options.match}"] if options.match else []
     words += [study.layout.design.slug] if study.design != "ladder" else []
     words += ["validation"] if options.validate else []
     return options.out or Path("out") / "-".join(words)

@@ -1,6 +1,6 @@
 """The plan: every run that a study needs, checked before anything is started."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,12 @@ class Study:
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of the study beside what it is: a line each."""
         recipe, notes = self.recipe, list(self.layout.notes)
+        if self.ladder.match:
+            match = self.ladder.match
+            notes.append(
+                f"FLOPs-matched by {match.by}: after every step the multiply-adds are as near as can be to "
+                f"{match.describe()}."
+            )
         data = next(iter(self.configs.values())).data
         if data.name == ASSUMED:
             notes.append(
@@ -213,10 +219,7 @@ def make_study(
                 f"recipe '{recipe.name}' and its plain counterpart '{own.name}' differ in scale or data, so rungs "
                 f"under them cannot be compared. Give both the same {', '.join(shared)}."
             )
-        if ahead and own.dataset == "folder" and own.images:
-            data = DataConfig(ASSUMED, "", own.classes, 3, own.images)
-        else:
-            data = describe_data(own, data_root, validate=validate)
+        data = data_of(own, data_root, validate, ahead)
         if own.image_size < rung.net.total_stride:
             raise UserError(
                 f"recipe '{own.name}': image_size is {own.image_size}, but the networks divide the resolution by "
@@ -228,6 +231,25 @@ def make_study(
     if weights is not None or (not ahead and any(config.recipe.pretrained for config in configs.values())):
         configs = _with_weights(recipe, configs, weights)
     return Study(ladder, base, recipe, tuple(scaled), seeds, configs, runs, layout)
+
+
+def data_of(recipe: Recipe, root: Path | None, validate: bool, ahead: bool) -> DataConfig:
+    """Return the images of a recipe; looking ahead, image folders as it says that they are."""
+    if ahead and recipe.dataset == "folder" and recipe.images:
+        return DataConfig(ASSUMED, "", recipe.classes, 3, recipe.images)
+    return describe_data(recipe, root, validate=validate)
+
+
+def count_as_trained(recipe: Recipe, data: DataConfig) -> Callable[[NetConfig], int]:
+    """Return what counts the multiply-adds of a rung's network at the scale, and for the images, of a recipe."""
+
+    def count(net: NetConfig) -> int:
+        from roadmap.cost import count_macs
+
+        outside = {"in_channels": data.in_channels, "num_classes": data.num_classes}
+        return count_macs(scale(net, recipe), recipe.image_size, **outside)
+
+    return count
 
 
 def _with_weights(

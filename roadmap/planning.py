@@ -32,10 +32,11 @@ def verify(options: Namespace) -> int:
         rows = []
         for rung in ladder.climb(base):
             macs, paper = count_macs(rung.net), rung.paper
+            missed = f"{rung.match_miss:+.1%} of {rung.match.describe()}" if rung.match else ""
             ok = paper.true_gmacs is None or abs(macs / 1e9 - paper.true_gmacs) <= TOLERANCE_GMACS
             failed += not ok
             drift = macs / 1e9 - (paper.true_gmacs or 0)
-            note = f"off by {drift:+.3f} G" if not ok else paper.erratum.note if paper.erratum else ""
+            note = f"off by {drift:+.3f} G" if not ok else paper.erratum.note if paper.erratum else missed
             rows.append(
                 {
                     "base": base,
@@ -142,10 +143,13 @@ def _rung_table(
         own = [run for run in planned if rung.id in run.rungs]
         left = [run for run in pending if rung.id in run.rungs]
         first, trained = own[0], own[0].config.recipe.name
-        note = "not adopted" if not rung.adopted else "" if trained == study.recipe.name else "plain recipe"
+        notes = [] if rung.adopted else ["not adopted"]
+        notes += [] if trained == study.recipe.name else ["plain recipe"]
+        if rung.match:
+            notes.append(f"{'matched' if rung.is_matched else 'not matched'}, {rung.match_miss:+.1%}")
         speed, seconds = ahead.images_per_s[first.config.id], ahead.seconds[first.config.id]
         money = [f"{price * ahead.hours(left):,.0f}"] if price else []
-        cells = (f"{speed:,.0f}", _time(seconds), f"{len(own) - len(left)}/{len(own)}", *money, note)
+        cells = (f"{speed:,.0f}", _time(seconds), f"{len(own) - len(left)}/{len(own)}", *money, ", ".join(notes))
         table.add_row(rung.id, big(first.macs), big(first.params), *cells)
     return table
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from roadmap.config import CONV_SLOTS, NetConfig
+from roadmap.config import CONV_SLOTS, NetConfig, with_width
 from roadmap.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,11 +50,6 @@ def _require_bottleneck(net: NetConfig, step: str, why: str) -> None:
 
 def _require_norms(net: NetConfig, step: str) -> None:
     require(net.block.norm != "none", step, "batch_norm", "there are no norms")
-
-
-def _with_width(net: NetConfig, width: int) -> NetConfig:
-    """Set the first stage's width and keep the proportions of the others."""
-    return replace(net, widths=tuple(width * w // net.widths[0] for w in net.widths))
 
 
 # Training techniques
@@ -134,7 +129,7 @@ def stage_ratio(net: NetConfig, *, blocks: Sequence[int], width: int | None = No
         strides = (net.stage_strides[0],) + (2,) * (len(blocks) - 1)
         return replace(net, depths=tuple(blocks), widths=widths, strides=strides)
     net = replace(net, depths=tuple(blocks))
-    return net if width is None else _with_width(net, width)
+    return net if width is None else with_width(net, width)
 
 
 def patchify_stem(net: NetConfig) -> NetConfig:
@@ -166,7 +161,7 @@ def increase_width(net: NetConfig, *, width: int) -> NetConfig:
 
     Source: section 2.3.
     """
-    return _with_width(net, width)
+    return with_width(net, width)
 
 
 # Inverted bottleneck

@@ -48,7 +48,7 @@ class Steps:
         for entry in self.ladder.rungs:
             if entry.id in chosen:
                 try:
-                    net, recipe_steps = self.ladder.take(entry, self.base, net, recipe_steps)
+                    net, recipe_steps, _ = self.ladder.take(entry, self.base, net, recipe_steps)
                 except NeedsStep as error:
                     lacking[entry.id] = error.needs
                 except UserError as error:
