@@ -87,12 +87,13 @@ class CentreCrop:
     """A recipe's centre crop of a decoded image: uint8 (3, H, W) -> uint8 (3, image_size, image_size)."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.size, self.short_side = recipe.image_size, int(recipe.image_size / recipe.test_crop)
+        side = int(recipe.image_size / recipe.test_crop)
+        self.size, self.resized = recipe.image_size, [side, side] if recipe.test_resize == "squash" else [side]
         self.interpolation = InterpolationMode(recipe.interpolation)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Resize the shorter side, cut out the middle."""
-        cut: Tensor = F.center_crop(_resize(image, [self.short_side], self.interpolation), [self.size])
+        """Resize, cut out the middle."""
+        cut: Tensor = F.center_crop(_resize(image, self.resized, self.interpolation), [self.size])
         return cut
 
 

@@ -111,6 +111,7 @@ def describe_run(study: Study, run: PlannedRun, row: dict[str, Any], images: dic
             "input_size": [data.in_channels, recipe.image_size, recipe.image_size],
             "interpolation": recipe.interpolation,
             "crop_pct": recipe.test_crop,
+            "crop_mode": "squash" if recipe.test_resize == "squash" else "center",
             **images,
             **LAYERS,
             "description": f"{study.ladder.bases[study.base].label}, rung '{rung.label}'. {study.describe()}",

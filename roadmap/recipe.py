@@ -31,6 +31,7 @@ LATER = {
     "test_split": "validation",
     "image_key": None,
     "label_key": None,
+    "test_resize": "shorter",
 }
 
 # Fields that say what a recipe is, and how a study uses it, not how one run trains: they do not enter a run's id.
@@ -89,7 +90,9 @@ class Recipe:
         randaugment: Image folders: timm's name for the policy, or None.
         color_jitter: Image folders: strength, used where RandAugment is off, as in timm.
         interpolation: Image folders: how images are resized.
-        test_crop: Image folders: share of the shorter side that the centre crop keeps at test.
+        test_resize: Image folders: how images are resized at test: "shorter" keeps their proportions, "squash" makes
+            them square.
+        test_crop: Image folders: share of the resized image's shorter side that the centre crop keeps at test.
         mixup_switch_prob: Probability of cutmix instead of mixup where both are on.
         random_erasing: Probability that a rectangle becomes noise, pixel by pixel.
         drop_path: Stochastic depth of the last block, linear over depth.
@@ -148,6 +151,7 @@ class Recipe:
     randaugment: str | None = None
     color_jitter: float = 0.0
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    test_resize: Literal["shorter", "squash"] = "shorter"
     test_crop: float = 0.875
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -203,7 +207,8 @@ class Recipe:
         for field in ("train_split", "test_split", "image_key", "label_key"):
             if "dataset" not in wrong and not self.reader and getattr(self, field) != LATER[field]:
                 wrong[field] = f"{field} works on hfds/, wds/ and tfds/, not on dataset '{self.dataset}'. Take it out."
-        for field, off in {"randaugment": None, "color_jitter": 0.0, "random_resized_crop": 1.0}.items():
+        off_in_memory = {"randaugment": None, "color_jitter": 0.0, "random_resized_crop": 1.0, "test_resize": "shorter"}
+        for field, off in off_in_memory.items():
             if self.in_memory and getattr(self, field) != off:
                 wrong[field] = f"{field} works on image folders, not on dataset '{self.dataset}'. Take it out."
         if self.validation_images < 0 or (not self.in_memory and self.validation_images):

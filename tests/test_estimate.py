@@ -168,6 +168,7 @@ def test_diff_lists_what_a_recipe_changes_of_the_papers(said: Callable[..., str]
     rows = said("diff", "--recipe", "finetune_384", "--against", "finetune_224", "--json").splitlines()
     assert [json.loads(row) for row in rows] == [
         {"setting": "image_size", "finetune_224": 224, "finetune_384": 384},
+        {"setting": "test_resize", "finetune_224": "shorter", "finetune_384": "squash"},
         {"setting": "test_crop", "finetune_224": 0.875, "finetune_384": 1.0},
     ]
     shown = said("diff", "--recipe", "imagenet22k", "--against", "imagenet")

@@ -210,10 +210,11 @@ def test_file_and_folder_say_the_same_about_where_the_weights_come_from(trained:
     assert content_of(exported / "baseline_original-s0")["roadmap"]["recipe"]["name"] == "tiny_plain"
 
 
-def test_images_of_folders_are_wanted_as_the_run_had_them_at_test(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("resize", "mode"), [("shorter", "center"), ("squash", "squash")])
+def test_images_of_folders_are_wanted_as_the_run_had_them_at_test(tmp_path: Path, resize: str, mode: str) -> None:
     arrays = load_arrays("fashion_mnist_part")
     save_folder(tmp_path, arrays.train[:200], arrays.train_labels[:200])
-    recipe = Recipe(**TINY | FOLDER | {"test_crop": 0.8, "interpolation": "bilinear"})
+    recipe = Recipe(**TINY | FOLDER | {"test_crop": 0.8, "test_resize": resize, "interpolation": "bilinear"})
     config = RunConfig(NET, recipe, describe_data(recipe, tmp_path), 0)
     said = describe_images(config, tmp_path)
     wanted = resolve_data_config(

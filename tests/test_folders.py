@@ -118,9 +118,17 @@ def test_what_randaugment_draws_is_what_timm_draws() -> None:
     assert sum(levels.float().mean() < 1 for levels in apart) >= 38  # equalizing makes much of a level
 
 
-def test_the_test_crop_is_timms_but_for_the_rounding_of_the_resize() -> None:
-    recipe = replace(RECIPE, test_crop=0.875)
-    timm = create_transform(32, is_training=False, crop_pct=0.875, interpolation="bicubic", use_prefetcher=True)
+@pytest.mark.parametrize(
+    ("ours", "timms"),
+    [
+        ({"test_crop": 0.875}, {"crop_pct": 0.875}),
+        ({"test_crop": 0.875, "test_resize": "squash"}, {"crop_pct": 0.875, "crop_mode": "squash"}),
+        ({"test_crop": 1.0, "test_resize": "squash"}, {"crop_pct": 1.0, "crop_mode": "squash"}),
+    ],
+)
+def test_the_test_crop_is_timms_but_for_the_rounding_of_the_resize(ours: Any, timms: Any) -> None:
+    recipe = replace(RECIPE, **ours)
+    timm = create_transform(32, is_training=False, interpolation="bicubic", use_prefetcher=True, **timms)
     for width, height in ((80, 60), (60, 80), (20, 30)):
         image = picture(width=width, height=height)
         assert (CentreCrop(recipe)(as_tensor(image)).int() - timm(image).int()).abs().max() <= 2

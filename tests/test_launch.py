@@ -246,7 +246,7 @@ def test_the_jobs_of_a_killed_command_save_their_runs_and_end(longer: TwoRungs) 
     longer.wait_until_under_way(1)
     command.process.kill()
     command.process.join()
-    wait_for(lambda: not longer.processes(), what="the end of the jobs", timeout_s=10)
+    wait_for(lambda: not longer.processes(), what="the end of the jobs", timeout_s=60)
     assert longer.states() == ["interrupted"]
     assert checkpoints(longer.planned()[0].folder)
     assert longer.go_on().code == 0
@@ -349,7 +349,7 @@ def test_a_launched_ladder_runs_on_its_own_until_it_is_cancelled(endless: TwoRun
     ended = endless.start("cancel").wait()
     assert ended.code == 0
     assert "Asked 1 job" in ended.out
-    wait_for(lambda: not endless.processes(), what="the end of the job", timeout_s=10)
+    wait_for(lambda: not endless.processes(), what="the end of the job", timeout_s=60)
     assert endless.states() == ["interrupted", "waiting"]
 
 
@@ -588,7 +588,7 @@ def test_on_slurm_sigterm_asks_to_save_and_takes_nothing_back(
         if preempted:
             order._preempted, order._request = True, "stop"
         os.kill(os.getpid(), signal.SIGTERM)
-        wait_for(lambda: order._request, what="the signal", timeout_s=10)
+        wait_for(lambda: order._request, what="the signal", timeout_s=60)
         time.sleep(0.1)
         answers.extend([asked(), asked()])
         write_failed(folder)
