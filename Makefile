@@ -30,6 +30,7 @@ figures:  # the published numbers, drawn
 bench:  # what things take, side by side with what they might
 	python -m benchmarks.start_up
 	python -m benchmarks.training_loop
+	python -m benchmarks.step_parts
 	python -m benchmarks.layer_norm
 	python -m benchmarks.many_runs
 	python -m benchmarks.decoding

@@ -4,7 +4,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from benchmarks import batched_seeds, layer_norm, roofline, start_up, training_loop
+from benchmarks import batched_seeds, layer_norm, roofline, start_up, step_parts, training_loop
 from benchmarks.layer_norm import COPYING, NORMS, OURS, alone, share_of_copies
 from benchmarks.loops import OurLoop, timm_model
 from benchmarks.side_by_side import ratio, take_turns
@@ -17,7 +17,7 @@ def small_run(rung: str, folder: Path) -> RunConfig:
     return make_study(read_ladder(), "resnet50", "smoke", runs=folder, seeds=[0]).configs[rung, 0]
 
 
-@pytest.mark.parametrize("script", [training_loop, layer_norm, start_up, roofline, batched_seeds])
+@pytest.mark.parametrize("script", [training_loop, layer_norm, start_up, step_parts, roofline, batched_seeds])
 def test_a_benchmark_prints_its_table(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
