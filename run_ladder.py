@@ -4,6 +4,7 @@
 Examples:
   python run_ladder.py --base resnet50                      train the default ladder and report it
   python run_ladder.py verify                               our multiply-adds beside the paper's, both bases
+  python run_ladder.py check my_ladder.yaml --steps-module my_steps.py
   python run_ladder.py plan --base resnet50 --recipe imagenet --device a100 --jobs 8 --price 1.50
   python run_ladder.py report --base resnet50 --published   the paper's own numbers, drawn the same way
   python run_ladder.py compare --base resnet50              verdicts on all steps
@@ -24,6 +25,7 @@ from roadmap.errors import UserError
 ACTIONS = {
     "run": "plan, launch, wait with live progress, report (the default)",
     "verify": "build every rung and hold its multiply-adds against the paper's; exit 1 on any drift",
+    "check": "hold a ladder's steps, your own too, to what a step must keep; exit 1 where one does not",
     "plan": "what would run: rungs, seeds, cost, time, money, and what is already done",
     "diff": "the settings in which --recipe differs from the paper's, or from the recipe --against",
     "launch": "start the jobs and return",
@@ -46,8 +48,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", nargs="?", default="run", metavar="ACTION", help="see above; left out: run")
+    parser.add_argument("ladder", nargs="?", metavar="LADDER", help="check: a ladder's name or file, as --steps")
     parser.add_argument("--base", help="where the ladder starts: resnet50, resnet200, vgg16, mobilenet_v2")
     parser.add_argument("--steps", metavar="NAME|FILE", help="the ladder (default: the paper's, or that of the base)")
+    parser.add_argument("--steps-module", nargs="+", type=Path, metavar="FILE", help="Python files of your own steps")
     parser.add_argument(
         "--match", nargs="?", const="base", metavar="TO", help="FLOPs-matched: to base (default), previous or 1e9 MACs"
     )

@@ -6,23 +6,32 @@ Importing this package is cheap: torch comes in only with what needs it.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from roadmap.config import NetConfig
     from roadmap.cost import count_activations, count_macs, count_params
     from roadmap.export import load_model
     from roadmap.ladder import Ladder, Rung, read_ladder
     from roadmap.model import build_model
+    from roadmap.own import own_layer
+    from roadmap.recipe import Recipe
 
 __all__ = [
     "Ladder",
+    "NetConfig",
+    "Recipe",
     "Rung",
     "build_model",
     "count_activations",
     "count_macs",
     "count_params",
     "load_model",
+    "own_layer",
     "read_ladder",
 ]
 _HOMES = {
     "Ladder": "ladder",
+    "NetConfig": "config",
+    "Recipe": "recipe",
+    "own_layer": "own",
     "Rung": "ladder",
     "read_ladder": "ladder",
     "build_model": "model",

@@ -20,7 +20,8 @@ OWNERS = {
     "device": ("plan",),
     "measure": ("plan",),
     "price": ("plan",),
-    "json": ("verify", "plan", "diff", "status", "compare", "measure", "calibrate"),
+    "ladder": ("check",),
+    "json": ("verify", "check", "plan", "diff", "status", "compare", "measure", "calibrate"),
     "dry_run": ("run", "launch"),
     "tensorboard": ("run", "launch"),
     "logger": ("run", "launch"),
@@ -31,9 +32,11 @@ OWNERS = {
 
 def act(options: Namespace, names: Iterable[str]) -> int:
     """Carry out the action that the options name and return the exit code."""
-    from roadmap import doing, looking, planning, timing
+    from roadmap import conformance, doing, looking, planning, timing
+    from roadmap.own import load_steps
 
     modules = dict.fromkeys(PLANNING, planning) | dict.fromkeys(TIMING, timing) | dict.fromkeys(DOING, doing)
+    modules["check"] = conformance
     actions = {name: getattr(modules.get(name, looking), name) for name in names}
     if options.action not in actions:
         raise unknown("action", options.action, names)
@@ -41,7 +44,9 @@ def act(options: Namespace, names: Iterable[str]) -> int:
         raise unknown("executor", options.executor, EXECUTORS)
     for option, owners in OWNERS.items():
         if getattr(options, option) not in (None, False) and options.action not in owners:
-            name = option.replace("_", "-")
-            raise UserError(f"--{name}: is for {', '.join(owners)}, not for {options.action}. Leave it out.")
+            name = f"'{options.ladder}'" if option == "ladder" else f"--{option.replace('_', '-')}"
+            raise UserError(f"{name}: is for {', '.join(owners)}, not for {options.action}. Leave it out.")
+    for path in options.steps_module or ():
+        load_steps(path)
     code: int = actions[options.action](options)
     return code

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from roadmap.config import PLAIN, BlockConfig, NetConfig
 from roadmap.distributed import ALONE
+from roadmap.own import make_layer
 
 
 class Pointwise(nn.Conv2d):
@@ -150,7 +151,7 @@ class HeadConv(nn.Sequential):
 
 
 class Block(nn.Module):
-    """A block: its convolutions in order, each followed by the norm and activation whose slot asks for it.
+    """A block: its convolutions in order, each followed by the norm, activation and own layers whose slot asks for it.
 
     Where the shape changes, the shortcut is a strided 1x1 convolution with a norm, or there is none; else it is the
     input itself, or there is none. Without a shortcut, stochastic depth would drop all there is.
@@ -180,6 +181,9 @@ class Block(nn.Module):
                 layers[f"{slot}_norm"] = make_norm(block, outputs)
             if slot in block.act_after:
                 layers[f"{slot}_act"] = make_act(block)
+            for own in block.layers_after:
+                if own.slot == slot:
+                    layers[f"{slot}_{own.name}"] = make_layer(own, outputs)
         if block.layer_scale is not None:
             layers["layer_scale"] = LayerScale(width, block.layer_scale)
         self.residual = nn.Sequential(layers)

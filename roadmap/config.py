@@ -35,7 +35,7 @@ STEM_STRIDES: dict[str, tuple[int, ...]] = {
 
 # Fields that came after runs had been named: they enter an id only where they are not at their default, so that those
 # keep their names.
-LATER = ("strides", "stem_width", "head_width", "convs", "shortcut", "hidden_of")
+LATER = ("strides", "stem_width", "head_width", "convs", "shortcut", "hidden_of", "layers_after")
 
 # How pydantic reads networks from files: what it does not know would make another network, so it is not left out.
 STRICT = {"extra": "forbid"}
@@ -53,6 +53,25 @@ def _check_slots(place: str, field: str, value: tuple[str, ...], slots: tuple[st
         _check_choice(place, field, slot, slots)
     if list(value) != [slot for slot in slots if slot in value]:
         raise UserError(f"{place}: {field} is {value}, but slots are listed once each, in the order {slots}.")
+
+
+@dataclass(frozen=True)
+class OwnLayer:
+    """A layer of a user's own in the block; `roadmap.own_layer` makes one of a class.
+
+    Attributes:
+        slot: The convolution that it follows, behind that one's norm and activation.
+        name: The class. Called with a number of channels, it makes a module from (N, channels, H, W) to the same shape.
+        path: The Python file that has it.
+        fingerprint: Hash of the file: other code makes another run, the same code elsewhere does not.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+
+    slot: str
+    name: str
+    path: str = dataclasses.field(metadata={"place": True})
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -75,6 +94,7 @@ class BlockConfig:
         norm: The normalisation, here and everywhere else in the network; with "none" there is nowhere any.
         norm_after: The slots (see `CONV_SLOTS`) that a norm follows. The shortcut's projection always has its own.
         layer_scale: Initial value of a learned scale per channel on the residual branch; None builds no such scale.
+        layers_after: Layers of a user's own, in the order in which they stand.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
@@ -92,6 +112,7 @@ class BlockConfig:
     norm: Norm = "batch_norm"
     norm_after: tuple[str, ...] = CONV_SLOTS
     layer_scale: float | None = None
+    layers_after: tuple[OwnLayer, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built, saying the rule, the value and the way out."""
@@ -122,6 +143,11 @@ class BlockConfig:
         _check_choice("block", "norm", self.norm, get_args(Norm))
         _check_slots("block", "act_after", self.act_after, (*self.convs, "add"))
         _check_slots("block", "norm_after", self.norm_after, self.convs)
+        for layer in self.layers_after:
+            if layer.slot not in self.convs:
+                raise unknown("slot", layer.slot, self.convs, place=f"block: layer '{layer.name}' in layers_after")
+        if len({(layer.slot, layer.name) for layer in self.layers_after}) < len(self.layers_after):
+            raise UserError(f"block: layers_after has a layer twice after one convolution: {self.layers_after}.")
         if self.shortcut == "none" and "add" in self.act_after:
             raise UserError(
                 "block: act_after has 'add' with shortcut='none', but nothing is added. Put the step 'shortcuts' first."
@@ -237,12 +263,15 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def content(config: Any) -> dict[str, Any]:
-    """Return what a config says, for a run's id: every field but those of `LATER` that are at their default."""
+    """Return what a config says, for a run's id: all but places, and fields of `LATER` that are at their default."""
     said: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name not in LATER or value != field.default:
-            said[field.name] = content(value) if dataclasses.is_dataclass(value) else value
+        if field.metadata.get("place") or (field.name in LATER and value == field.default):
+            continue
+        said[field.name] = content(value) if dataclasses.is_dataclass(value) else value
+        if field.name == "layers_after":
+            said[field.name] = [content(layer) for layer in value]
     return said
 
 

@@ -172,8 +172,9 @@ class Rung:
 class Ladder(Strict):
     """A study as data: where it can start, and its rungs in order. Read one with `read_ladder`."""
 
+    extends: str | None = None  # a ladder that comes with the harness: this one's rungs come after that one's
     sections: tuple[str, ...] = ()
-    bases: dict[str, Base]
+    bases: dict[str, Base] = {}
     match: Match | None = None  # of every rung that steps on the network and has none of its own
     rungs: tuple[RungEntry, ...]
     _count: Callable[[NetConfig], int] | None = None
@@ -191,11 +192,12 @@ class Ladder(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        inherited = self._extend()
         misfits: list[tuple[tuple[str | int, ...], str]] = [
             (("bases", name), str(unknown("base", name, BASES))) for name in self.bases if name not in BASES
         ]
-        for index, rung in enumerate(self.rungs):
-            misfits += [(("rungs", index), problem) for problem in self._problems(index, rung)]
+        for index, rung in list(enumerate(self.rungs))[inherited:]:
+            misfits += [(("rungs", index - inherited), problem) for problem in self._problems(index, rung)]
         if not self.bases:
             misfits.append((("bases",), f"bases: there are none, but a ladder starts somewhere: {', '.join(BASES)}."))
         if not self.rungs:
@@ -203,6 +205,22 @@ class Ladder(Strict):
         if misfits:
             raise Misfits(misfits)
         return self
+
+    def _extend(self) -> int:
+        """Put the parts of the ladder that this one extends before its own; return how many rungs those are."""
+        if self.extends is None:
+            return 0
+        known = known_ladders()
+        if self.extends not in known:
+            raise Misfits([(("extends",), str(unknown("ladder", self.extends, known)))])
+        below = read_ladder(known[self.extends])
+        for name, whole in {
+            "sections": tuple(dict.fromkeys(below.sections + self.sections)),
+            "bases": below.bases | self.bases,
+            "rungs": below.rungs + self.rungs,
+        }.items():
+            object.__setattr__(self, name, whole)  # while it is being made
+        return len(below.rungs)
 
     def _problems(self, index: int, rung: RungEntry) -> list[str]:
         """Return what is wrong with one rung, each a sentence."""
@@ -248,7 +266,7 @@ class Ladder(Strict):
             if not isinstance(rung.args.get(base, {}), dict):
                 given = rung.args[base]
                 return [f"{place}: args of {base} are {given!r}, but must be names and values, as in {{size: 7}}."]
-        step, arguments = STEPS[rung.step or ""], _arguments(rung, base, self.bases)
+        step, arguments = STEPS[rung.step or ""], arguments_of(rung, base, self.bases)
         types = get_type_hints(step, localns={"Recipe": Recipe})
         parameters = {
             name: parameter
@@ -281,9 +299,11 @@ class Ladder(Strict):
             NeedsStep: If the step needs another before it.
             UserError: If what it makes is no network.
         """
-        arguments = _arguments(entry, base, self.bases)
+        arguments = arguments_of(entry, base, self.bases)
         if entry.step in NET_STEPS:
             made, miss = NET_STEPS[entry.step](net, **arguments), 0.0
+            if not isinstance(made, NetConfig):
+                raise UserError(f"step '{entry.step}' returns {made!r}, but must return a NetConfig.")
             if match := self.match_of(entry):
                 made, miss = match.fit(made, BASES[base], net, self._count)
             return made, recipe_steps, miss
@@ -319,8 +339,11 @@ class Ladder(Strict):
                         same[entry.id] = parent.id
                         continue
                     raise UserError(f"step '{entry.step}' changes nothing after '{parent.id}'. Take the rung out.")
-            except (UserError, TypeError) as error:
+            except UserError as error:
                 raise UserError(f"rung '{entry.id}' from {base}: {error}") from error
+            except Exception as error:  # a user's own step may raise what it likes
+                text = f"step '{entry.step}' failed ({type(error).__name__}: {error}). Mend the step."
+                raise UserError(f"rung '{entry.id}' from {base}: {text}") from error
             rungs[entry.id] = Rung(
                 id=entry.id,
                 label=entry.label,
@@ -353,7 +376,7 @@ _PARTS: dict[str, type[BaseModel]] = {
 KEYS = {key: [field.alias or name for name, field in part.model_fields.items()] for key, part in _PARTS.items()}
 
 
-def _arguments(rung: RungEntry, base: str, bases: Mapping[str, Base]) -> dict[str, Any]:
+def arguments_of(rung: RungEntry, base: str, bases: Mapping[str, Base]) -> dict[str, Any]:
     """Return the step's arguments for a base: those under its name, or, where no base is named, all."""
     return dict(rung.args.get(base) or {}) if set(rung.args) & set(bases) else rung.args
 

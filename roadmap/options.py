@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def ladder_of(options: Namespace) -> Ladder:
     """Return the ladder, which has the base that was named, if one was."""
-    ladder = find_ladder(options.steps, options.base)
+    if options.ladder and options.steps:
+        raise UserError(f"--steps: '{options.ladder}' is the ladder already. Name one.")
+    ladder = find_ladder(options.ladder or options.steps, options.base)
     return ladder.model_copy(update={"match": match_of(options.match)}) if options.match else ladder
 
 
@@ -91,10 +93,11 @@ def study_of(
 def words_of(options: Namespace) -> list[str]:
     """Return the words of the command line that name the study, for a command that is about the same one."""
     words = ["--base", base_of(options)]
-    for name in ("steps", "match", "recipe", "seeds", "only", "until", "data", "weights", "runs", "design", "samples"):
+    names = ("steps", "steps_module", "match", "recipe", "seeds", "only", "until", "data", "weights", "runs", "design")
+    for name in (*names, "samples"):
         value = getattr(options, name)
         if value is not None:
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
     return [*words, "--validate"] if options.validate else words
 
 
