@@ -130,9 +130,7 @@ def count_activations(net: Net, image_size: int = 224, *, in_channels: int = 3, 
     return _trace(net, image_size, in_channels, num_classes).activations
 
 
-def count_depthwise_macs(
-    net: Net, image_size: int = 224, *, in_channels: int = 3, num_classes: int = 1000
-) -> int:
+def count_depthwise_macs(net: Net, image_size: int = 224, *, in_channels: int = 3, num_classes: int = 1000) -> int:
     """Count the multiply-adds of depthwise convolutions in one forward pass; arguments as for `count_macs`.
 
     They are few, and take far longer than those of other convolutions.

@@ -153,13 +153,23 @@ def _initialise(model: nn.Module, net: NetConfig) -> None:
 
 @overload
 def build_model(
-    net: NetConfig, *, num_classes: int = ..., in_channels: int = ..., drop_path: float = ..., head_init_scale: float = ...
+    net: NetConfig,
+    *,
+    num_classes: int = ...,
+    in_channels: int = ...,
+    drop_path: float = ...,
+    head_init_scale: float = ...,
 ) -> Network: ...
 
 
 @overload
 def build_model(
-    net: TimmNet, *, num_classes: int = ..., in_channels: int = ..., drop_path: float = ..., head_init_scale: float = ...
+    net: TimmNet,
+    *,
+    num_classes: int = ...,
+    in_channels: int = ...,
+    drop_path: float = ...,
+    head_init_scale: float = ...,
 ) -> nn.Module: ...
 
 
@@ -173,8 +183,8 @@ def build_model(
 ) -> nn.Module:
     """Build a network and initialise it as the paper trains: truncated normal with std 0.02, biases 0.
 
-    A network of timm's starts as timm has it. Where no norm sets the scale of what passes through, 13 layers of such weights leave nothing of an image, so there
-    convolutions start as He et al. have them.
+    Where no norm sets the scale of what passes through, 13 layers of such weights leave nothing of an image, so there
+    convolutions start as He et al. have them. A network of timm's starts as timm has it.
 
     The random numbers come from torch's default generator. Under `torch.device("meta")` nothing is allocated.
 

@@ -1,12 +1,12 @@
 """Inference speed of Table 1's models on the device at hand, all of them in turns.
 
-Every round visits every model once, in an order that turns around from round to round, so that whatever else the machine
-does hits all alike. A model is built anew for its visit, so that one at a time takes memory. Images are noise.
+Every round visits every model once, in an order that turns around from round to round, so that whatever else the
+machine does hits all alike. A model is built anew for its visit, so that one at a time takes memory. Images are noise.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -41,7 +41,7 @@ class Speeds(NamedTuple):
 
 
 def worth_measuring(models: Sequence[Model], *, asked_for: bool, device: str | None = None) -> list[Model]:
-    """Return the models to measure: on a CPU, where it would take long, the smaller ones, unless others are asked for."""
+    """Return the models to measure: on a CPU, where it takes long, the smaller ones, unless others are asked for."""
     if asked_for or _device(device) != "cpu":
         return list(models)
     return [model for model in models if model.gmacs <= LARGEST_ON_CPU]
@@ -99,15 +99,10 @@ def _device(device: str | None) -> str:
 @torch.inference_mode()
 def _visit(model: Model, batch_size: int, device: str, visit_s: float) -> float:
     """Return the images per second of one model's visit, after a batch that is not timed."""
-    settings: dict[str, Any] = {"device": device, "memory_format": torch.channels_last}
-    with torch.device("meta"):
-        network = build_model(model.net).eval()
-    network = network.to_empty(device="cpu")
-    for tensor in (*network.parameters(), *network.buffers()):
-        if tensor.is_floating_point():
-            tensor.fill_(0.01)  # numbers that take no longer than others, as those that are nearly 0 do
-    network = network.to(**settings)
-    images = torch.randn(batch_size, 3, model.image_size, model.image_size).to(**settings)
+    with torch.device(device):
+        network = build_model(model.net).eval().to(memory_format=torch.channels_last)
+        images = torch.randn(batch_size, 3, model.image_size, model.image_size)
+    images = images.to(memory_format=torch.channels_last)
     network(images)
     batches, start = 0, _now(device)
     while batches == 0 or _now(device) - start < visit_s:
