@@ -14,6 +14,7 @@ from rich.table import Table
 from analysis.drawing import Words
 from analysis.figure import save_figure
 from analysis.plots import draw_bubbles
+from analysis.record import PROVENANCE, read_provenance
 from analysis.tables import cells_markdown
 from roadmap.provenance import provenance
 from roadmap.results import write_atomically, write_json
@@ -192,7 +193,9 @@ def write_models(table: pd.DataFrame, out: Path, speeds: "Speeds | None" = None)
         write_atomically(out / name, partial(_write, text))
     rounds = [] if speeds is None else [[*shape, found] for shape, found in speeds.images_per_s.items()]
     measured = {} if speeds is None else speeds._asdict() | {"images_per_s": rounds}
-    write_json(out / "models.json", provenance() | {"measured": measured})
+    told = provenance()
+    about_run = read_provenance(told, PROVENANCE) | {"at": told["planned_at"], "measured": measured}
+    write_json(out / "models.json", about_run)
     figure = draw_bubbles(table, words, TRAINING, speeds.device if speeds else "")
     return [*(out / name for name in (*texts, "models.json")), *save_figure(figure, out / "figure1")]
 

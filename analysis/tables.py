@@ -16,7 +16,7 @@ from roadmap.results import big
 Cells = Mapping[str, str]  # heading -> what stands there
 
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
-WORDS = ("rung", "step", "metric", "verdict")  # columns of words; numbers stand to the right
+WORDS = ("rung", "step", "metric", "verdict", "model", "training")  # columns of words; numbers stand to the right
 # What a step costs as a multiple of before, where a table has it: heading -> column of `verdicts.FACTOR_COLUMNS`.
 FACTORS = {"multiply-adds": "macs_factor", "training time": "time_factor", "memory": "memory_factor"}
 # Characters that LaTeX takes for something else, or has no letter for in its usual fonts.
