@@ -57,6 +57,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--design", nargs="+", metavar="NAME", help="ladder (default), leave-one-out, add-one, orders, pairs X Y"
     )
     parser.add_argument("--samples", metavar="N", help="--design orders: how many (default: 8)")
+    parser.add_argument(
+        "--references",
+        nargs="*",
+        metavar="NAME",
+        help="train these beside: resnext50, swin_tiny, swin_small, swin_base",
+    )
     parser.add_argument("--recipe", default="fashion", metavar="NAME|FILE", help="how to train (default: fashion)")
     parser.add_argument("--seeds", nargs="+", metavar="N", help="one run a rung for each (default: the recipe's)")
     parser.add_argument("--only", nargs="+", metavar="RUNG", help="these rungs alone; models: these models")

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from analysis.statistics import MOST_SEEDS
 from analysis.verdicts import COSTS, METRICS, SPEEDS
+from roadmap.reference import SECTION
 from roadmap.results import big
 
 Cells = Mapping[str, str]  # heading -> what stands there
@@ -124,8 +125,9 @@ def columns_of(rows: Sequence[Cells]) -> list[str]:
 
 def _ladder_row(row: Mapping[Hashable, Any], labels: Mapping[str, str]) -> dict[str, str]:
     std = "" if pd.isna(row["top1_std"]) else f" ± {row['top1_std']:.2f}"
+    kind = "" if row["adopted"] else " (reference)" if row["section"] == SECTION else " (not adopted)"
     return {
-        "rung": labels.get(row["rung"], row["rung"]) + ("" if row["adopted"] else " (not adopted)"),
+        "rung": labels.get(row["rung"], row["rung"]) + kind,
         "n": str(row["n"]),
         "top-1 (%)": row["state"] if pd.isna(row["top1"]) else f"{row['top1']:.2f}{std}",
         "change": number(row["top1_delta"], "+.2f"),

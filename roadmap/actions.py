@@ -25,6 +25,7 @@ OWNERS = {
     "tensorboard": ("run", "launch"),
     "logger": ("run", "launch"),
     "design": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "calibrate", "export"),
+    "references": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "calibrate", "export"),
     "samples": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "calibrate", "export"),
 }
 

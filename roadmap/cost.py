@@ -14,9 +14,8 @@ from torch.overrides import TorchFunctionMode
 from roadmap.config import NetConfig, with_blocks, with_width
 from roadmap.errors import UserError
 from roadmap.model import build_model
-from roadmap.reference import TimmNet
+from roadmap.reference import Net
 
-Net = NetConfig | TimmNet
 Count = Callable[[NetConfig], int]  # multiply-adds of a network
 
 with warnings.catch_warnings():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from roadmap.blocks import Block, Downsample, HeadConv, Stem, make_norm
+from roadmap.blocks import Block, Downsample, HeadConv, Stem, make_drop_path, make_norm
 from roadmap.config import NetConfig
 from roadmap.errors import UserError
 from roadmap.reference import TimmNet
@@ -214,7 +214,12 @@ def build_model(
 
 
 def _from_timm(net: TimmNet, **settings: Any) -> nn.Module:
+    """Build a network of timm's, with stochastic depth of ours, which several processes draw together."""
     import timm
 
-    model: nn.Module = timm.create_model(net.timm, **settings)
+    model: nn.Module = timm.create_model(net.timm, **settings, **dict(net.args))
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, timm.layers.DropPath):
+                setattr(parent, name, make_drop_path(child.drop_prob))
     return model
