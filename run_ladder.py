@@ -10,6 +10,7 @@ Examples:
   python run_ladder.py compare --base resnet50              verdicts on all steps
   python run_ladder.py compare --base resnet50 --step depthwise_conv
   python run_ladder.py measure --base resnet50              what each rung costs in time and memory
+  python run_ladder.py models --measure                     the paper's Table 1 and Figure 1, timed on this machine
   python run_ladder.py export --base resnet50               trained weights, for timm
 """
 
@@ -33,6 +34,7 @@ ACTIONS = {
     "cancel": "stop what is running; it goes on from its checkpoints when launched again",
     "report": "tables and figure from the run folders",
     "measure": "time and memory of every rung, side by side on this machine, beside its multiply-adds",
+    "models": "the paper's Table 1, counted again from timm's networks, and its Figure 1",
     "calibrate": "which precision, compiler setting and number of runs at a time is fastest on this machine",
     "export": "trained weights with their configuration: safetensors that timm and roadmap.load_model load",
     "compare": "verdicts on the steps; with --step everything about one of them",
@@ -59,9 +61,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--design", nargs="+", metavar="NAME", help="ladder (default), leave-one-out, add-one, orders, pairs X Y"
     )
     parser.add_argument("--samples", metavar="N", help="--design orders: how many (default: 8)")
+    parser.add_argument(
+        "--references",
+        nargs="*",
+        metavar="NAME",
+        help="train these beside: resnext50, swin_tiny, swin_small, swin_base",
+    )
     parser.add_argument("--recipe", default="fashion", metavar="NAME|FILE", help="how to train (default: fashion)")
     parser.add_argument("--seeds", nargs="+", metavar="N", help="one run a rung for each (default: the recipe's)")
-    parser.add_argument("--only", nargs="+", metavar="RUNG", help="these rungs alone")
+    parser.add_argument("--only", nargs="+", metavar="RUNG", help="these rungs alone; models: these models")
     parser.add_argument("--until", metavar="RUNG", help="the rungs up to this one")
     parser.add_argument("--data", type=Path, metavar="DIR", help="where the recipe's data set lies")
     parser.add_argument("--weights", metavar="PLACE", help="fine-tuning: what 'export' wrote, a file or timm:NAME")
@@ -83,7 +91,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--dry-run", action="store_true", help="run, launch: print the Slurm script and submit nothing")
     parser.add_argument("--device", metavar="NAME", help="plan: for GPUs of this kind, by data sheet (a100, h100, ...)")
-    parser.add_argument("--measure", action="store_true", help="plan: time a few networks here first, for seconds")
+    parser.add_argument("--measure", action="store_true", help="plan: time a few networks here first; models: all")
     parser.add_argument("--price", metavar="P", help="plan: of an hour of a GPU (or core), in any currency")
     parser.add_argument("--published", action="store_true", help="report, compare: the paper's own numbers")
     parser.add_argument("--record", type=Path, metavar="DIR", help="report: draw a record's figure again")
@@ -93,7 +101,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--margin", metavar="POINTS", help="top-1: smaller changes are as good as none (default: 0.2)")
     parser.add_argument(
-        "--json", action="store_true", help="verify, plan, status, measure, compare: one JSON object a line"
+        "--json", action="store_true", help="verify, plan, status, measure, compare, models: one JSON object a line"
     )
     return parser.parse_args(argv)
 

@@ -43,6 +43,7 @@ from analysis.drawing import (
     wrap,
 )
 from roadmap.ladder import Reference
+from roadmap.reference import SECTION
 from roadmap.results import write_atomically
 
 BAR, BEHIND, COSTS = 0.13, 0.195, 0.95  # inches
@@ -124,6 +125,8 @@ def _table(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None) -> pd
         row["heading"] = start if pd.isna(row["section"]) else row["section"]
         row["color"] = colors.get(row["section"], START_COLOR)
         row["behind"] = shadows.get(row["rung"])
+        if row["section"] == SECTION:
+            row |= {"color": GREY, "behind": None, "adopted": True}
         row["word"] = WORDS.get(row["state"], row["state"])
         row["bold"] = row["rung"] == result
         if row["bold"]:  # a line may end before "=", not after it

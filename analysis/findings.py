@@ -11,7 +11,7 @@ from analysis.collect import collect, collect_measured, collect_rights
 from analysis.compare import ladder_table
 from analysis.effects import interaction, shapley
 from analysis.trails import Trail, collect_trails, curves_of
-from analysis.verdicts import judge_everything, pairs_of
+from analysis.verdicts import judge_rungs
 from analysis.worths import NAMES, has_own_runs, step_worths
 from roadmap.plan import Study
 
@@ -70,9 +70,7 @@ def find(
     """
     runs = collect(study) if runs is None else runs
     table, measured, trails = ladder_table(runs, study.rungs), collect_measured(study), collect_trails(study)
-    verdicts = judge_everything(
-        runs, measured, pairs_of(study.rungs), margin=margin, rights=collect_rights(study, runs)
-    )
+    verdicts = judge_rungs(runs, measured, study.rungs, margin=margin, rights=collect_rights(study, runs))
     values, correlated, sentences = pd.DataFrame(), pd.DataFrame(), list(study.notes)
     if study.design == "ladder":
         correlated = correlations(runs, study.rungs)

@@ -10,10 +10,12 @@ from rich.table import Table
 from analysis.collect import collect, collect_measured, collect_rights
 from analysis.costs import COUNTED
 from analysis.statistics import MOST_SEEDS, POWER, UNCLEAR, needed_in_words
-from analysis.verdicts import COSTS, METRICS, SPEEDS, judge_everything, pairs_of, to_json
+from analysis.verdicts import COSTS, METRICS, SPEEDS, judge_everything, pairs_of, reference_pairs, to_json
 from roadmap.config import diff
 from roadmap.errors import UserError
+from roadmap.ladder import Rung
 from roadmap.plan import Study
+from roadmap.reference import TimmNet
 from roadmap.results import big
 
 
@@ -79,18 +81,26 @@ def compare_step(study: Study, step: str, against: str | None = None, *, margin:
     planned = {rung: run for run in study.planned() for rung in run.rungs}
     pair = (planned[against], planned[step])
     recipes = [run.config.recipe.training() for run in pair]
-    fields = {f"network: {name}": values for name, values in diff(old.net, new.net).items()}
+    fields = _network_fields(old, new)
     fields |= {f"recipe: {k}": (recipes[0][k], recipes[1][k]) for k in recipes[0] if recipes[0][k] != recipes[1][k]}
     runs = collect(study)
     for run in pair:  # counted now: nothing may have run yet
         runs.loc[runs["rung"].isin(run.rungs), ["macs", "params"]] = [run.macs, run.params]
-    pairs = pairs_of(study.rungs)
+    pairs = reference_pairs(study.rungs) if new.is_reference else pairs_of(study.rungs)
     if (step, against) not in pairs:
         pairs = [(step, against)]
     judged = judge_everything(runs, collect_measured(study), pairs, margin=margin, rights=collect_rights(study, runs))
     own = judged[(judged["step"] == step) & (judged["against"] == against)].reset_index(drop=True)
     own_runs = runs[runs["rung"].isin([step, against])]
     return Comparison(study.base, step, against, fields, own, own_runs, (old.paper.top1, new.paper.top1), len(pairs))
+
+
+def _network_fields(old: Rung, new: Rung) -> dict[str, tuple[Any, Any]]:
+    """Return what differs in the networks: their fields, or, where one is timm's, which they are."""
+    if type(old.net) is type(new.net):
+        return {f"network: {name}": values for name, values in diff(old.net, new.net).items()}
+    names = [rung.net.timm if isinstance(rung.net, TimmNet) else rung.label for rung in (old, new)]
+    return {"network": (names[0], names[1])}
 
 
 def print_step(comparison: Comparison, console: Console) -> None:

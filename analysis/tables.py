@@ -11,12 +11,13 @@ from rich.table import Table
 
 from analysis.statistics import MOST_SEEDS
 from analysis.verdicts import COSTS, METRICS, SPEEDS
+from roadmap.reference import SECTION
 from roadmap.results import big
 
 Cells = Mapping[str, str]  # heading -> what stands there
 
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
-WORDS = ("rung", "step", "metric", "verdict")  # columns of words; numbers stand to the right
+WORDS = ("rung", "step", "metric", "verdict", "model", "training")  # columns of words; numbers stand to the right
 # What a step costs as a multiple of before, where a table has it: heading -> column of `verdicts.FACTOR_COLUMNS`.
 FACTORS = {"multiply-adds": "macs_factor", "training time": "time_factor", "memory": "memory_factor"}
 # Characters that LaTeX takes for something else, or has no letter for in its usual fonts.
@@ -124,8 +125,9 @@ def columns_of(rows: Sequence[Cells]) -> list[str]:
 
 def _ladder_row(row: Mapping[Hashable, Any], labels: Mapping[str, str]) -> dict[str, str]:
     std = "" if pd.isna(row["top1_std"]) else f" ± {row['top1_std']:.2f}"
+    kind = "" if row["adopted"] else " (reference)" if row["section"] == SECTION else " (not adopted)"
     return {
-        "rung": labels.get(row["rung"], row["rung"]) + ("" if row["adopted"] else " (not adopted)"),
+        "rung": labels.get(row["rung"], row["rung"]) + kind,
         "n": str(row["n"]),
         "top-1 (%)": row["state"] if pd.isna(row["top1"]) else f"{row['top1']:.2f}{std}",
         "change": number(row["top1_delta"], "+.2f"),

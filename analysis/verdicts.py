@@ -82,8 +82,13 @@ Pairs = Sequence[tuple[str, str]]
 
 
 def pairs_of(rungs: Iterable[Rung]) -> list[tuple[str, str]]:
-    """Return each rung that has one before it, and that one."""
-    return [(rung.id, rung.parent) for rung in rungs if rung.parent is not None]
+    """Return each rung that has one before it, and that one. References are no steps: `reference_pairs` has them."""
+    return [(rung.id, rung.parent) for rung in rungs if rung.parent is not None and not rung.is_reference]
+
+
+def reference_pairs(rungs: Iterable[Rung]) -> list[tuple[str, str]]:
+    """Return each reference and the rung that it is judged against."""
+    return [(rung.id, rung.parent) for rung in rungs if rung.parent is not None and rung.is_reference]
 
 
 def verdict_table(
@@ -220,6 +225,34 @@ def judge_table(
     return table.assign(**columns)
 
 
+def judge_rungs(
+    runs: pd.DataFrame,
+    measured: pd.DataFrame,
+    rungs: Sequence[Rung],
+    *,
+    margin: float | None = None,
+    rights: Rights | None = None,
+) -> pd.DataFrame:
+    """Judge steps together, and references together: what is said of a step does not hang on what it is held against.
+
+    Args:
+        runs: As for `judge_everything`, as is all that follows.
+        measured: Likewise.
+        rungs: Rungs and references.
+        margin: Likewise.
+        rights: Likewise.
+
+    Returns:
+        The rows of all metrics, one metric after the other, references after steps.
+    """
+    families = [pairs for pairs in (pairs_of(rungs), reference_pairs(rungs)) if pairs] or [[]]
+    tables = [judge_everything(runs, measured, pairs, margin=margin, rights=rights) for pairs in families]
+    metrics = {name: place for place, name in enumerate(METRICS | SPEEDS | COSTS)}
+    return pd.concat(tables).sort_values(
+        "metric", key=lambda names: names.map(metrics), kind="stable", ignore_index=True
+    )
+
+
 def judge_everything(
     runs: pd.DataFrame,
     measured: pd.DataFrame,
@@ -278,7 +311,7 @@ def judge_study(study: Study, *, margin: float | None = None) -> pd.DataFrame:
     """Judge every rung of a study against the one it comes from, in every metric, from its run folders."""
     runs = collect(study)
     rights = collect_rights(study, runs)
-    return judge_everything(runs, collect_measured(study), pairs_of(study.rungs), margin=margin, rights=rights)
+    return judge_rungs(runs, collect_measured(study), study.rungs, margin=margin, rights=rights)
 
 
 def to_json(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from roadmap.errors import UserError, unknown
 
 PLANNING = ("verify", "plan", "diff")
-TIMING = ("measure", "calibrate")
+TIMING = ("measure", "calibrate", "models")
 DOING = ("run", "launch", "cancel", "export")  # the others only look
 EXECUTORS = ("local", "slurm", "debug")
 # The options that only some actions have, and those actions. How jobs are started may be said to all: the same words
@@ -18,14 +18,15 @@ OWNERS = {
     "step": ("compare",),
     "against": ("compare", "diff"),
     "device": ("plan",),
-    "measure": ("plan",),
+    "measure": ("plan", "models"),
     "price": ("plan",),
     "ladder": ("check",),
-    "json": ("verify", "check", "plan", "diff", "status", "compare", "measure", "calibrate"),
+    "json": ("verify", "check", "plan", "diff", "status", "compare", "measure", "calibrate", "models"),
     "dry_run": ("run", "launch"),
     "tensorboard": ("run", "launch"),
     "logger": ("run", "launch"),
     "design": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "calibrate", "export"),
+    "references": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "calibrate", "export"),
     "samples": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "calibrate", "export"),
 }
 

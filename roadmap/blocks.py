@@ -78,10 +78,10 @@ class DropPath(nn.Module):
         self.group = ALONE
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop the images of (N, C, H, W) with probability `rate`, in training."""
+        """Drop the images of (N, ...) with probability `rate`, in training."""
         if not self.training:
             return x
-        kept = x.new_empty(len(x) * self.group.size, 1, 1, 1).bernoulli_(1 - self.rate)
+        kept = x.new_empty(len(x) * self.group.size, *[1] * (x.ndim - 1)).bernoulli_(1 - self.rate)
         if self.rate < 1:
             kept.div_(1 - self.rate)
         if self.group.size > 1:
@@ -172,7 +172,7 @@ class Block(nn.Module):
         for slot in order:
             inputs, outputs = shapes[slot]
             if slot == "spatial":
-                groups = outputs if block.depthwise else 1
+                groups = outputs if block.depthwise else block.groups
                 k = block.kernel_size
                 layers[slot] = nn.Conv2d(inputs, outputs, k, stride, padding=k // 2, groups=groups, bias=bias)
             else:

@@ -35,7 +35,7 @@ STEM_STRIDES: dict[str, tuple[int, ...]] = {
 
 # Fields that came after runs had been named: they enter an id only where they are not at their default, so that those
 # keep their names.
-LATER = ("strides", "stem_width", "head_width", "convs", "shortcut", "hidden_of", "layers_after")
+LATER = ("strides", "stem_width", "head_width", "convs", "shortcut", "hidden_of", "groups", "layers_after")
 
 # How pydantic reads networks from files: what it does not know would make another network, so it is not left out.
 STRICT = {"extra": "forbid"}
@@ -88,6 +88,7 @@ class BlockConfig:
             whose first blocks of a stage are as wide inside as the stage before asks).
         spatial_first: Whether the spatial convolution comes before both 1x1 convolutions instead of between them.
         depthwise: Whether the spatial convolution has one group per channel.
+        groups: Groups of the spatial convolution where it is not depthwise (ResNeXt 32).
         kernel_size: Height and width of the spatial convolution, in pixels; odd, so that padding keeps the size.
         act: The activation function.
         act_after: The slots (see `SLOTS`) that an activation follows.
@@ -106,6 +107,7 @@ class BlockConfig:
     hidden_of: Literal["stage", "input"] = "stage"
     spatial_first: bool = False
     depthwise: bool = False
+    groups: int = 1
     kernel_size: int = 3
     act: Activation = "relu"
     act_after: tuple[str, ...] = ("pointwise1", "spatial", "add")
@@ -116,7 +118,7 @@ class BlockConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built, saying the rule, the value and the way out."""
-        for field in ("residual_ratio", "hidden_ratio", "kernel_size"):
+        for field in ("residual_ratio", "hidden_ratio", "kernel_size", "groups"):
             if not isinstance(value := getattr(self, field), int) or value < 1:
                 raise UserError(f"block: {field} is {value!r}, but must be a whole number of at least 1.")
         if self.kernel_size % 2 == 0:
@@ -138,6 +140,11 @@ class BlockConfig:
             raise UserError(
                 "block: spatial_first is set with depthwise=False, but only a depthwise convolution can move up (a "
                 "dense one would grow with the square of the stream's width). Put the step 'depthwise_conv' first."
+            )
+        if self.groups > 1 and (self.depthwise or self.convs == PLAIN or self.hidden_of != "stage"):
+            raise UserError(
+                f"block: groups is {self.groups}, but only the dense spatial convolution between two 1x1 ones, in a "
+                "hidden width of the stage's, has groups. Use groups=1."
             )
         _check_choice("block", "act", self.act, get_args(Activation))
         _check_choice("block", "norm", self.norm, get_args(Norm))
@@ -222,6 +229,11 @@ class NetConfig:
             )
         if self.strides == _usual_strides(len(self.depths)):
             object.__setattr__(self, "strides", ())  # one way to say it, so that equal networks are equal
+        if odd := [width for width in self.widths if width * self.block.hidden_ratio % self.block.groups]:
+            raise UserError(
+                f"network: groups is {self.block.groups}, but must divide the hidden width {odd[0]} x "
+                f"{self.block.hidden_ratio} of every stage."
+            )
         if self.final_norm and self.block.norm == "none":
             raise UserError("network: final_norm is set with norm='none'. Put the step 'batch_norm' first.")
         if self.boundary_norms and self.downsample != "separate":
@@ -269,10 +281,14 @@ def content(config: Any) -> dict[str, Any]:
         value = getattr(config, field.name)
         if field.metadata.get("place") or (field.name in LATER and value == field.default):
             continue
-        said[field.name] = content(value) if dataclasses.is_dataclass(value) else value
-        if field.name == "layers_after":
-            said[field.name] = [content(layer) for layer in value]
+        said[field.name] = _say(value)
     return said
+
+
+def _say(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_say(part) for part in value]
+    return content(value) if dataclasses.is_dataclass(value) else value
 
 
 def diff(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
@@ -302,18 +318,22 @@ def scale_down(net: NetConfig, *, width_divisor: int, stem_stride: int) -> NetCo
     """Return the proxy of a network: all widths divided, the stem's stride set, the proportions kept.
 
     Widths round half up to whole channels (in the paper's ladders only ResNet-200's 84 / 8 needs it: 11, 21, 42, 84).
+    Groups are divided too, so that they are as wide as they were; there are as many as divide all stages' widths.
     `stem_stride` is what becomes of the paper's 4; other stems' strides change with it, as far as they can.
     """
 
     def narrow(width: int) -> int:
         return width and max(1, (2 * width + width_divisor) // (2 * width_divisor))
 
+    widths, ratio = tuple(map(narrow, net.widths)), net.block.hidden_ratio
+    fitting = (n for n in range(narrow(net.block.groups), 0, -1) if not any(width * ratio % n for width in widths))
     return replace(
         net,
-        widths=tuple(map(narrow, net.widths)),
+        widths=widths,
         stem_width=narrow(net.stem_width),
         head_width=narrow(net.head_width),
         stem_stride=max(STEM_STRIDES[net.stem][0], net.stem_stride * stem_stride // 4),
+        block=replace(net.block, groups=next(fitting)),
     )
 
 

@@ -7,7 +7,7 @@ import copy
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -44,6 +44,11 @@ class Trial:
     before: NetConfig | Recipe
     arguments: dict[str, Any]
 
+    @property
+    def net(self) -> NetConfig:
+        """The network of the rung."""
+        return cast(NetConfig, self.rung.net)  # references alone have others
+
     def take(self) -> Any:
         """Take the step, with arguments of its own."""
         return self.step(self.before, **copy.deepcopy(self.arguments))
@@ -60,7 +65,7 @@ def trials(ladder: Ladder, base: str, target: Recipe) -> Iterator[Trial]:
         if rung.step in RECIPE_STEPS:
             yield Trial(rung, base, STEPS[rung.step], before.recipe(target, base), arguments | {"target": target})
         else:
-            yield Trial(rung, base, STEPS[rung.step], before.net, dict(arguments))
+            yield Trial(rung, base, STEPS[rung.step], cast(NetConfig, before.net), dict(arguments))
 
 
 def check_pure(trial: Trial) -> str:
@@ -84,7 +89,7 @@ def check_builds(trial: Trial) -> str:
     """What a step makes can be built, and maps images to finite logits, the same each time."""
     import torch
 
-    model = _tiny_model(trial.rung.net).eval()
+    model = _tiny_model(trial.net).eval()
     with torch.no_grad():
         logits = model(_images(2))
         if tuple(logits.shape) != (2, TINY_CLASSES):
@@ -99,7 +104,7 @@ def check_trains(trial: Trial) -> str:
     import torch
     from torch.nn import functional as F
 
-    model, labels = _tiny_model(trial.rung.net).train(), torch.arange(8) % TINY_CLASSES
+    model, labels = _tiny_model(trial.net).train(), torch.arange(8) % TINY_CLASSES
     loss = F.cross_entropy(model(_images(8)), labels)
     if not loss.isfinite():
         return f"the loss of the first step is {loss.item()}."
@@ -121,8 +126,8 @@ def check_costs(trial: Trial) -> str:
 
     from roadmap.cost import count_macs
 
-    count_macs(trial.rung.net)
-    model = _tiny_model(trial.rung.net).eval()
+    count_macs(trial.net)
+    model = _tiny_model(trial.net).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(_images(1))
     ours, torchs = count_macs(model.net, TINY_IMAGE, num_classes=TINY_CLASSES), counter.get_total_flops() // 2
@@ -184,9 +189,10 @@ def check(options: Namespace) -> int:
                 status.update(escape(f"{base}: {rung.id}"))
                 found = problems(trial)
                 said += [f"{rung.id}: {name}: {text}" for name, text in found.items() if text]
-                macs, params = (0, 0) if found.get("builds") else (count_macs(rung.net), count_params(rung.net))
+                broken = found.get("builds") or found.get("costs")
+                macs, params = (0, 0) if broken else (count_macs(rung.net), count_params(rung.net))
                 marks = ["" if name not in found else "[red]no[/red]" if found[name] else "yes" for name in CHECKS]
-                table.add_row(rung.id, *marks, f"{macs / 1e9:.3f}")
+                table.add_row(rung.id, *marks, "" if broken else f"{macs / 1e9:.3f}")
                 if options.json:
                     print_json([{"base": base, "rung": rung.id, "step": rung.step, "macs": macs, "params": params,
                                  "problems": {name: text for name, text in found.items() if text}}])  # fmt: skip

@@ -120,6 +120,10 @@ def _timm_names(net: NetConfig) -> dict[str, str]:
 
 def _family(net: NetConfig) -> Mapping[str, str]:
     resnet, last = BASES["resnet50"], convnext("tiny", layer_scale=net.block.layer_scale)
+    if net.block.groups > 1:  # ResNeXt, whose layers have the same names
+        resnet = replace(
+            resnet, block=replace(resnet.block, groups=net.block.groups, hidden_ratio=net.block.hidden_ratio)
+        )
     if len(net.depths) == len(last.depths):
         resnet, last = replace(resnet, depths=net.depths), replace(last, depths=net.depths, widths=net.widths)
     if net == resnet:

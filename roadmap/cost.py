@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache, lru_cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from roadmap.config import NetConfig, with_blocks, with_width
 from roadmap.errors import UserError
 from roadmap.model import build_model
+from roadmap.reference import Net
 
 Count = Callable[[NetConfig], int]  # multiply-adds of a network
 
@@ -21,8 +23,16 @@ with warnings.catch_warnings():
     from fvcore.nn.jit_handles import conv_flop_count
 
 
+# Products of two activations, as attention has them: of queries and keys, and of what that gives and values.
+_PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm)
+
+
 def _unchanged(x: Any, *_: Any, **__: Any) -> Any:
     return x
+
+
+def _broadcast(x: Any, y: Any, **_: Any) -> Any:
+    return torch.broadcast_tensors(x, y)[0] if isinstance(y, Tensor) else x
 
 
 # What gives the shape of an operator's result in less time: torch's kernels of these for the meta device are written in
@@ -32,13 +42,13 @@ _STAND_INS: dict[Any, Any] = {
     nn.init.kaiming_uniform_: lambda tensor, **_: tensor,
     Tensor.uniform_: _unchanged,
     F.linear: lambda x, weight, bias=None: F.linear(x, weight),
-    Tensor.add: lambda x, y: torch.broadcast_tensors(x, y)[0],
+    Tensor.add: _broadcast,
     Tensor.mean: Tensor.sum,
 }
 
 
 class _OperatorCounts(TorchFunctionMode):
-    """Count every convolution and linear layer that runs, with fvcore's count for each.
+    """Count every convolution and linear layer that runs, with fvcore's count for each, and attention's products.
 
     fvcore's own `FlopCountAnalysis` sees the same operators through torch.jit's tracer, which has not worked on the
     meta device since torch 2.13 (and would have to compute the whole network elsewhere). A test holds the two equal.
@@ -48,6 +58,7 @@ class _OperatorCounts(TorchFunctionMode):
         super().__init__()
         self.macs: int = 0
         self.depthwise_macs: int = 0
+        self.attention_macs: int = 0
         self.activations: int = 0
 
     def __torch_function__(
@@ -62,14 +73,23 @@ class _OperatorCounts(TorchFunctionMode):
             self.macs += macs
             self.depthwise_macs += macs if func is F.conv2d and weight.shape[1] == 1 < x.shape[1] else 0
             self.activations += y.numel()
+        elif func in _PRODUCTS:
+            self._attend(out.numel() * args[0].shape[-1])
+        elif func is F.scaled_dot_product_attention:
+            query, key = args[:2]
+            self._attend(query.shape[:-1].numel() * key.shape[-2] * key.shape[-1] + out.numel() * key.shape[-2])
         return out
 
+    def _attend(self, macs: int) -> None:
+        self.attention_macs += macs
+        self.macs += macs
 
-def count_macs(net: NetConfig, image_size: int = 224, *, in_channels: int = 3, num_classes: int = 1000) -> int:
+
+def count_macs(net: Net, image_size: int = 224, *, in_channels: int = 3, num_classes: int = 1000) -> int:
     """Count the multiply-adds of one forward pass.
 
-    Runs the real model on the meta device, so nothing is allocated. Convolutions and linear layers count; norms,
-    activations, pooling and additions do not, as in the paper's tables.
+    Runs the real model on the meta device, so nothing is allocated. Convolutions, linear layers and the matrix products
+    of attention count; norms, activations, pooling and additions do not, as in the paper's tables.
 
     Args:
         net: The network to measure.
@@ -86,7 +106,7 @@ def count_macs(net: NetConfig, image_size: int = 224, *, in_channels: int = 3, n
     return _trace(net, image_size, in_channels, num_classes).macs
 
 
-def count_activations(net: NetConfig, image_size: int = 224, *, in_channels: int = 3, num_classes: int = 1000) -> int:
+def count_activations(net: Net, image_size: int = 224, *, in_channels: int = 3, num_classes: int = 1000) -> int:
     """Count the outputs of all convolutions and linear layers in one forward pass.
 
     They say more about memory, and about time on hardware that memory limits, than multiply-adds do.
@@ -109,9 +129,7 @@ def count_activations(net: NetConfig, image_size: int = 224, *, in_channels: int
     return _trace(net, image_size, in_channels, num_classes).activations
 
 
-def count_depthwise_macs(
-    net: NetConfig, image_size: int = 224, *, in_channels: int = 3, num_classes: int = 1000
-) -> int:
+def count_depthwise_macs(net: Net, image_size: int = 224, *, in_channels: int = 3, num_classes: int = 1000) -> int:
     """Count the multiply-adds of depthwise convolutions in one forward pass; arguments as for `count_macs`.
 
     They are few, and take far longer than those of other convolutions.
@@ -119,22 +137,31 @@ def count_depthwise_macs(
     return _trace(net, image_size, in_channels, num_classes).depthwise_macs
 
 
+def count_attention_macs(net: Net, image_size: int = 224, *, in_channels: int = 3, num_classes: int = 1000) -> int:
+    """Count the multiply-adds of attention's two matrix products in one forward pass; arguments as for `count_macs`.
+
+    No weights take part in them, and they grow with the square of the number of positions that attend to each other.
+    """
+    return _trace(net, image_size, in_channels, num_classes).attention_macs
+
+
 @cache
-def count_params(net: NetConfig, *, in_channels: int = 3, num_classes: int = 1000) -> int:
+def count_params(net: Net, *, in_channels: int = 3, num_classes: int = 1000) -> int:
     """Count the trainable parameters."""
     return sum(parameter.numel() for parameter in _on_meta(net, in_channels, num_classes).parameters())
 
 
 @lru_cache(maxsize=2)
-def _on_meta(net: NetConfig, in_channels: int, num_classes: int) -> nn.Module:
-    with torch.device("meta"), _OperatorCounts():  # for its stand-ins: weights on the meta device need no filling
+def _on_meta(net: Net, in_channels: int, num_classes: int) -> nn.Module:
+    # The stand-ins are for ours: weights on the meta device need no filling. timm's may compute their widths.
+    with torch.device("meta"), _OperatorCounts() if isinstance(net, NetConfig) else nullcontext():
         return build_model(net, num_classes=num_classes, in_channels=in_channels).eval()
 
 
 @cache
-def _trace(net: NetConfig, image_size: int, in_channels: int, num_classes: int) -> _OperatorCounts:
+def _trace(net: Net, image_size: int, in_channels: int, num_classes: int) -> _OperatorCounts:
     """Return what one image's forward pass costs."""
-    if image_size < net.total_stride:
+    if isinstance(net, NetConfig) and image_size < net.total_stride:
         raise UserError(
             f"image_size is {image_size}, but the network divides the resolution by {net.total_stride}. "
             f"Use images of at least {net.total_stride} pixels, or a recipe with a smaller stem stride."

@@ -7,12 +7,13 @@ also where the stage ratio, which sets a width of its own, joins later). Sets th
 with each other and with the ladder.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 from roadmap.errors import UserError, unknown
-from roadmap.ladder import Ladder, Rung
+from roadmap.ladder import Ladder, Published, Rung
+from roadmap.reference import REFERENCES, SECTION, check_references
 from roadmap.subsets import Steps, content
 
 # Every design, and what it is.
@@ -101,12 +102,51 @@ class Layout:
     square: tuple[str, ...] = ()
 
 
-def lay_out(ladder: Ladder, base: str, design: Design) -> Layout:
-    """Return the rungs of a design, from a base, before any scaling.
+def lay_out(ladder: Ladder, base: str, design: Design, references: Sequence[str] | None = None) -> Layout:
+    """Return the rungs of a design, from a base, before any scaling, and the references behind them.
+
+    Args:
+        ladder: The ladder.
+        base: Where it starts.
+        design: The design.
+        references: Of `roadmap.reference.REFERENCES`; None takes those that the ladder names.
 
     Raises:
-        UserError: If the base or a step of the design is unknown, or the ladder cannot be taken apart that way.
+        UserError: If the base, a step of the design or a reference is unknown, or the ladder cannot be taken apart that
+            way.
     """
+    layout = _lay_out(ladder, base, design)
+    names = ladder.references if references is None else references
+    check_references(names, "--references")
+    return replace(layout, rungs=(*layout.rungs, *_references(layout, names)))
+
+
+def _references(layout: Layout, names: Sequence[str]) -> list[Rung]:
+    """Return references as rungs under the study's recipe, judged against the network with all the design's steps."""
+    ids = [rung.id for rung in layout.rungs]
+    if same := [name for name in names if name in ids]:
+        raise UserError(f"--references: '{same[0]}' is a rung of this ladder too. Rename the rung.")
+    whole = [rung.id for rung in layout.rungs if rung.id in ("all_steps", *layout.square[-1:])]
+    last = whole or [rung.id for rung in layout.rungs if rung.adopted]
+    return [
+        Rung(
+            id=name,
+            label=REFERENCES[name].label,
+            section=SECTION,
+            adopted=False,
+            parent=last[-1],
+            step=None,
+            net=REFERENCES[name].net,
+            plain_start=False,
+            recipe_steps=(),
+            paper=Published(),
+            is_reference=True,
+        )
+        for name in names
+    ]
+
+
+def _lay_out(ladder: Ladder, base: str, design: Design) -> Layout:
     climbed = ladder.climb(base)
     if design.name == "ladder":
         left = [entry.id for entry in ladder.rungs if entry.id not in {rung.id for rung in climbed}]

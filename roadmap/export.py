@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -21,7 +22,9 @@ from torch import nn
 from roadmap import results
 from roadmap.batches import MemoryData, load_data
 from roadmap.errors import UserError, unknown
+from roadmap.model import build_model
 from roadmap.plan import PlannedRun, Study
+from roadmap.reference import TimmNet
 from roadmap.registry import LAYERS, PREFIX
 from roadmap.run import DataConfig, RunConfig
 
@@ -99,13 +102,14 @@ def describe_run(study: Study, run: PlannedRun, row: dict[str, Any], images: dic
     config, recipe, data = run.config, run.config.recipe, run.config.data
     planned = results.read_object(run.folder / results.RUN) or {}
     rung = next(rung for rung in study.rungs if rung.id == run.rungs[0])
+    net = config.net
     return {
-        "architecture": f"{PREFIX}_{study.base}",
+        "architecture": net.timm if isinstance(net, TimmNet) else f"{PREFIX}_{study.base}",
         "num_classes": data.num_classes,
-        "num_features": config.net.widths[-1] * config.net.block.residual_ratio,
+        "num_features": _features_of(config),
         "global_pool": "avg",
         "label_names": row["classes"],
-        "model_args": {"net": asdict(config.net)},
+        "model_args": dict(net.args) if isinstance(net, TimmNet) else {"net": asdict(net)},
         "pretrained_cfg": {
             "tag": rung.id,
             "input_size": [data.in_channels, recipe.image_size, recipe.image_size],
@@ -113,7 +117,7 @@ def describe_run(study: Study, run: PlannedRun, row: dict[str, Any], images: dic
             "crop_pct": recipe.test_crop,
             "crop_mode": "squash" if recipe.test_resize == "squash" else "center",
             **images,
-            **LAYERS,
+            **(_layers_of(net) if isinstance(net, TimmNet) else LAYERS),
             "description": f"{study.ladder.bases[study.base].label}, rung '{rung.label}'. {study.describe()}",
         },
         "roadmap": {
@@ -132,6 +136,19 @@ def describe_run(study: Study, run: PlannedRun, row: dict[str, Any], images: dic
             "seed": config.seed,
         },
     }
+
+
+def _features_of(config: RunConfig) -> int:
+    """Return the channels of a run's last stage."""
+    with torch.device("meta"):
+        features: int = build_model(config.net).num_features  # type: ignore[assignment]
+    return features
+
+
+def _layers_of(net: TimmNet) -> dict[str, Any]:
+    """Return where timm's checkpoints look for what depends on images and classes, as timm has it of a network."""
+    known = timm.get_pretrained_cfg(net.timm)
+    return {key: getattr(known, key) for key in LAYERS}
 
 
 def load_model(path: str | Path, **options: Any) -> nn.Module:

@@ -12,6 +12,7 @@ from roadmap.config import BASES, NetConfig
 from roadmap.errors import Misfits, UserError, unknown
 from roadmap.reading import read_yaml
 from roadmap.recipe import Recipe, read_plain
+from roadmap.reference import Net, check_references
 from roadmap.steps import NET_STEPS, RECIPE_STEPS, STEPS
 
 MATCHED = 0.02  # multiply-adds that miss what they are matched to by a larger share are not called matched
@@ -141,6 +142,7 @@ class Rung:
         paper: What is published about it.
         match: What its multiply-adds were brought near to; None where they are what the step made them.
         match_miss: By how much they miss that, as a share of it.
+        is_reference: Whether it is no rung, but a network that the ladder is held against.
     """
 
     id: str
@@ -149,12 +151,13 @@ class Rung:
     adopted: bool
     parent: str | None
     step: str | None
-    net: NetConfig
+    net: Net
     plain_start: bool
     recipe_steps: tuple[RecipeStep, ...]
     paper: Published
     match: Match | None = None
     match_miss: float = 0.0
+    is_reference: bool = False
 
     @property
     def is_matched(self) -> bool:
@@ -176,6 +179,7 @@ class Ladder(Strict):
     sections: tuple[str, ...] = ()
     bases: dict[str, Base] = {}
     match: Match | None = None  # of every rung that steps on the network and has none of its own
+    references: tuple[str, ...] = ()  # of `roadmap.reference.REFERENCES`: trained beside the rungs
     rungs: tuple[RungEntry, ...]
     _count: Callable[[NetConfig], int] | None = None
 
@@ -198,6 +202,10 @@ class Ladder(Strict):
         ]
         for index, rung in list(enumerate(self.rungs))[inherited:]:
             misfits += [(("rungs", index - inherited), problem) for problem in self._problems(index, rung)]
+        try:
+            check_references(self.references, "references")
+        except UserError as error:
+            misfits.append((("references",), str(error)))
         if not self.bases:
             misfits.append((("bases",), f"bases: there are none, but a ladder starts somewhere: {', '.join(BASES)}."))
         if not self.rungs:
@@ -217,6 +225,7 @@ class Ladder(Strict):
         for name, whole in {
             "sections": tuple(dict.fromkeys(below.sections + self.sections)),
             "bases": below.bases | self.bases,
+            "references": tuple(dict.fromkeys(below.references + self.references)),
             "rungs": below.rungs + self.rungs,
         }.items():
             object.__setattr__(self, name, whole)  # while it is being made
@@ -326,13 +335,14 @@ class Ladder(Strict):
             raise unknown("base", base, self.bases)
         plain_start = self.rungs[0].recipe == "plain"
         rungs: dict[str, Rung] = {}
+        nets: dict[str, NetConfig] = {}
         current = ""
         start = BASES[base]
         same: dict[str, str] = {}  # rungs that are left out: the one that they would equal
         for entry in self.rungs:
             parent = rungs.get(same.get(entry.parent or "", entry.parent) or current)
             try:
-                before = (parent.net, parent.recipe_steps) if parent else (start, ())
+                before = (nets[parent.id], parent.recipe_steps) if parent else (start, ())
                 net, recipe_steps, miss = self.take(entry, base, *before)
                 if parent and (net, recipe_steps) == before:
                     if self.match_of(entry):
@@ -344,6 +354,7 @@ class Ladder(Strict):
             except Exception as error:  # a user's own step may raise what it likes
                 text = f"step '{entry.step}' failed ({type(error).__name__}: {error}). Mend the step."
                 raise UserError(f"rung '{entry.id}' from {base}: {text}") from error
+            nets[entry.id] = net
             rungs[entry.id] = Rung(
                 id=entry.id,
                 label=entry.label,
@@ -428,7 +439,7 @@ def select(rungs: list[Rung], *, only: list[str] | None = None, until: str | Non
         if name not in names:
             raise unknown("rung", name, names)
     if until:
-        rungs = rungs[: names.index(until) + 1]
-        if late := [name for name in only or () if name not in names[: names.index(until) + 1]]:
+        rungs = [rung for i, rung in enumerate(rungs) if i <= names.index(until) or rung.is_reference]
+        if late := [name for name in only or () if name not in {rung.id for rung in rungs}]:
             raise UserError(f"rung '{late[0]}' (--only) comes after '{until}' (--until). Leave one of the two out.")
     return [rung for rung in rungs if only is None or rung.id in only]

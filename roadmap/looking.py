@@ -164,7 +164,7 @@ def compare(options: Namespace) -> int:
 
 def _refuse_study(options: Namespace, other: str) -> None:
     """Refuse options that choose among runs, where no runs are asked about."""
-    for name in ("design", "samples", "only", "until", "seeds", "validate"):
+    for name in ("design", "samples", "only", "until", "seeds", "validate", "references"):
         if getattr(options, name) not in (None, False):
             raise UserError(f"--{name}: goes with runs of your own, not with {other}. Leave one of the two out.")
 

@@ -3,15 +3,16 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import chain
-from typing import Any
+from typing import Any, overload
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from roadmap.blocks import Block, Downsample, HeadConv, Stem, make_norm
+from roadmap.blocks import Block, Downsample, HeadConv, Stem, make_drop_path, make_norm
 from roadmap.config import NetConfig
 from roadmap.errors import UserError
+from roadmap.reference import TimmNet
 
 LAYER_BLOCKS = 3  # of a stage, that fine-tuning gives one learning rate
 
@@ -150,18 +151,40 @@ def _initialise(model: nn.Module, net: NetConfig) -> None:
                 nn.init.zeros_(module.bias)
 
 
+@overload
 def build_model(
     net: NetConfig,
+    *,
+    num_classes: int = ...,
+    in_channels: int = ...,
+    drop_path: float = ...,
+    head_init_scale: float = ...,
+) -> Network: ...
+
+
+@overload
+def build_model(
+    net: TimmNet,
+    *,
+    num_classes: int = ...,
+    in_channels: int = ...,
+    drop_path: float = ...,
+    head_init_scale: float = ...,
+) -> nn.Module: ...
+
+
+def build_model(
+    net: NetConfig | TimmNet,
     *,
     num_classes: int = 1000,
     in_channels: int = 3,
     drop_path: float = 0.0,
     head_init_scale: float = 1.0,
-) -> Network:
+) -> nn.Module:
     """Build a network and initialise it as the paper trains: truncated normal with std 0.02, biases 0.
 
     Where no norm sets the scale of what passes through, 13 layers of such weights leave nothing of an image, so there
-    convolutions start as He et al. have them.
+    convolutions start as He et al. have them. A network of timm's starts as timm has it.
 
     The random numbers come from torch's default generator. Under `torch.device("meta")` nothing is allocated.
 
@@ -178,8 +201,25 @@ def build_model(
     Source: appendix A.1; std 0.02 as in the authors' released code (Table 5 prints 0.2). Without norms: He et al. 2015,
         "Delving Deep into Rectifiers", as torchvision's VGG is initialised.
     """
-    model = Network(net, num_classes=num_classes, in_channels=in_channels, drop_path=drop_path)
-    _initialise(model, net)
-    if head_init_scale != 1 and isinstance(model.head, nn.Linear):
-        model.head.weight.data.mul_(head_init_scale)
+    model: nn.Module
+    if isinstance(net, TimmNet):
+        model = _from_timm(net, num_classes=num_classes, in_chans=in_channels, drop_path_rate=drop_path)
+    else:
+        model = Network(net, num_classes=num_classes, in_channels=in_channels, drop_path=drop_path)
+        _initialise(model, net)
+    head = model.get_classifier()  # type: ignore[operator]
+    if head_init_scale != 1 and isinstance(head, nn.Linear):
+        head.weight.data.mul_(head_init_scale)
+    return model
+
+
+def _from_timm(net: TimmNet, **settings: Any) -> nn.Module:
+    """Build a network of timm's, with stochastic depth of ours, which several processes draw together."""
+    import timm
+
+    model: nn.Module = timm.create_model(net.timm, **settings, **dict(net.args))
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, timm.layers.DropPath):
+                setattr(parent, name, make_drop_path(child.drop_prob))
     return model

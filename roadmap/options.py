@@ -55,8 +55,8 @@ def design_of(options: Namespace) -> Design:
 
 
 def layout_of(options: Namespace, base: str) -> Layout:
-    """Return all rungs of the design that was named."""
-    return lay_out(ladder_of(options), base, design_of(options))
+    """Return all rungs of the design that was named, and the references."""
+    return lay_out(ladder_of(options), base, design_of(options), options.references)
 
 
 def study_of(
@@ -72,7 +72,7 @@ def study_of(
         recipe = read_recipe(options.recipe, base)
         ahead = assume_data and options.data is None
         ladder = ladder.counted_by(count_as_trained(recipe, data_of(recipe, options.data, options.validate, ahead)))
-    layout = lay_out(ladder, base, design_of(options))
+    layout = lay_out(ladder, base, design_of(options), options.references)
     rungs = select(list(layout.rungs), only=options.only, until=options.until)
     seeds = None if options.seeds is None else [whole(seed, "--seeds", 0) for seed in options.seeds]
     return make_study(
@@ -93,8 +93,8 @@ def study_of(
 def words_of(options: Namespace) -> list[str]:
     """Return the words of the command line that name the study, for a command that is about the same one."""
     words = ["--base", base_of(options)]
-    names = ("steps", "steps_module", "match", "recipe", "seeds", "only", "until", "data", "weights", "runs", "design")
-    for name in (*names, "samples"):
+    study = ("steps", "steps_module", "match", "references", "recipe", "seeds", "data", "weights", "runs")
+    for name in (*study, "only", "until", "design", "samples"):
         value = getattr(options, name)
         if value is not None:
             words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]

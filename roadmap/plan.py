@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from roadmap.config import NetConfig, scale_down
+from roadmap.config import NetConfig
 from roadmap.data import describe_data
 from roadmap.designs import Design, Layout
 from roadmap.errors import UserError
 from roadmap.ladder import Ladder, Rung
 from roadmap.recipe import Recipe, read_paper, read_recipe
+from roadmap.reference import Net, scale_net
 from roadmap.run import DataConfig, RunConfig
 
 ASSUMED = "assumed"  # the name of data that nobody has looked at
@@ -103,7 +104,7 @@ class Study:
     @property
     def is_whole(self) -> bool:
         """Whether the study climbs the ladder up to its last rung."""
-        return self.design == "ladder" and self.rungs[-1].id == self.ladder.rungs[-1].id
+        return self.design == "ladder" and self.ladder.rungs[-1].id in {rung.id for rung in self.rungs}
 
     def folder(self, config: RunConfig) -> Path:
         """Return the run folder of a configuration."""
@@ -209,7 +210,7 @@ def make_study(
     if any(seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
         raise UserError(f"seeds are {' '.join(map(str, seeds))}, but must be different whole numbers from 0 up.")
     ahead = assume_data and data_root is None
-    scaled = [replace(rung, net=scale(rung.net, recipe)) for rung in (layout.rungs if rungs is None else rungs)]
+    scaled = [_scaled(rung, recipe) for rung in (layout.rungs if rungs is None else rungs)]
     configs: dict[tuple[str, int], RunConfig] = {}
     for rung in scaled:
         own = rung.recipe(recipe, base)
@@ -220,7 +221,7 @@ def make_study(
                 f"under them cannot be compared. Give both the same {', '.join(shared)}."
             )
         data = data_of(own, data_root, validate, ahead)
-        if own.image_size < rung.net.total_stride:
+        if isinstance(rung.net, NetConfig) and own.image_size < rung.net.total_stride:
             raise UserError(
                 f"recipe '{own.name}': image_size is {own.image_size}, but the networks divide the resolution by "
                 f"{rung.net.total_stride}. Use larger images, or stem_stride: 2."
@@ -275,6 +276,21 @@ def _with_weights(
     return found
 
 
-def scale(net: NetConfig, recipe: Recipe) -> NetConfig:
+def _scaled(rung: Rung, recipe: Recipe) -> Rung:
+    """Return a rung at the scale that a recipe trains at; a reference that is not as published says so."""
+    try:
+        net = scale(rung.net, recipe)
+    except UserError as error:
+        raise UserError(f"recipe '{recipe.name}', '{rung.id}': {error}") from error
+    changed = rung.is_reference and net != rung.net
+    return replace(rung, net=net, label=f"{rung.label} (proxy)" if changed else rung.label)
+
+
+def scale(net: Net, recipe: Recipe) -> Net:
     """Return a network at the scale that a recipe trains at: every rung by the same transform, after the climb."""
-    return scale_down(net, width_divisor=recipe.width_divisor, stem_stride=recipe.stem_stride)
+    return scale_net(
+        net,
+        width_divisor=recipe.width_divisor,
+        stem_stride=recipe.stem_stride,
+        image_size=recipe.image_size,
+    )

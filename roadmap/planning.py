@@ -143,7 +143,7 @@ def _rung_table(
         own = [run for run in planned if rung.id in run.rungs]
         left = [run for run in pending if rung.id in run.rungs]
         first, trained = own[0], own[0].config.recipe.name
-        notes = [] if rung.adopted else ["not adopted"]
+        notes = ["reference"] if rung.is_reference else [] if rung.adopted else ["not adopted"]
         notes += [] if trained == study.recipe.name else ["plain recipe"]
         if rung.match:
             notes.append(f"{'matched' if rung.is_matched else 'not matched'}, {rung.match_miss:+.1%}")

@@ -20,6 +20,7 @@ from roadmap.errors import UserError, unknown
 from roadmap.ladder import Ladder, Rung, read_ladder
 from roadmap.model import Network, build_model
 from roadmap.reading import explain
+from roadmap.reference import Net
 
 PREFIX = "roadmap"  # of the names of the paper's ladders
 # Where timm's checkpoints are told to look for what depends on images and classes.
@@ -59,7 +60,7 @@ def _entrypoint(name: str, rungs: Mapping[str, Rung], last: str) -> Callable[...
     def create(
         pretrained: bool = False,
         pretrained_cfg: str | dict[str, Any] | PretrainedCfg | None = None,
-        net: NetConfig | Mapping[str, Any] | None = None,
+        net: Net | Mapping[str, Any] | None = None,
         **options: Any,
     ) -> nn.Module:
         if net is None:
@@ -93,7 +94,7 @@ def _tag(pretrained_cfg: str | dict[str, Any] | PretrainedCfg | None) -> str | N
     return tag
 
 
-def _read_net(net: NetConfig | Mapping[str, Any], place: str) -> NetConfig:
+def _read_net(net: Net | Mapping[str, Any], place: str) -> NetConfig:
     try:
         return TypeAdapter(NetConfig).validate_python(net)
     except ValidationError as error:

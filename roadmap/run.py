@@ -10,9 +10,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from roadmap import config
-from roadmap.config import NetConfig
 from roadmap.errors import UserError
 from roadmap.recipe import Recipe
+from roadmap.reference import Net
 
 # Raised when the same configuration would now give other numbers (CHANGELOG.md says why each time).
 TRAINING_VERSION = 1
@@ -57,7 +57,7 @@ class WeightsConfig:
 class RunConfig:
     """Everything that decides the numbers of a run."""
 
-    net: NetConfig
+    net: Net
     recipe: Recipe
     data: DataConfig
     seed: int

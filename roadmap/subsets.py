@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from roadmap.config import BASES, NetConfig
 from roadmap.errors import UserError
 from roadmap.ladder import Ladder, Published, RecipeStep, Rung
+from roadmap.reference import Net
 from roadmap.steps import NET_STEPS, NeedsStep
 
 
@@ -139,6 +140,6 @@ class Steps:
         return self.rung(chosen, id=id, label=label, section=section, parent=parent, of=about)
 
 
-def content(made: Rung | Built) -> tuple[NetConfig, tuple[RecipeStep, ...]]:
+def content(made: Rung | Built) -> tuple[Net, tuple[RecipeStep, ...]]:
     """Return what makes rungs from one start the same."""
     return made.net, made.recipe_steps

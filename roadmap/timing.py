@@ -1,9 +1,10 @@
-"""The actions that time networks: measure, calibrate. Each is a screen, from its options to its exit code."""
+"""The actions that count and time networks: measure, calibrate, models. Each is a screen, from options to exit code."""
 
 import os
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from roadmap.distributed import under_torchrun
 from roadmap.errors import UserError
-from roadmap.looking import print_json
+from roadmap.looking import print_files, print_json
 from roadmap.options import study_of
 
 if TYPE_CHECKING:
@@ -82,6 +83,43 @@ def calibrate(options: Namespace) -> int:
     for choice in found.choices:
         console.print(f"  {choice}", highlight=False, soft_wrap=True)
     return 0
+
+
+def models(options: Namespace) -> int:
+    """Count the models of the paper's Table 1, print that beside what it prints, draw its Figure 1.
+
+    With `--measure` their inference is timed too. 1 where a count is off and nobody has said why.
+    """
+    from analysis.models import about_models, models_table, print_models, rows_of, with_speeds, write_models
+    from roadmap.results import check_writable
+    from roadmap.table1 import select_models
+    from roadmap.watch import show_steps
+
+    chosen, out = select_models(options.only), options.out or Path("out/models")
+    check_writable(out)
+    console, speeds, notes = Console(stderr=options.json), None, []
+    with show_steps(console) as show:
+        table = models_table(chosen, show=show)
+    if options.measure:
+        from roadmap.speeds import LARGEST_ON_CPU, measure_speeds, worth_measuring
+
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        timed = worth_measuring(chosen, asked_for=options.only is not None)
+        if len(timed) < len(chosen):
+            notes.append(f"Not timed on a CPU: what is above {LARGEST_ON_CPU:g} G, unless --only names it.")
+        with show_steps(console) as show:
+            speeds = measure_speeds(timed, show=show)
+        table = with_speeds(table, speeds)
+    if options.json:
+        print_json(rows_of(table))
+    else:
+        print_models(table, console)
+        for line in (about_models(speeds), *notes):
+            console.print(line, highlight=False, markup=False)
+    files = write_models(table, out, speeds)
+    if not options.json:
+        print_files(files)
+    return int(bool((~table["as_printed"] & (table["note"] == "")).any()))
 
 
 def measure_trained(console: Console, study: "Study", planned: Sequence["PlannedRun"]) -> None:

@@ -10,6 +10,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from roadmap import results
+from roadmap.config import NetConfig
 from roadmap.convert import from_timm, names_of
 from roadmap.data import CACHE
 from roadmap.errors import UserError
@@ -17,7 +18,7 @@ from roadmap.model import build_model
 from roadmap.run import RunConfig, WeightsConfig
 
 TIMM = "timm:"
-HEAD = ("head.weight", "head.bias")
+HEAD, SWIN_HEAD = ("head.weight", "head.bias"), ("head.fc.weight", "head.fc.bias")
 
 
 def find_weights(place: str, rung: str, seed: int) -> WeightsConfig:
@@ -109,11 +110,11 @@ def _read_fitting(model: nn.Module, config: RunConfig) -> dict[str, Tensor]:
     if _fingerprint(path) != config.weights.fingerprint:
         raise UserError(f"{path}: are other weights than the run was planned with. Plan again with the same --weights.")
     weights = _read(path)
-    if names_of(weights) == "timm":
+    if isinstance(config.net, NetConfig) and names_of(weights) == "timm":
         weights = from_timm(weights, config.net)
-    own = model.state_dict()
-    if any(name in weights and weights[name].shape[:1] != own[name].shape[:1] for name in HEAD):
-        weights |= {name: own[name] for name in HEAD}
+    own, head = model.state_dict(), HEAD if isinstance(config.net, NetConfig) else SWIN_HEAD
+    if any(name in weights and weights[name].shape[:1] != own[name].shape[:1] for name in head):
+        weights |= {name: own[name] for name in head}
     wrong = [name for name in sorted(own.keys() | weights) if _shape(own, name) != _shape(weights, name)]
     if wrong:
         name = wrong[0]

@@ -30,6 +30,7 @@ from analysis.drawing import (
     style_axes,
     wrap,
 )
+from roadmap.reference import SECTION
 
 COLUMNS, TICK_LABELS, HEIGHT, KEY = 3, 0.42, 1.5, 0.33
 BEFORE_COLOR = "#9A9A9A"
@@ -111,7 +112,7 @@ def _panels(ladder: pd.DataFrame) -> list[tuple[str, list[_Line]]]:
         before = rungs["parent"].iloc[0]
         lines = [_Line(before, f"{labels[before]} (the rung before)", None)] if before in labels else []
         lines += [
-            _Line(rung, label if adopted else f"{label} (not adopted)", place)
+            _Line(rung, label if adopted or heading == SECTION else f"{label} (not adopted)", place)
             for place, (rung, label, adopted) in enumerate(
                 zip(rungs["rung"], rungs["label"], rungs["adopted"].astype(bool), strict=True)
             )

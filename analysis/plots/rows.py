@@ -28,6 +28,7 @@ from analysis.drawing import (
     width_of,
     wrap,
 )
+from roadmap.reference import SECTION
 
 ARROW: dict[str, Any] = {"marker": ">", "markeredgecolor": INK, "markeredgewidth": THIN, "markersize": 4}
 # An interval may reach this many times as far as three in four do before it is cut, not to squeeze the others.
@@ -47,7 +48,8 @@ def in_order(changes: pd.DataFrame, ladder: pd.DataFrame) -> pd.DataFrame:
     order = changes["step"].map(places).sort_values(kind="stable", na_position="last").index
     table = changes.loc[order].reset_index(drop=True)
     table["label"] = [labels.get(step, step) for step in table["step"]]
-    table["adopted"] = [adopted.get(step, True) for step in table["step"]]
+    references = set(ladder.loc[ladder["section"] == SECTION, "rung"]) if "section" in ladder else set()
+    table["adopted"] = [adopted.get(step, True) or step in references for step in table["step"]]
     if "against" in table:
         before: dict[Any, Any] = {}
         last: Any = None

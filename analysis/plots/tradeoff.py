@@ -33,6 +33,7 @@ from analysis.drawing import (
     width_of,
     wrap,
 )
+from roadmap.reference import SECTION
 
 TICK_LABELS, HEIGHT, DOT = 0.42, 2.4, 0.085  # inches
 PATH_COLOR, FRONT_COLOR = "#A8A8A8", INK
@@ -88,7 +89,10 @@ def draw_tradeoff(table: pd.DataFrame, words: Words, costs: Sequence[str] = tupl
     table = table.reset_index(drop=True)
     table["number"] = range(1, len(table) + 1)
     colors = section_colors(table["section"])
-    table["color"] = [colors.get(section, START_COLOR) for section in table["section"]]
+    references = table["section"] == SECTION
+    table["color"] = [colors.get(section, START_COLOR) for section in table["section"].mask(references)]
+    table.loc[references, "color"] = GREY
+    table["filled"] = table["adopted"].astype(bool) | references
     table["top1"] = table["top1"].astype(float)
     shown = [name for name in costs if name in table and (table["top1"].notna() & table[name].notna()).any()]
     with matplotlib.style.context("default"):
@@ -176,7 +180,7 @@ def _draw_front(
 
 
 def _draw_dot(axes: Axes, row: Any, x: float, y: float, *, is_below: bool, name: str) -> None:
-    style: dict[str, Any] = {"color": row.color if row.adopted else "white", "markeredgewidth": THICK}
+    style: dict[str, Any] = {"color": row.color if row.filled else "white", "markeredgewidth": THICK}
     style |= {"markeredgecolor": mix(row.color, "black", 0.3), "marker": "v" if is_below else "o", "markersize": 5}
     axes.plot([x], [y], zorder=3, clip_on=False, gid=f"dot-{name}-{row.rung}", **style)
 
@@ -236,7 +240,7 @@ def _keys(table: pd.DataFrame, shown: Sequence[str]) -> dict[str, Artist]:
         "Pareto front of these means": Line2D([], [], color=FRONT_COLOR, linewidth=THICK, linestyle=(0, (4, 2))),
     }
     hollow: dict[str, Any] = {"color": "white", "markeredgecolor": GREY, "markersize": 5, "linestyle": "none"}
-    if (~table["adopted"].astype(bool) & table["top1"].notna()).any():
+    if (~table["filled"] & table["top1"].notna()).any():
         keys["not adopted"] = Line2D([], [], marker="o", **hollow)
     if (table["top1"] < _limits(table["top1"])[0]).any():
         keys["below the edge"] = Line2D([], [], marker="v", **hollow)
@@ -269,7 +273,7 @@ def _list_rungs(page: Page, table: pd.DataFrame) -> None:
             page.text(x, y, text, va="top", fontsize=SMALL, weight="bold")
         else:
             middle = y + height_of("", SMALL) / 2
-            style = {"color": row.color if row.adopted else "white", "markeredgecolor": mix(row.color, "black", 0.3)}
+            style = {"color": row.color if row.filled else "white", "markeredgecolor": mix(row.color, "black", 0.3)}
             page.mark(x + 0.06, middle, marker="o", markersize=5, markeredgewidth=THICK, gid=f"key-{row.rung}", **style)
             page.text(x + 0.3, y, f"{row.number}", va="top", ha="right", fontsize=SMALL)
             page.text(x + 0.37, y, text, va="top", fontsize=SMALL, gid=f"label-{row.rung}")
