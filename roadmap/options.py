@@ -66,6 +66,8 @@ def study_of(
 
     base = base or base_of(options)
     ladder = ladder or ladder_of(options)
+    if ladder.has_techniques:
+        ladder = ladder.towards(options.recipe)
     if ladder.matches:
         recipe = read_recipe(options.recipe, base)
         ahead = assume_data and options.data is None

@@ -87,9 +87,9 @@ class Recipe:
         shift: Small images: random translation by up to this many pixels.
         hflip: Probability of a mirrored image.
         random_resized_crop: Image folders: smallest share of the area that a training crop keeps; 1 turns it off.
-        randaugment: Image folders: timm's name for the policy, or None.
+        randaugment: timm's name for the policy, or None.
         color_jitter: Image folders: strength, used where RandAugment is off, as in timm.
-        interpolation: Image folders: how images are resized.
+        interpolation: How images of a folder are resized, and how RandAugment turns and shears any.
         test_resize: Image folders: how images are resized at test: "shorter" keeps their proportions, "squash" makes
             them square.
         test_crop: Image folders: share of the resized image's shorter side that the centre crop keeps at test.
@@ -207,7 +207,7 @@ class Recipe:
         for field in ("train_split", "test_split", "image_key", "label_key"):
             if "dataset" not in wrong and not self.reader and getattr(self, field) != LATER[field]:
                 wrong[field] = f"{field} works on hfds/, wds/ and tfds/, not on dataset '{self.dataset}'. Take it out."
-        off_in_memory = {"randaugment": None, "color_jitter": 0.0, "random_resized_crop": 1.0, "test_resize": "shorter"}
+        off_in_memory = {"color_jitter": 0.0, "random_resized_crop": 1.0, "test_resize": "shorter"}
         for field, off in off_in_memory.items():
             if self.in_memory and getattr(self, field) != off:
                 wrong[field] = f"{field} works on image folders, not on dataset '{self.dataset}'. Take it out."
