@@ -1,7 +1,7 @@
 """The ladder: a strict reader of steps.yaml, and the climb from a base to its rungs."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_type_hints
@@ -18,6 +18,8 @@ from roadmap.techniques import RECIPE_STEPS, TECHNIQUES
 MATCHED = 0.02  # multiply-adds that miss what they are matched to by a larger share are not called matched
 STEPS_FILE = Path(__file__).parents[1] / "steps.yaml"
 LADDERS = Path(__file__).parents[1] / "ladders"
+
+Changes = dict[str, tuple[Any, Any]]  # setting -> (before, after)
 
 
 class Strict(BaseModel):
@@ -165,6 +167,13 @@ class Rung:
     def recipe(self, target: Recipe, base: str | None = None) -> Recipe:
         """Return the recipe that this rung trains under, where the study's recipe is `target`."""
         return train_under(self.plain_start, self.recipe_steps, target, base)
+
+
+def recipe_changes(rungs: Collection[Rung], target: Recipe, base: str | None = None) -> dict[str, Changes]:
+    """Return what each rung changes in the recipe of the rung that it is judged against, where it changes any of it."""
+    recipes = {rung.id: rung.recipe(target, base) for rung in rungs}
+    changes = {rung.id: recipes[rung.id].differences(recipes[rung.parent]) for rung in rungs if rung.parent in recipes}
+    return {name: changed for name, changed in changes.items() if changed}
 
 
 def train_under(plain_start: bool, steps: tuple[RecipeStep, ...], target: Recipe, base: str | None) -> Recipe:

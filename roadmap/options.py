@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 
 def ladder_of(options: Namespace) -> Ladder:
-    """Return the ladder, which has the base that was named, if one was."""
+    """Return the ladder, which has the base that was named, if one was; of techniques, those that the recipe has."""
     ladder = find_ladder(options.steps, options.base)
+    if ladder.has_techniques:
+        ladder = ladder.towards(options.recipe)
     return ladder.model_copy(update={"match": match_of(options.match)}) if options.match else ladder
 
 
@@ -66,8 +68,6 @@ def study_of(
 
     base = base or base_of(options)
     ladder = ladder or ladder_of(options)
-    if ladder.has_techniques:
-        ladder = ladder.towards(options.recipe)
     if ladder.matches:
         recipe = read_recipe(options.recipe, base)
         ahead = assume_data and options.data is None

@@ -1,7 +1,8 @@
 """The paper's design steps on the network, one pure function each, under the paper's headings.
 
-A step maps a `NetConfig` to the next one; those on the recipe are in `roadmap.techniques`. A step has one idea, never looks at where the ladder started (what differs between bases comes in as an
-argument from steps.yaml), and says its source. Multiply-adds are those of ResNet-50's ladder, in 1e9, at 224x224.
+A step maps a `NetConfig` to the next one; those on the recipe are in `roadmap.techniques`. A step has one idea, never
+looks at where the ladder started (what differs between bases comes in as an argument from steps.yaml), and says its
+source. Multiply-adds are those of ResNet-50's ladder, in 1e9, at 224x224.
 """
 
 from __future__ import annotations

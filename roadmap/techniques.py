@@ -1,4 +1,4 @@
-"""The steps on the recipe, one pure function each: a `Recipe` -> the next one, given the recipe that is trained towards.
+"""The steps on the recipe, one pure function each: from a `Recipe` to the next, given the one that is trained towards.
 
 A technique takes its settings from the target and leaves the others as they are, so that a ladder of techniques ends at
 the target whatever that is, and its values stand in recipes/ alone. What is measured in epochs (warm-up, the step
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -103,8 +104,8 @@ def _take(recipe: Recipe, target: Recipe, *settings: str) -> Recipe:
 
 
 def _in_epochs(length: float, of: Recipe, to: Recipe) -> float:
-    """Return a length in epochs as the same share of another recipe's; rounded, so that it also finds its way back."""
-    return round(length * to.epochs / of.epochs, 6)
+    """Return a length in epochs as the same share of another recipe's; as a fraction, so that it finds its way back."""
+    return float(Fraction(length).limit_denominator(10**6) * to.epochs / of.epochs)
 
 
 # Every step on the recipe that a ladder can name.

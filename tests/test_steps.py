@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roadmap import steps
+from roadmap import steps, techniques
 from roadmap.config import BASES, NetConfig, convnext, diff
 from roadmap.errors import UserError
-from roadmap.recipe import Recipe
+from roadmap.recipe import Recipe, read_recipe
 from roadmap.steps import (
     NET_STEPS,
     RECIPE_STEPS,
@@ -23,10 +23,13 @@ from roadmap.steps import (
     move_up_depthwise,
     stage_ratio,
 )
-from tests.samples import LADDERS, PAPER, arguments_of, make_recipe
+from tests.samples import LADDERS, PAPER, arguments_of
 
 ADOPTED = [entry for entry in PAPER.rungs if entry.adopted and entry.step in NET_STEPS]
-TARGET = make_recipe(name="target", lr=0.5)
+
+
+PLAIN = read_recipe("imagenet_original")
+TARGET = read_recipe("imagenet")
 
 
 def take(step: str, start: NetConfig | Recipe, arguments: dict[str, Any]) -> Any:
@@ -38,7 +41,7 @@ def take(step: str, start: NetConfig | Recipe, arguments: dict[str, Any]) -> Any
 def starts(step: str) -> list[Any]:
     """Return what the ladders apply a step to."""
     if step in RECIPE_STEPS:
-        return [make_recipe()]
+        return [PLAIN]
     climbed = [{r.id: r for r in ladder.climb(base)} for ladder in LADDERS.values() for base in ladder.bases]
     return [rungs[rung.parent or ""].net for rungs in climbed for rung in rungs.values() if rung.step == step]
 
@@ -72,8 +75,9 @@ def test_a_step_is_used_by_a_ladder(step: str) -> None:
 def test_every_public_function_of_the_module_is_a_step_under_its_own_name() -> None:
     public = {
         name: function
-        for name, function in inspect.getmembers(steps, inspect.isfunction)
-        if function.__module__ == steps.__name__ and not name.startswith("_") and name != "require"
+        for module in (steps, techniques)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_") and name != "require"
     }
     assert public == STEPS
 
@@ -225,7 +229,3 @@ def test_widening_keeps_the_proportions_of_the_stages() -> None:
 def test_separate_downsampling_can_leave_out_its_norms() -> None:
     bare = steps.separate_downsampling(BASES["resnet50"], norms=False)
     assert (bare.downsample, bare.boundary_norms, bare.final_norm) == ("separate", False, False)
-
-
-def test_the_recipe_step_trains_with_the_target() -> None:
-    assert steps.enhanced_recipe(make_recipe(), target=TARGET) == TARGET
