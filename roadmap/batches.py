@@ -90,7 +90,7 @@ class MemoryData:
     def __init__(self, config: RunConfig, arrays: Arrays, device: str, group: Group) -> None:
         import torch
 
-        from roadmap.augment import make_mixup
+        from roadmap.augment import EachRandAugment, make_mixup
 
         self.config, self.device, self.group, self.classes = config, device, group, arrays.classes
         split = config.data.train_images
@@ -104,6 +104,7 @@ class MemoryData:
         self.std = pixels.std((0, 2, 3), keepdim=True).to(device)
         self.train, self.train_labels = train[:split].to(device), labels[:split].to(device)
         self.test_images, self.test_labels = test.to(device), test_labels.to(device)
+        self.policy = EachRandAugment(config.recipe, self.mean) if config.recipe.randaugment else None
         self.mix = make_mixup(config.recipe, len(arrays.classes))
         self.erase = _make_erasing(config.recipe, device)
         self.share = group.share(config.recipe.batch_size).to(device)
@@ -146,6 +147,8 @@ class MemoryData:
             rows, columns = top + window, left + window  # (N, image_size) each
             index = torch.arange(count, device=self.device)[:, None, None]
             images = images[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        if self.policy is not None:
+            images = self.policy(images)
         return self._normalise(images)
 
     def _pad(self, images: Tensor, margin: int) -> Tensor:

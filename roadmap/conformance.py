@@ -19,8 +19,10 @@ from roadmap.ladder import Ladder, Rung, arguments_of
 from roadmap.looking import print_json
 from roadmap.options import ladder_of
 from roadmap.recipe import Recipe, read_recipe
-from roadmap.steps import RECIPE_STEPS, STEPS
+from roadmap.steps import STEPS
+from roadmap.techniques import RECIPE_STEPS
 
+TARGET = "imagenet"  # the recipe with every technique: those of a ladder are tried on the way to it
 TINY = {"width_divisor": 16, "stem_stride": 2}
 TINY_IMAGE = 64  # pixels; no smaller, so that no norm sees a single value
 TINY_CLASSES = 10
@@ -55,7 +57,7 @@ class Trial:
 
 
 def trials(ladder: Ladder, base: str, target: Recipe) -> Iterator[Trial]:
-    """Yield every step of a ladder from a base; those on the recipe under a study's recipe."""
+    """Yield every step of a ladder from a base; those on the recipe on the way to another."""
     entries = {entry.id: entry for entry in ladder.rungs}
     rungs = {rung.id: rung for rung in ladder.climb(base)}
     for rung in rungs.values():
@@ -176,7 +178,8 @@ def check(options: Namespace) -> int:
     """Hold every step of a ladder to what a step must keep; 1 where one does not."""
     from roadmap.cost import count_macs, count_params
 
-    ladder, console = ladder_of(options), Console(stderr=options.json)
+    ladder = ladder_of(Namespace(**vars(options) | {"recipe": TARGET}))
+    console = Console(stderr=options.json)
     failed = False
     for base in [options.base] if options.base else list(ladder.bases):
         table = Table(title=escape(f"{ladder.bases[base].label}: what every step must keep"), box=None)
@@ -184,7 +187,7 @@ def check(options: Namespace) -> int:
             table.add_column(column, justify="right" if column == "1e9 MACs" else "left", no_wrap=True)
         said: list[str] = []
         with console.status("") as status:
-            for trial in trials(ladder, base, read_recipe(options.recipe, base)):
+            for trial in trials(ladder, base, read_recipe(TARGET, base)):
                 rung = trial.rung
                 status.update(escape(f"{base}: {rung.id}"))
                 found = problems(trial)

@@ -150,11 +150,10 @@ def _lay_out(ladder: Ladder, base: str, design: Design) -> Layout:
     climbed = ladder.climb(base)
     if design.name == "ladder":
         left = [entry.id for entry in ladder.rungs if entry.id not in {rung.id for rung in climbed}]
-        notes = [f"At matched multiply-adds '{name}' changes nothing, so it has no rung." for name in left]
-        return Layout(design, tuple(climbed), tuple(notes))
+        return Layout(design, tuple(climbed), tuple(f"{ladder.why_not(name)}, so it has no rung." for name in left))
     steps = Steps(ladder, base, climbed)
-    if not steps.net:
-        raise UserError(f"--design {design.name}: this ladder adopts no step on the network from {base}.")
+    if not steps.own:
+        raise UserError(f"--design {design.name}: this ladder adopts no step but the whole recipe from {base}.")
     layouts = {"leave-one-out": _leave_one_out, "add-one": _add_one, "orders": _orders, "pairs": _pairs}
     layout = layouts[design.name](steps, design)
     ids = [rung.id for rung in layout.rungs]
@@ -181,14 +180,14 @@ def _leave_one_out(steps: Steps, design: Design) -> Layout:
 
 
 def _add_one(steps: Steps, design: Design) -> Layout:
-    """The start, the base under the full recipe, each step of the network on it with what it needs."""
+    """The start, the base under the full recipe where that is a step, each other step on it with what it needs."""
     recipe = frozenset(steps.recipe)
-    leading = steps.path[: steps.path.index(steps.net[0])]
+    leading = steps.path[: steps.path.index(steps.own[0])]
     rungs, notes = [steps.start, *(steps.climbed[name] for name in leading)], []
     base = steps.named(recipe, parent=steps.start.id)
-    if base.id not in (rung.id for rung in rungs):  # a step on the recipe stands between those on the network
+    if base.id not in (rung.id for rung in rungs):  # the recipe is taken between other steps
         rungs.append(base)
-    for name in steps.net:
+    for name in steps.own:
         needed = steps.needed(name)
         against = steps.named(recipe | needed, parent=base.id)
         rung = steps.named(recipe | needed | {name}, parent=against.id, about=name)
@@ -207,7 +206,7 @@ def _orders(steps: Steps, design: Design) -> Layout:
     base = steps.named(recipe)
     whole = steps.all_steps(base.id)
     ids = {content(whole): whole.id, content(base): base.id}
-    needed = {name: steps.needed(name) for name in steps.net}
+    needed = {name: steps.needed(name) for name in steps.own}
     rungs, orders, stream = [base], [], Random(ORDERS_SEED)
     for number in range(1, design.samples + 1):
         order, chain = _draw(needed, stream), [base.id]

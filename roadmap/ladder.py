@@ -1,8 +1,8 @@
 """The ladder: a strict reader of steps.yaml, and the climb from a base to its rungs."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_type_hints
 
@@ -11,13 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from roadmap.config import BASES, NetConfig
 from roadmap.errors import Misfits, UserError, unknown
 from roadmap.reading import read_yaml
-from roadmap.recipe import Recipe, read_plain
+from roadmap.recipe import Recipe, read_plain, read_recipe
 from roadmap.reference import Net, check_references
-from roadmap.steps import NET_STEPS, RECIPE_STEPS, STEPS
+from roadmap.steps import NET_STEPS, STEPS
+from roadmap.techniques import RECIPE_STEPS
 
 MATCHED = 0.02  # multiply-adds that miss what they are matched to by a larger share are not called matched
 STEPS_FILE = Path(__file__).parents[1] / "steps.yaml"
 LADDERS = Path(__file__).parents[1] / "ladders"
+
+Changes = dict[str, tuple[Any, Any]]  # setting -> (before, after)
 
 
 class Strict(BaseModel):
@@ -166,10 +169,29 @@ class Rung:
 
     def recipe(self, target: Recipe, base: str | None = None) -> Recipe:
         """Return the recipe that this rung trains under, where the study's recipe is `target`."""
-        recipe = read_plain(target, base) if self.plain_start else target
-        for step in self.recipe_steps:
-            recipe = RECIPE_STEPS[step.name](recipe, target=target, **dict(step.args))
+        return train_under(self.plain_start, self.recipe_steps, target, base)
+
+
+def recipe_changes(rungs: Collection[Rung], target: Recipe, base: str | None = None) -> dict[str, Changes]:
+    """Return what each rung changes in the recipe of the rung that it is judged against, where it changes any of it."""
+    recipes = {rung.id: rung.recipe(target, base) for rung in rungs}
+    changes = {rung.id: recipes[rung.id].differences(recipes[rung.parent]) for rung in rungs if rung.parent in recipes}
+    return {name: changed for name, changed in changes.items() if changed}
+
+
+def train_under(plain_start: bool, steps: tuple[RecipeStep, ...], target: Recipe, base: str | None) -> Recipe:
+    """Return what steps make of the recipe that a ladder starts under; the target itself where nothing differs from it.
+
+    A recipe in between is named after its start and its steps.
+    """
+    recipe = start = read_plain(target, base) if plain_start else target
+    for step in steps:
+        recipe = RECIPE_STEPS[step.name](recipe, target=target, **dict(step.args))
+    if not steps:
         return recipe
+    if not recipe.differences(target):
+        return target
+    return replace(recipe, name=" + ".join([start.name, *(step.name for step in steps)]))
 
 
 class Ladder(Strict):
@@ -182,12 +204,24 @@ class Ladder(Strict):
     references: tuple[str, ...] = ()  # of `roadmap.reference.REFERENCES`: trained beside the rungs
     rungs: tuple[RungEntry, ...]
     _count: Callable[[NetConfig], int] | None = None
+    _recipe: str | None = None
 
     def counted_by(self, count: Callable[[NetConfig], int]) -> Self:
         """Return the ladder with its networks matched by their multiply-adds as this counts them, as for a proxy."""
         ladder = self.model_copy()
         ladder._count = count
         return ladder
+
+    def towards(self, recipe: str) -> Self:
+        """Return the ladder with the techniques that a recipe has: steps that change nothing in it are left out."""
+        ladder = self.model_copy()
+        ladder._recipe = recipe
+        return ladder
+
+    @property
+    def has_techniques(self) -> bool:
+        """Whether any rung takes a part of the recipe."""
+        return any(rung.step in RECIPE_STEPS and rung.step != "enhanced_recipe" for rung in self.rungs)
 
     @property
     def matches(self) -> bool:
@@ -317,19 +351,33 @@ class Ladder(Strict):
                 made, miss = match.fit(made, BASES[base], net, self._count)
             return made, recipe_steps, miss
         if entry.step is not None:
-            recipe_steps = (*recipe_steps, RecipeStep(entry.step, tuple(arguments.items())))
+            taken = (*recipe_steps, RecipeStep(entry.step, tuple(arguments.items())))
+            if not self._recipe or self._recipe_of(taken, base) != self._recipe_of(recipe_steps, base):
+                recipe_steps = taken
         return net, recipe_steps, 0.0
+
+    def _recipe_of(self, steps: tuple[RecipeStep, ...], base: str) -> dict[str, Any]:
+        """Return the settings of training under the recipe that the ladder leads towards."""
+        target = read_recipe(self._recipe or "", base)
+        return train_under(self.rungs[0].recipe == "plain", steps, target, base).training()
 
     def match_of(self, entry: RungEntry) -> Match | None:
         """Return what a rung's multiply-adds are brought near to."""
         return entry.match or self.match if entry.step in NET_STEPS else None
 
+    def why_not(self, name: str) -> str:
+        """Say why a rung of this ladder is not climbed."""
+        step = next(entry.step for entry in self.rungs if entry.id == name)
+        place = f"Under recipe '{self._recipe}'" if step in RECIPE_STEPS else "At matched multiply-adds"
+        return f"{place} '{name}' changes nothing"
+
     def climb(self, base: str) -> list[Rung]:
         """Return every rung from a base, in order, each with its network.
 
         Raises:
-            UserError: If the base is unknown, a step is out of order, or a rung changes nothing (where the whole ladder
-                is matched, as a step on the width alone then does, it is left out).
+            UserError: If the base is unknown, a step is out of order, or a rung changes nothing (it is left out where
+                the whole ladder is matched, as a step on the width alone then does, and where the recipe that is
+                trained towards lacks the technique).
         """
         if base not in self.bases:
             raise unknown("base", base, self.bases)
@@ -345,7 +393,7 @@ class Ladder(Strict):
                 before = (nets[parent.id], parent.recipe_steps) if parent else (start, ())
                 net, recipe_steps, miss = self.take(entry, base, *before)
                 if parent and (net, recipe_steps) == before:
-                    if self.match_of(entry):
+                    if self.match_of(entry) or (self._recipe and entry.step in RECIPE_STEPS):
                         same[entry.id] = parent.id
                         continue
                     raise UserError(f"step '{entry.step}' changes nothing after '{parent.id}'. Take the rung out.")

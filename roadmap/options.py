@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 
 def ladder_of(options: Namespace) -> Ladder:
-    """Return the ladder, which has the base that was named, if one was."""
+    """Return the ladder, which has the base that was named, if one was; of techniques, those that the recipe has."""
     if options.ladder and options.steps:
         raise UserError(f"--steps: '{options.ladder}' is the ladder already. Name one.")
     ladder = find_ladder(options.ladder or options.steps, options.base)
+    if ladder.has_techniques:
+        ladder = ladder.towards(options.recipe)
     return ladder.model_copy(update={"match": match_of(options.match)}) if options.match else ladder
 
 

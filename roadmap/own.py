@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from roadmap.config import NetConfig, OwnLayer
 from roadmap.errors import UserError
-from roadmap.steps import NET_STEPS, RECIPE_STEPS, STEPS
+from roadmap.steps import NET_STEPS, STEPS
+from roadmap.techniques import RECIPE_STEPS
 
 if TYPE_CHECKING:
     from torch import nn

@@ -146,6 +146,13 @@ class Study:
         """Return what differs from the paper's recipe in one of ours: setting -> (the paper's, ours)."""
         return recipe.differences(read_paper(recipe, self.base))
 
+    def _left_plain(self) -> list[str]:
+        """Return the settings in which the end of a ladder of techniques still differs from the study's recipe."""
+        if not self.ladder.has_techniques or self.design != "ladder":
+            return []
+        end = [rung for rung in self.layout.rungs if rung.adopted][-1]
+        return list(end.recipe(self.recipe, self.base).differences(self.recipe))
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of the study beside what it is: a line each."""
@@ -155,6 +162,11 @@ class Study:
             notes.append(
                 f"FLOPs-matched by {match.by}: after every step the multiply-adds are as near as can be to "
                 f"{match.describe()}."
+            )
+        if left := self._left_plain():
+            notes.append(
+                f"No technique of the ladder takes {', '.join(left)} from recipe '{recipe.name}': all rungs have "
+                "the plain counterpart's. A last step enhanced_recipe would take the rest."
             )
         data = next(iter(self.configs.values())).data
         if data.name == ASSUMED:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from roadmap.errors import UserError
-from roadmap.ladder import Ladder
+from roadmap.ladder import Changes, Ladder, recipe_changes
 from roadmap.looking import print_json, say_what
 from roadmap.options import amount_of, jobs_of, ladder_behind, ladder_of, study_of
 
@@ -24,13 +24,15 @@ TOLERANCE_GMACS = 0.006  # between our count and the paper's print of two decima
 def verify(options: Namespace) -> int:
     """Print our multiply-adds and parameters beside the paper's; 1 where a cell is off by more than 0.006 G."""
     from roadmap.cost import count_macs, count_params
+    from roadmap.recipe import read_recipe
 
     ladder = ladder_of(options)
     bases = [options.base] if options.base else list(ladder.bases)
     failed = 0
     for base in bases:
-        rows = []
-        for rung in ladder.climb(base):
+        rows, rungs = [], ladder.climb(base)
+        changes = recipe_changes(rungs, read_recipe(options.recipe, base), base) if ladder.has_techniques else {}
+        for rung in rungs:
             macs, paper = count_macs(rung.net), rung.paper
             missed = f"{rung.match_miss:+.1%} of {rung.match.describe()}" if rung.match else ""
             ok = paper.true_gmacs is None or abs(macs / 1e9 - paper.true_gmacs) <= TOLERANCE_GMACS
@@ -46,12 +48,14 @@ def verify(options: Namespace) -> int:
                     "paper_gmacs": paper.gmacs,
                     "ok": ok,
                     "note": note,
+                    **({"recipe_changes": changes.get(rung.id, {})} if ladder.has_techniques else {}),
                 }
             )
         if options.json:
             print_json(rows)
         else:
             _print_verify(base, ladder, rows)
+            _print_changes(changes, options.recipe)
     return 1 if failed else 0
 
 
@@ -76,6 +80,21 @@ def _print_verify(base: str, ladder: Ladder, rows: list[dict[str, Any]]) -> None
     console.print()
 
 
+def _print_changes(changes: dict[str, Changes], recipe: str, console: Console | None = None) -> None:
+    """Print what the steps on the recipe change in it, where there are any."""
+    if not changes:
+        return
+    table = Table(title=escape(f"What changes in training, up to recipe '{recipe}'"), box=None, title_justify="left")
+    table.add_column("rung", no_wrap=True)
+    table.add_column("settings")
+    for rung, changed in changes.items():
+        words = (f"{name} {_in_yaml(before)} → {_in_yaml(after)}" for name, (before, after) in changed.items())
+        table.add_row(rung, escape(", ".join(words)))
+    console = console or Console()
+    console.print(table, highlight=False)
+    console.print()
+
+
 def plan(options: Namespace) -> int:
     """Print what would run, what it costs, how long it takes and what is done already."""
     from roadmap.launch import look_around
@@ -89,6 +108,7 @@ def plan(options: Namespace) -> int:
     ahead = _forecast(options, study, machine, console)
     queue = look_at_queue(study.runs)
     states = {run.config.id: standing(run.folder, queue).state for run in planned}
+    changes = recipe_changes(study.layout.rungs, study.recipe, study.base) if study.ladder.has_techniques else {}
     if options.json:
         print_json(
             {"run": r.config.id, "rungs": r.rungs, "seed": r.config.seed, "macs": r.macs, "params": r.params,
@@ -99,6 +119,10 @@ def plan(options: Namespace) -> int:
     pending = [run for run in planned if states[run.config.id] not in ("finished", "diverged")]
     say_what(study, console)
     console.print(_rung_table(study, planned, pending, ahead, price))
+    if changes:
+        _print_changes(
+            {rung.id: changes[rung.id] for rung in study.rungs if rung.id in changes}, study.recipe.name, console
+        )
     new = ""
     if study.design != "ladder":
         known = {run.config.id for run in ladder_behind(options, study).planned()}
@@ -144,7 +168,7 @@ def _rung_table(
         left = [run for run in pending if rung.id in run.rungs]
         first, trained = own[0], own[0].config.recipe.name
         notes = ["reference"] if rung.is_reference else [] if rung.adopted else ["not adopted"]
-        notes += [] if trained == study.recipe.name else ["plain recipe"]
+        notes += [] if trained == study.recipe.name or study.ladder.has_techniques else ["plain recipe"]
         if rung.match:
             notes.append(f"{'matched' if rung.is_matched else 'not matched'}, {rung.match_miss:+.1%}")
         speed, seconds = ahead.images_per_s[first.config.id], ahead.seconds[first.config.id]

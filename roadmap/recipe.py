@@ -1,6 +1,7 @@
 """How a network is trained: `Recipe`, every setting of the paper's Table 5 and of its plain counterpart; its reader."""
 
 import dataclasses
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,8 @@ from roadmap.reading import explain, read_yaml
 RECIPES = Path(__file__).parents[1] / "recipes"
 Precision = Literal["none", "bfloat16", "float16"]
 IN_MEMORY = ("fashion_mnist_part", "fashion_mnist", "cifar10", "cifar100")
+# What timm calls RandAugment; of an image folder it takes other policies too.
+RANDAUGMENT = re.compile(r"rand(-((m|n|inc|mmax)\d+|(p|mstd)\d+(\.\d+)?))*")
 READERS = ("hfds", "wds", "tfds")  # of timm's, which a data set's name may begin with
 
 # What came after runs had been named: it enters an id only where it is not off, so that those keep their names.
@@ -87,9 +90,9 @@ class Recipe:
         shift: Small images: random translation by up to this many pixels.
         hflip: Probability of a mirrored image.
         random_resized_crop: Image folders: smallest share of the area that a training crop keeps; 1 turns it off.
-        randaugment: Image folders: timm's name for the policy, or None.
+        randaugment: timm's name for the policy, or None.
         color_jitter: Image folders: strength, used where RandAugment is off, as in timm.
-        interpolation: Image folders: how images are resized.
+        interpolation: How images of a folder are resized, and how RandAugment turns and shears any.
         test_resize: Image folders: how images are resized at test: "shorter" keeps their proportions, "squash" makes
             them square.
         test_crop: Image folders: share of the resized image's shorter side that the centre crop keeps at test.
@@ -207,10 +210,14 @@ class Recipe:
         for field in ("train_split", "test_split", "image_key", "label_key"):
             if "dataset" not in wrong and not self.reader and getattr(self, field) != LATER[field]:
                 wrong[field] = f"{field} works on hfds/, wds/ and tfds/, not on dataset '{self.dataset}'. Take it out."
-        off_in_memory = {"randaugment": None, "color_jitter": 0.0, "random_resized_crop": 1.0, "test_resize": "shorter"}
+        off_in_memory = {"color_jitter": 0.0, "random_resized_crop": 1.0, "test_resize": "shorter"}
         for field, off in off_in_memory.items():
             if self.in_memory and getattr(self, field) != off:
                 wrong[field] = f"{field} works on image folders, not on dataset '{self.dataset}'. Take it out."
+        if self.in_memory and self.randaugment and not RANDAUGMENT.fullmatch(self.randaugment):
+            wrong["randaugment"] = (
+                f"randaugment is '{self.randaugment}', but is timm's name for one, such as rand-m9-mstd0.5-inc1."
+            )
         if self.validation_images < 0 or (not self.in_memory and self.validation_images):
             wrong["validation_images"] = (
                 f"validation_images is {self.validation_images}, but must be from 0 up, and 0 for image folders. Move "

@@ -1,24 +1,21 @@
-"""The paper's design steps, one pure function each, under the paper's headings.
+"""The paper's design steps on the network, one pure function each, under the paper's headings.
 
-A network step maps a `NetConfig` to the next one; a recipe step maps a `Recipe`, given the recipe that the ladder
-trains towards. A step has one idea, never looks at where the ladder started (what differs between bases comes in as an
-argument from steps.yaml), and says its source. Multiply-adds are those of ResNet-50's ladder, in 1e9, at 224x224.
+A step maps a `NetConfig` to the next one; those on the recipe are in `roadmap.techniques`. A step has one idea, never
+looks at where the ladder started (what differs between bases comes in as an argument from steps.yaml), and says its
+source. Multiply-adds are those of ResNet-50's ladder, in 1e9, at 224x224.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from roadmap.config import CONV_SLOTS, NetConfig, with_width
 from roadmap.errors import UserError
-
-if TYPE_CHECKING:
-    from roadmap.recipe import Recipe
+from roadmap.techniques import RECIPE_STEPS
 
 NetStep = Callable[..., NetConfig]
-RecipeStep = Callable[..., "Recipe"]
 
 
 class NeedsStep(UserError):
@@ -50,17 +47,6 @@ def _require_bottleneck(net: NetConfig, step: str, why: str) -> None:
 
 def _require_norms(net: NetConfig, step: str) -> None:
     require(net.block.norm != "none", step, "batch_norm", "there are no norms")
-
-
-# Training techniques
-
-
-def enhanced_recipe(recipe: Recipe, *, target: Recipe) -> Recipe:
-    """Train with the full modern recipe instead of the plain one. Costs no multiply-adds, but more epochs.
-
-    Source: section 2.1 and Table 5; ResNet-50 76.1 -> 78.8, the largest single change of the roadmap.
-    """
-    return target
 
 
 # From other starts to what a ResNet is
@@ -268,5 +254,4 @@ NET_STEPS: dict[str, NetStep] = {
         separate_downsampling,
     )
 }
-RECIPE_STEPS: dict[str, RecipeStep] = {step.__name__: step for step in (enhanced_recipe,)}
 STEPS: dict[str, Callable[..., Any]] = {**RECIPE_STEPS, **NET_STEPS}

@@ -7,7 +7,7 @@ from roadmap.config import BASES, NetConfig
 from roadmap.errors import UserError
 from roadmap.ladder import Ladder, Published, RecipeStep, Rung
 from roadmap.reference import Net
-from roadmap.steps import NET_STEPS, NeedsStep
+from roadmap.steps import NeedsStep
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Steps:
     Attributes:
         start: The rung that the ladder starts from.
         path: The steps that lead to the last adopted rung, in order.
-        recipe: Those of them that work on the recipe.
-        net: Those of them that work on the network.
+        recipe: Those of them that take the whole recipe: what the others are tried under.
+        own: The others, each on the network or on a part of the recipe.
     """
 
     def __init__(self, ladder: Ladder, base: str, climbed: list[Rung]) -> None:
@@ -39,8 +39,8 @@ class Steps:
             path.append(rung.id)
             rung = self.climbed[rung.parent]
         self.path = tuple(reversed(path))
-        self.net = tuple(name for name in self.path if self.climbed[name].step in NET_STEPS)
-        self.recipe = tuple(name for name in self.path if name not in self.net)
+        self.recipe = tuple(name for name in self.path if self.climbed[name].step == "enhanced_recipe")
+        self.own = tuple(name for name in self.path if name not in self.recipe)
 
     def build(self, chosen: Collection[str]) -> Built:
         """Apply steps in the ladder's order, without those that need one which is not there."""
@@ -118,8 +118,8 @@ class Steps:
             about: The step that it is about; the others are said to be with it.
         """
         section = self.climbed[about].section if about else None
-        net = chosen - set(self.recipe)
-        if not net:
+        own = chosen - set(self.recipe)
+        if not own:
             built = self.build(chosen)
             for rung in self.climbed.values():
                 if content(rung) == content(built):
@@ -127,8 +127,8 @@ class Steps:
             id = "_with_".join([self.start.id, "_".join(name for name in self.recipe if name in chosen)])
             label = f"{self.start.label}, {self.labels(chosen)}"
             return self.rung(chosen, id=id, label=label, section=section, parent=parent, of=about)
-        implied = net & frozenset().union(*(self.needed(name) for name in net))
-        ids = [name for name in self.climbed if name in net - implied]
+        implied = own & frozenset().union(*(self.needed(name) for name in own))
+        ids = [name for name in self.climbed if name in own - implied]
         id, label = "_and_".join(ids), self.labels(ids, " and ")
         if len(ids) == 1:
             id, label = f"only_{id}", f"only {label}"

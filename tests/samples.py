@@ -54,6 +54,7 @@ ALL_AUGMENTATION: dict[str, Any] = {
     "ema": 0.9,
     "mixup": 0.8,
     "cutmix": 1.0,
+    "randaugment": "rand-m9-mstd0.5-inc1",
     "random_erasing": 0.25,
     "drop_path": 0.2,
     "shift": 2,

@@ -35,6 +35,7 @@ MakeRun = Callable[..., RunConfig]
 Batches = list[tuple[Tensor, Tensor]]
 BLOCK = write_idx(np.zeros((3, 2, 2), np.uint8))
 ALL_AUGMENTATION = {"shift": 2, "hflip": 0.5, "mixup": 0.8, "cutmix": 1.0, "random_erasing": 0.5}
+ALL_AUGMENTATION["randaugment"] = "rand-m9-mstd0.5-inc1"
 
 
 def same(one: Iterable[tuple[Tensor, ...]], other: Iterable[tuple[Tensor, ...]]) -> bool:

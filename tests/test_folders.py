@@ -14,7 +14,7 @@ from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
 
-from roadmap.augment import UNTOUCHED, CentreCrop, Erasing, decode, erase, train_transform
+from roadmap.augment import UNTOUCHED, CentreCrop, EachRandAugment, Erasing, decode, erase, train_transform
 from roadmap.batches import decoding_workers, load_data
 from roadmap.data import describe_data, seed_step
 from roadmap.errors import UserError
@@ -132,6 +132,18 @@ def test_the_test_crop_is_timms_but_for_the_rounding_of_the_resize(ours: Any, ti
     for width, height in ((80, 60), (60, 80), (20, 30)):
         image = picture(width=width, height=height)
         assert (CentreCrop(recipe)(as_tensor(image)).int() - timm(image).int()).abs().max() <= 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_small_images_in_memory_are_each_augmented_for_themselves(channels: int) -> None:
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (channels, 32, 32), np.uint8))
+    same = image.expand(200, -1, -1, -1)
+    policy = EachRandAugment(replace(RECIPE, randaugment="rand-m9-mstd0.5-inc1"), torch.full((channels,), 0.5))
+    made = seeded(lambda: policy(same), 0)
+    assert (made.shape, made.dtype) == (same.shape, torch.uint8)
+    assert 30 < sum(torch.equal(one, image) for one in made) < 75  # two operations, each with a probability of a half
+    assert len(made.unique(dim=0)) > 80
+    assert any((one == 128).float().mean() > 0.1 for one in made)  # moved, so that the mean colour came in
 
 
 def test_randaugment_may_posterize_to_no_bits_which_is_black() -> None:

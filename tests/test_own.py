@@ -15,7 +15,8 @@ from roadmap.ladder import read_ladder
 from roadmap.model import build_model
 from roadmap.own import load_module, load_steps, make_layer
 from roadmap.run import DataConfig, RunConfig
-from roadmap.steps import NET_STEPS, RECIPE_STEPS, STEPS
+from roadmap.steps import NET_STEPS, STEPS
+from roadmap.techniques import RECIPE_STEPS
 from tests.samples import make_recipe
 from tests.test_cli import run
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roadmap import steps
+from roadmap import steps, techniques
 from roadmap.config import BASES, NetConfig, convnext, diff
 from roadmap.conformance import Trial, problems, trials
 from roadmap.errors import UserError
@@ -23,10 +23,13 @@ from roadmap.steps import (
     move_up_depthwise,
     stage_ratio,
 )
-from tests.samples import LADDERS, PAPER, arguments_of, make_recipe
+from tests.samples import LADDERS, PAPER, arguments_of
 
 ADOPTED = [entry for entry in PAPER.rungs if entry.adopted and entry.step in NET_STEPS]
-TARGET = make_recipe(name="target", lr=0.5)
+
+
+PLAIN = read_recipe("imagenet_original")
+TARGET = read_recipe("imagenet")
 
 
 def take(step: str, start: NetConfig | Recipe, arguments: dict[str, Any]) -> Any:
@@ -39,7 +42,7 @@ TRIALS = {
     (trial.step, str(trial.arguments), str(trial.before)): pytest.param(trial, id=f"{trial.base}-{trial.rung.id}")
     for ladder in LADDERS.values()
     for base in ladder.bases
-    for trial in trials(ladder, base, read_recipe("fashion"))
+    for trial in trials(ladder, base, TARGET)
 }
 
 
@@ -64,8 +67,9 @@ def test_a_step_is_used_by_a_ladder(step: str) -> None:
 def test_every_public_function_of_the_module_is_a_step_under_its_own_name() -> None:
     public = {
         name: function
-        for name, function in inspect.getmembers(steps, inspect.isfunction)
-        if function.__module__ == steps.__name__ and not name.startswith("_") and name != "require"
+        for module in (steps, techniques)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_") and name != "require"
     }
     assert public == STEPS
 
@@ -217,7 +221,3 @@ def test_widening_keeps_the_proportions_of_the_stages() -> None:
 def test_separate_downsampling_can_leave_out_its_norms() -> None:
     bare = steps.separate_downsampling(BASES["resnet50"], norms=False)
     assert (bare.downsample, bare.boundary_norms, bare.final_norm) == ("separate", False, False)
-
-
-def test_the_recipe_step_trains_with_the_target() -> None:
-    assert steps.enhanced_recipe(make_recipe(), target=TARGET) == TARGET
