@@ -55,7 +55,7 @@ def _check_slots(place: str, field: str, value: tuple[str, ...], slots: tuple[st
         raise UserError(f"{place}: {field} is {value}, but slots are listed once each, in the order {slots}.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OwnLayer:
     """A layer of a user's own in the block; `roadmap.own_layer` makes one of a class.
 
@@ -72,6 +72,9 @@ class OwnLayer:
     name: str
     path: str = dataclasses.field(metadata={"place": True})
     fingerprint: str
+
+    def __repr__(self) -> str:  # as tables of what a step changes show it
+        return f"{self.name} after {self.slot}"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +20,8 @@ from roadmap.data import EMBEDDED, IDX_FILES, describe_data
 from roadmap.idx import find_idx, read_idx, write_idx
 from roadmap.recipe import Recipe, read_recipe
 from roadmap.run import RunConfig
+from roadmap.steps import NET_STEPS, STEPS
+from roadmap.techniques import RECIPE_STEPS
 from tests.browser import browser
 from tests.slurm import slurm
 
@@ -111,3 +114,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
     with small_file_system(tmp_path / "disk", "64k") as disk:
         yield disk
+
+
+@pytest.fixture
+def own_steps() -> Iterator[None]:
+    """Forget, after a test, the steps that its files brought in."""
+    tables = [(table, dict(table)) for table in (NET_STEPS, RECIPE_STEPS, STEPS)]
+    yield
+    for table, before in tables:
+        table.clear()
+        table.update(before)
+    sys.modules.pop("my_steps", None)

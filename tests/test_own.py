@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +15,7 @@ from roadmap.ladder import read_ladder
 from roadmap.model import build_model
 from roadmap.own import load_module, load_steps, make_layer
 from roadmap.run import DataConfig, RunConfig
-from roadmap.steps import NET_STEPS, STEPS
-from roadmap.techniques import RECIPE_STEPS
+from roadmap.steps import NET_STEPS
 from tests.samples import make_recipe
 from tests.test_cli import run
 
@@ -58,15 +57,7 @@ rungs:
 """
 
 
-@pytest.fixture(autouse=True)
-def steps_as_they_were() -> Iterator[None]:
-    """Forget, after each test, what its files brought in."""
-    tables = [(table, dict(table)) for table in (NET_STEPS, RECIPE_STEPS, STEPS)]
-    yield
-    for table, before in tables:
-        table.clear()
-        table.update(before)
-    sys.modules.pop("my_steps", None)
+pytestmark = pytest.mark.usefixtures("own_steps")
 
 
 def write(folder: Path, text: str = STEPS_FILE, name: str = "my_steps.py") -> Path:

@@ -15,6 +15,7 @@ from analysis.verdicts import pairs_of, verdict_table
 from roadmap.cluster import read_cluster
 from roadmap.ladder import read_ladder
 from roadmap.recipe import RECIPES, read_recipe
+from tests.samples import LADDERS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -30,7 +31,7 @@ def test_every_command_of_the_readme_is_one_that_the_program_knows(command: str)
     options = run_ladder.parse(shlex.split(command))
     assert options.action in run_ladder.ACTIONS
     if "my_ladder" not in command:
-        assert options.base in (None, *read_ladder().bases)
+        assert options.base in (None, *(base for ladder in LADDERS.values() for base in ladder.bases))
     assert options.recipe in {path.stem for path in RECIPES.glob("*.yaml")}
 
 
@@ -54,6 +55,21 @@ def test_the_readmes_ladder_can_be_climbed(tmp_path: Path) -> None:
     example = next(block for block in blocks("yaml") if "my_ladder.yaml" in block)
     (tmp_path / "my_ladder.yaml").write_text(example)
     assert len(read_ladder(tmp_path / "my_ladder.yaml").climb("resnet50")) > 1
+
+
+def test_the_readmes_own_step_is_that_of_its_record_and_keeps_what_a_step_must(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_steps: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for language, name in (("python", "my_steps.py"), ("yaml", "grn.yaml")):
+        (block,) = (block for block in blocks(language) if block.startswith(f"# {name}"))
+        assert block == (ROOT / "records" / "resnet50-fashion-grn" / name).read_text()
+        Path(name).write_text(block)
+    steps = Path("my_steps.py").read_text().splitlines()
+    assert sum(bool(line) and not line.startswith("#") for line in steps) < 20
+    (command,) = (command for command in COMMANDS if command.strip().startswith("check grn.yaml"))
+    assert run_ladder.main(shlex.split(command)) == 0
+    assert re.search(r"^ grn +yes +yes +yes +yes +yes +4\.456 $", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_the_readmes_cluster_can_be_asked_for(tmp_path: Path) -> None:
