@@ -213,7 +213,12 @@ class Ladder(Strict):
         return ladder
 
     def towards(self, recipe: str) -> Self:
-        """Return the ladder with the techniques that a recipe has: steps that change nothing in it are left out."""
+        """Return the ladder with the techniques that a recipe has: steps that change nothing in it are left out.
+
+        Raises:
+            UserError: If there is no such recipe, or it does not fit.
+        """
+        read_recipe(recipe)
         ladder = self.model_copy()
         ladder._recipe = recipe
         return ladder

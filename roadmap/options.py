@@ -129,14 +129,14 @@ def studies_beside(options: Namespace, study: "Study") -> "dict[str, Study]":
 
 
 def ladder_behind(options: Namespace, study: "Study") -> "Study":
-    """Return the whole ladder of a study of another design, with the same seeds: what the two share need not run."""
-    return _whole_study(options, study, None)
+    """Return the whole ladder of a study of another design, for a plan: what the two share need not run twice."""
+    return _whole_study(options, study, None, assume_data=True)
 
 
-def _whole_study(options: Namespace, study: "Study", design: list[str] | None) -> "Study":
+def _whole_study(options: Namespace, study: "Study", design: list[str] | None, *, assume_data: bool = False) -> "Study":
     """Return another design of a study's base, with all its rungs."""
     whole = vars(options) | dict.fromkeys(("samples", "only", "until")) | {"design": design}
-    return study_of(Namespace(**whole), study.base, study.ladder)
+    return study_of(Namespace(**whole), study.base, study.ladder, assume_data=assume_data)
 
 
 def out_of(options: Namespace, study: "Study") -> Path:

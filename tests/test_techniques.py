@@ -7,6 +7,7 @@ import pytest
 from analysis.verdicts import judge_study
 from roadmap.config import BASES
 from roadmap.designs import DESIGNS, Design, lay_out
+from roadmap.errors import UserError
 from roadmap.ladder import Ladder, find_ladder, read_ladder, recipe_changes
 from roadmap.plan import make_study
 from roadmap.recipe import RECIPES, Recipe, read_plain, read_recipe
@@ -125,6 +126,16 @@ def test_a_setting_that_no_technique_takes_is_named(tmp_path: Path) -> None:
     (note,) = (note for note in study.notes if "No technique" in note)
     assert "takes hflip from recipe 'tiny'" in note
     assert not [note for note in make_study(LADDER, "resnet50", "fashion", runs=tmp_path).notes if "technique" in note]
+
+
+def test_a_recipe_that_is_not_there_is_refused_before_any_rung() -> None:
+    with pytest.raises(UserError, match=r"^unknown recipe 'fashion_moderm'\. Did you mean 'fashion_modern'\?"):
+        LADDER.towards("fashion_moderm")
+
+
+def test_a_design_of_an_image_folders_recipe_can_be_planned_without_the_images(tmp_path: Path) -> None:
+    options = f"plan --base resnet50 --steps recipe --recipe imagenet --design leave-one-out --runs {tmp_path}"
+    assert main(options.split()) == 0
 
 
 def test_plan_and_verify_say_what_each_rung_changes_in_training(

@@ -16,6 +16,13 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 WORK = ROOT / "runs" / HERE.name
 SEEDS = ["100", "101"]
+BEFORE: dict[str, dict[str, object]] = {  # of the recipes that the candidates change
+    "fashion_modern": {
+        "shift": 2, "mixup": 0.8, "cutmix": 1.0, "randaugment": "rand-m9-mstd0.5-inc1", "random_erasing": 0.25,
+        "drop_path": 0.1,
+    },
+    "fashion_modern_original": {"shift": 2, "lr": 0.025},
+}  # fmt: skip
 
 
 def trial(recipe: str, name: str, changes: dict[str, object]) -> dict[str, object]:
@@ -23,7 +30,7 @@ def trial(recipe: str, name: str, changes: dict[str, object]) -> dict[str, objec
     settings = yaml.safe_load((ROOT / "recipes" / f"{recipe}.yaml").read_text())
     path = WORK / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(settings | changes | {"name": name, "plain": name}))
+    path.write_text(yaml.safe_dump(settings | BEFORE[recipe] | changes | {"name": name, "plain": name}))
     command = [sys.executable, "run_ladder.py", "--base", "resnet50", "--recipe", str(path), "--validate"]
     command += ["--seeds", *SEEDS, "--only", "baseline", "--runs", str(WORK / "runs"), "--out", str(WORK / name)]
     subprocess.run(command, cwd=ROOT, check=True)
