@@ -298,7 +298,7 @@ class Ladder(Strict):
         if rung.step is None:
             found.append(f"{place}: has no step. Known: {', '.join(STEPS)}.")
         elif rung.step not in STEPS:
-            found.append(unknown("step", rung.step, STEPS, place=place))
+            found.append(f"{unknown('step', rung.step, STEPS, place=place)} Your own? Say --steps-module FILE.")
         else:
             if rung.match and rung.step in RECIPE_STEPS:
                 found.append(f"{place}: step '{rung.step}' leaves the network as it is. Take 'match' out.")

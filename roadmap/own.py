@@ -106,7 +106,10 @@ def load_module(path: Path, fingerprint: str | None = None) -> ModuleType:
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}), but steps or layers come from it.") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}), but steps or layers come from it. Put it there; a copy that is "
+            f"imported as '{name}' serves as well."
+        ) from error
     if fingerprint not in (None, found):
         raise UserError(
             f"{path}: has changed since the network was planned (fingerprint {found}, not {fingerprint}). Start the "

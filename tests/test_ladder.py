@@ -5,9 +5,9 @@ import pytest
 import yaml
 
 from roadmap import read_ladder
-from roadmap.config import BASES, diff
+from roadmap.config import BASES, convnext, diff
 from roadmap.errors import UserError
-from roadmap.ladder import Rung, select
+from roadmap.ladder import Ladder, Rung, select
 from roadmap.recipe import read_recipe
 from tests.samples import LADDER, PAPER, RECIPE
 
@@ -140,6 +140,56 @@ def test_a_ladder_of_ones_own_has_arguments_for_all_bases_or_for_each(tmp_path: 
     assert [rung.net.widths[0] for rung in ladder.climb("resnet50")] == [64, 96, 96]
     assert [rung.net.widths[0] for rung in ladder.climb("resnet200")] == [64, 128, 128]
     assert [rung.net.block.kernel_size for rung in ladder.climb("resnet200")] == [3, 3, 5]
+
+
+EXTENDS = """\
+extends: steps
+sections: [Own]
+rungs:
+  - {id: small_again, label: k, section: Own, step: kernel_size, from: kernel_9, args: {size: 3}, adopted: false}
+  - {id: deeper, label: deeper, section: Own, step: stage_ratio, args: {blocks: [3, 3, 27, 3]}}
+"""
+
+
+def extended(folder: Path, **changes: str) -> Ladder:
+    text = EXTENDS
+    for old, new in changes.items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (folder / "own.yaml").write_text(text)
+    return read_ladder(folder / "own.yaml")
+
+
+def test_a_ladder_that_extends_another_goes_on_from_its_rungs(tmp_path: Path) -> None:
+    rungs = {rung.id: rung for rung in PAPER.climb("resnet50")}
+    climbed = extended(tmp_path).climb("resnet50")
+    assert [rung.id for rung in climbed] == [*rungs, "small_again", "deeper"]
+    assert {rung.id: rung.net for rung in climbed if rung.id in rungs} == {r.id: r.net for r in rungs.values()}
+    side, deeper = climbed[-2:]
+    assert (side.parent, side.net) == ("kernel_9", rungs["move_up_depthwise"].net)
+    assert (deeper.parent, deeper.net) == ("separate_downsampling", convnext("small", layer_scale=None))
+    assert extended(tmp_path).bases == read_ladder().bases
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("extends: steps", "extends: setps", r"own\.yaml:1: unknown ladder 'setps'\. Did you mean 'steps'\?"),
+        (
+            "kernel_9",
+            "kernel_8",
+            r"own\.yaml:4: rung 'small_again': from: unknown rung 'kernel_8'\. Did you mean 'kernel_",
+        ),
+        ("id: deeper", "id: gelu", r"own\.yaml:5: rung 'gelu': stands twice"),
+        ("stage_ratio", "stage_ration", r"own\.yaml:5: .*'stage_ratio'\?.* Your own\? Say --steps-module FILE"),
+        ("adopted", "adopt", r"own\.yaml:4: unknown key 'rungs\.0\.adopt'"),
+    ],
+)
+def test_what_is_wrong_with_a_ladder_that_extends_another_has_its_line(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        extended(tmp_path, **{old: new})
 
 
 def test_a_ladder_without_published_numbers_has_none(tmp_path: Path) -> None:
