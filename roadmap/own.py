@@ -107,7 +107,7 @@ def load_module(path: Path, fingerprint: str | None = None) -> ModuleType:
         found = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}), but steps or layers come from it. Put it there; a copy that is "
+            f"{path}: cannot be read ({error.strerror}), but steps or layers come from it. Put it there; one that is "
             f"imported as '{name}' serves as well."
         ) from error
     if fingerprint not in (None, found):
