@@ -7,7 +7,12 @@ from roadmap.errors import UserError, unknown
 
 PLANNING = ("verify", "plan", "diff")
 TIMING = ("measure", "calibrate")
+EXAMINING = ("robustness",)
 DOING = ("run", "launch", "cancel", "export")  # the others only look
+# Those that take a study's rungs, of any design.
+OF_STUDIES = (
+    "run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "calibrate", "export", "robustness",
+)  # fmt: skip
 EXECUTORS = ("local", "slurm", "debug")
 # The options that only some actions have, and those actions. How jobs are started may be said to all: the same words
 # then name a study to 'run' and to 'status'.
@@ -20,20 +25,23 @@ OWNERS = {
     "device": ("plan",),
     "measure": ("plan",),
     "price": ("plan",),
-    "json": ("verify", "plan", "diff", "status", "compare", "measure", "calibrate"),
+    "json": ("verify", "plan", "diff", "status", "compare", "measure", "calibrate", "robustness"),
     "dry_run": ("run", "launch"),
     "tensorboard": ("run", "launch"),
     "logger": ("run", "launch"),
-    "design": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "calibrate", "export"),
-    "samples": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "calibrate", "export"),
+    "images": ("robustness",),
+    "radii": ("robustness",),
+    "design": OF_STUDIES,
+    "samples": OF_STUDIES,
 }
 
 
 def act(options: Namespace, names: Iterable[str]) -> int:
     """Carry out the action that the options name and return the exit code."""
-    from roadmap import doing, looking, planning, timing
+    from roadmap import doing, examining, looking, planning, timing
 
     modules = dict.fromkeys(PLANNING, planning) | dict.fromkeys(TIMING, timing) | dict.fromkeys(DOING, doing)
+    modules |= dict.fromkeys(EXAMINING, examining)
     actions = {name: getattr(modules.get(name, looking), name) for name in names}
     if options.action not in actions:
         raise unknown("action", options.action, names)
