@@ -74,7 +74,7 @@ def examine(
         found = []
     entry: dict[str, Any] = next((entry for entry in found if entry["asked"] == asked), {})
     if not entry:
-        entry = {"asked": asked, "wall_s": 0.0, "parts": {}}
+        entry = {"asked": asked, "wall_s": 0.0, "cpu_s": {}, "parts": {}}
         found.append(entry)
     missing = [part for part in settings.parts if part not in entry["parts"]]
     if not missing:
@@ -86,7 +86,9 @@ def examine(
     patient = Patient(folder, config, settings, asked["images"], data_root, device)
     for part in missing:
         tell(part)
+        cpu = time.process_time()
         entry["parts"][part] = patient.measure(part)
+        entry["cpu_s"][part] = round(time.process_time() - cpu, 3)
         entry |= {
             "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "commit": find_commit_once(),
