@@ -43,7 +43,7 @@ def work_through(
     jobs = min(machine.jobs, len(items))
     for number in range(jobs):
         gpus.put(number % machine.gpus if machine.gpus else None)
-    with ProcessPoolExecutor(jobs, context, _begin, (news, gpus, machine.threads)) as pool:
+    with ProcessPoolExecutor(jobs, context, _begin, (news, gpus)) as pool:
         with environment_for_jobs(machine.threads):
             futures = [pool.submit(_do, number, item) for number, item in enumerate(items)]
         try:
@@ -84,8 +84,8 @@ def _error_of(future: "Future[None]") -> Exception | None:
 _news: Any = None
 
 
-def _begin(news: Any, gpus: Any, threads: int) -> None:
-    """Prepare a process: its threads, its GPU, and its end when the one that started it is gone."""
+def _begin(news: Any, gpus: Any) -> None:
+    """Prepare a process: its GPU, and its end when the one that started it is gone."""
     global _news
     _news = news
     parent = multiprocessing.parent_process()
@@ -96,11 +96,10 @@ def _begin(news: Any, gpus: Any, threads: int) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_it, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(threads)
     gpu = gpus.get()
     if gpu is not None:
+        import torch
+
         torch.cuda.set_device(gpu)
 
 
