@@ -11,6 +11,7 @@ Examples:
   python run_ladder.py compare --base resnet50 --step depthwise_conv
   python run_ladder.py measure --base resnet50              what each rung costs in time and memory
   python run_ladder.py models --measure                     the paper's Table 1 and Figure 1, timed on this machine
+  python run_ladder.py robustness --base resnet50           accuracy under attacks and corruptions, for report
   python run_ladder.py export --base resnet50               trained weights, for timm
 """
 
@@ -37,13 +38,14 @@ ACTIONS = {
     "models": "the paper's Table 1, counted again from timm's networks, and its Figure 1",
     "calibrate": "which precision, compiler setting and number of runs at a time is fastest on this machine",
     "export": "trained weights with their configuration: safetensors that timm and roadmap.load_model load",
+    "robustness": "attack and corrupt what the trained networks see; report and compare then tell of it",
     "compare": "verdicts on the steps; with --step everything about one of them",
 }
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    listing = "\n".join(f"  {name:<9}{does}" for name, does in ACTIONS.items())
+    listing = "\n".join(f"  {name:<11}{does}" for name, does in ACTIONS.items())
     parser = argparse.ArgumentParser(
         prog="run_ladder.py",
         description=f"{__doc__}\nActions:\n{listing}",
@@ -100,8 +102,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--against", metavar="RUNG", help="compare: with this one (default: the rung it comes from); diff: recipe"
     )
     parser.add_argument("--margin", metavar="POINTS", help="top-1: smaller changes are as good as none (default: 0.2)")
+    parser.add_argument("--images", metavar="N", help="robustness: test images for each network (default: 500)")
     parser.add_argument(
-        "--json", action="store_true", help="verify, plan, status, measure, compare, models: one JSON object a line"
+        "--radii", nargs="+", metavar="R", help="robustness: of attacks, in 255ths of a pixel's range (default: 2 4 8)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="verify, check, plan, status, measure, compare, ...: one JSON object a line"
     )
     return parser.parse_args(argv)
 

@@ -10,6 +10,7 @@ from analysis.agreement import agreement, correlation_in_words, correlations
 from analysis.collect import collect, collect_measured, collect_rights
 from analysis.compare import ladder_table
 from analysis.effects import interaction, shapley
+from analysis.robust import Robustness, collect_robustness
 from analysis.trails import Trail, collect_trails, curves_of
 from analysis.verdicts import judge_rungs
 from analysis.worths import NAMES, has_own_runs, step_worths
@@ -33,6 +34,7 @@ class Findings:
         worths: What each step is worth by each design that has results: name -> frame (`worths.step_worths`).
         values: Shapley values with the columns of `effects.SHAPLEY_COLUMNS`, for the design "orders".
         correlations: With the paper's changes, with the columns of `agreement.AGREEMENT_COLUMNS`, for the ladder.
+        robustness: What was found of the networks' robustness (`analysis.robust.collect_robustness`).
         sentences: What these say in words, a paragraph each.
     """
 
@@ -46,6 +48,7 @@ class Findings:
     worths: Mapping[str, pd.DataFrame]
     values: pd.DataFrame
     correlations: pd.DataFrame
+    robustness: Robustness
     sentences: Sequence[str]
 
 
@@ -70,7 +73,15 @@ def find(
     """
     runs = collect(study) if runs is None else runs
     table, measured, trails = ladder_table(runs, study.rungs), collect_measured(study), collect_trails(study)
-    verdicts = judge_rungs(runs, measured, study.rungs, margin=margin, rights=collect_rights(study, runs))
+    robustness = collect_robustness(study)
+    verdicts = judge_rungs(
+        runs,
+        measured,
+        study.rungs,
+        margin=margin,
+        rights=collect_rights(study, runs),
+        robustness=robustness,
+    )
     values, correlated, sentences = pd.DataFrame(), pd.DataFrame(), list(study.notes)
     if study.design == "ladder":
         correlated = correlations(runs, study.rungs)
@@ -86,6 +97,7 @@ def find(
             )
     elif study.design == "pairs":
         sentences.append(interaction_in_words(runs, study.layout.square, study.layout.design.steps))
+    sentences += robustness.notes
     return Findings(
         runs=runs,
         table=table,
@@ -97,6 +109,7 @@ def find(
         worths=_worths(study, beside or {}),
         values=values,
         correlations=correlated,
+        robustness=robustness,
         sentences=sentences,
     )
 

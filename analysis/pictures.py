@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from analysis.drawing import Words
 from analysis.figure import Chart, draw_roadmap, save_figure
 from analysis.findings import Findings
-from analysis.plots import draw_curves, draw_effects, draw_forest, draw_tradeoff
+from analysis.plots import draw_curves, draw_effects, draw_forest, draw_robustness, draw_tradeoff
+from analysis.robust import Robustness
 from analysis.webpage import Picture
 
 VECTORS = ("svg", "pdf")
@@ -83,6 +84,18 @@ def tradeoff(table: pd.DataFrame, about: About) -> Drawing:
     return Drawing("tradeoff", title, caption, lambda: draw_tradeoff(table, words))
 
 
+def robustness(found: Robustness, table: pd.DataFrame, about: About) -> Drawing:
+    """Return accuracy under attacks and corruptions; the table is the ladder's."""
+    title = "Robustness"
+    caption = (
+        "Top-1 of every rung on some of the test images: as they are, under attacks that may change each pixel by so "
+        "much, and the mean over common corruptions; marks are means over seeds, lines their standard deviation. mCE "
+        "is the mean corruption error, less is better."
+    )
+    words = about.words(title, f"{about.top1[0].upper()}{about.top1[1:]}, on some of them (%)")
+    return Drawing("robustness", title, caption, lambda: draw_robustness(found.frame, found.radii, table, words))
+
+
 def curves(found: pd.DataFrame, table: pd.DataFrame, about: About) -> Drawing:
     """Return the learning curves; arguments as for `plots.draw_curves`."""
     title = "Learning curves"
@@ -109,6 +122,8 @@ def drawings_of(findings: Findings, about: About, labels: pd.DataFrame, *, climb
         yield worths(findings.worths, labels, about)
     if climbs and findings.table["top1"].notna().any():
         yield tradeoff(findings.tradeoffs, about)
+    if len(findings.robustness.frame):
+        yield robustness(findings.robustness, findings.table, about)
     if len(findings.curves):
         yield curves(findings.curves, findings.table, about)
 

@@ -15,6 +15,7 @@ from analysis.compare import ladder_table, published_table
 from analysis.figure import Chart, draw_roadmap, save_figure
 from analysis.findings import Findings, find
 from analysis.record import RECORD, Record, describe_record
+from analysis.robust import check_cells, robustness_cells
 from analysis.tables import (
     Cells,
     cells_markdown,
@@ -25,7 +26,7 @@ from analysis.tables import (
     verdict_latex,
     verdict_markdown,
 )
-from analysis.verdicts import COSTS, METRICS, SPEEDS, published_verdicts, with_costs
+from analysis.verdicts import metric_of, published_verdicts, with_costs
 from analysis.webpage import Page, write_page
 from analysis.worths import has_own_runs
 from roadmap.config import flatten
@@ -38,8 +39,10 @@ from roadmap.watch import clock
 PAGE, PROGRAM = "report.html", "python run_ladder.py"
 IMAGENET_TOP1, IMAGENET_CLASSES = "ImageNet-1K top-1 accuracy", 1000
 # What a report has only where there is something to say; those of an earlier report are taken away.
-FIGURES = [f"{name}.{form}" for name in ("verdicts", "worths", "tradeoff", "curves") for form in pictures.VECTORS]
-OPTIONAL = (RECORD, "results.csv", "agreement.csv", "shapley.csv", "worths.csv", *FIGURES)
+FIGURES = [
+    f"{name}.{form}" for name in ("verdicts", "worths", "tradeoff", "robustness", "curves") for form in pictures.VECTORS
+]
+OPTIONAL = (RECORD, "results.csv", "agreement.csv", "shapley.csv", "worths.csv", "robustness.csv", *FIGURES)
 
 
 def write_report(
@@ -226,6 +229,10 @@ def _tables(found: Findings) -> list[tuple[str, Sequence[Cells]]]:
         tables.append((title, correlation_cells(found.correlations)))
     if len(found.values):
         tables.append(("Shapley values of top-1, the mean change over the drawn orders", value_cells(found.values)))
+    if len(found.robustness.frame):
+        title = "Robustness: top-1 under attacks of several radii and under corruptions, percent, and mCE"
+        tables.append((title, robustness_cells(found.robustness)))
+        tables.append(("Check for gradient masking: top-1 of each run, percent", check_cells(found.robustness)))
     return tables
 
 
@@ -236,6 +243,7 @@ def _write_frames(out: Path, found: Findings) -> list[Path]:
         "agreement.csv": found.correlations,
         "shapley.csv": found.values,
         "worths.csv": pd.concat(worths) if worths else pd.DataFrame(),
+        "robustness.csv": found.robustness.frame,
     }
     return [_write(out / name, frame.to_csv(index=False)) for name, frame in frames.items() if len(frame)]
 
@@ -243,9 +251,8 @@ def _write_frames(out: Path, found: Findings) -> list[Path]:
 def _write_tables(out: Path, text: str, table: pd.DataFrame, verdicts: Sequence[pd.DataFrame], note: str) -> list[Path]:
     """Write the ladder's table and the verdicts; the first ones, those of top-1, in LaTeX too."""
     labels = dict(zip(table["rung"], table["label"], strict=True))
-    known = METRICS | SPEEDS | COSTS
     told = "\n\n".join(
-        f"## {known[judged['metric'].iloc[0]].label}\n\n{verdict_markdown(judged)}"
+        f"## {metric_of(judged['metric'].iloc[0]).label}\n\n{verdict_markdown(judged)}"
         for judged in verdicts
         if len(judged)
     )

@@ -182,7 +182,7 @@ def seeds_needed(delta: float, std_old: float, std_new: float, *, family: int = 
 def paired_p(changes: ArrayLike) -> float:
     """Return the p-value of the paired t-test from each seed's change; NaN where there are fewer than two."""
     changes = np.asarray(changes, dtype=float)
-    if len(changes) < 2 or np.ptp(changes) == 0:
+    if len(changes) < 2 or np.ptp(changes) <= 1e-9 * np.abs(changes).max():  # they differ by rounding alone
         return float("nan")
     return float(stats.ttest_1samp(changes, 0.0).pvalue)
 

@@ -9,8 +9,9 @@ from rich.table import Table
 
 from analysis.collect import collect, collect_measured, collect_rights
 from analysis.costs import COUNTED
+from analysis.robust import collect_robustness
 from analysis.statistics import MOST_SEEDS, POWER, UNCLEAR, needed_in_words
-from analysis.verdicts import COSTS, METRICS, SPEEDS, judge_everything, pairs_of, reference_pairs, to_json
+from analysis.verdicts import METRICS, judge_everything, metric_of, pairs_of, reference_pairs, to_json
 from roadmap.config import diff
 from roadmap.errors import UserError
 from roadmap.ladder import Rung
@@ -89,7 +90,14 @@ def compare_step(study: Study, step: str, against: str | None = None, *, margin:
     pairs = reference_pairs(study.rungs) if new.is_reference else pairs_of(study.rungs)
     if (step, against) not in pairs:
         pairs = [(step, against)]
-    judged = judge_everything(runs, collect_measured(study), pairs, margin=margin, rights=collect_rights(study, runs))
+    judged = judge_everything(
+        runs,
+        collect_measured(study),
+        pairs,
+        margin=margin,
+        rights=collect_rights(study, runs),
+        robustness=collect_robustness(study),
+    )
     own = judged[(judged["step"] == step) & (judged["against"] == against)].reset_index(drop=True)
     own_runs = runs[runs["rung"].isin([step, against])]
     return Comparison(study.base, step, against, fields, own, own_runs, (old.paper.top1, new.paper.top1), len(pairs))
@@ -117,7 +125,7 @@ def print_step(comparison: Comparison, console: Console) -> None:
     table = _narrow_table("metric", "before → after", "change", "95% interval", "verdict")
     rows: list[Any] = list(comparison.verdicts.itertuples())
     for row in (row for row in rows if not pd.isna(row.value) or not pd.isna(row.value_against)):
-        metric = (METRICS | SPEEDS | COSTS)[row.metric]
+        metric = metric_of(row.metric)
         form = big if row.metric in COUNTED else lambda value, metric=metric: format(value, metric.digits)
         values = ["" if pd.isna(value) else form(value) for value in (row.value_against, row.value)]
         change = "" if pd.isna(row.delta) else ("-" if row.delta < 0 else "+") + (form(abs(row.delta)) or "0")
@@ -162,7 +170,7 @@ def print_verdicts(judged: pd.DataFrame, console: Console) -> None:
     if judged.empty:
         console.print("There is no step to judge: no rung here has one before it.")
         return
-    metric = METRICS[judged["metric"].iloc[0]]
+    metric = metric_of(judged["metric"].iloc[0])
     table = _narrow_table("step", "change", "95% interval", "p", "verdict", "needed")
     rows: list[Any] = list(judged.itertuples())
     for row in rows:

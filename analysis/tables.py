@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.statistics import MOST_SEEDS
-from analysis.verdicts import COSTS, METRICS, SPEEDS
+from analysis.verdicts import METRICS, metric_of
 from roadmap.reference import SECTION
 from roadmap.results import big
 
@@ -139,7 +139,7 @@ def _ladder_row(row: Mapping[Hashable, Any], labels: Mapping[str, str]) -> dict[
 
 
 def _verdict_row(row: Mapping[Hashable, Any], labels: Mapping[str, str], several: bool) -> dict[str, str]:
-    metric = (METRICS | SPEEDS | COSTS)[row["metric"]]
+    metric = metric_of(row["metric"])
     digits, signed = metric.digits, f"+{metric.digits}"
     ends = _ends(row["ci_low"], row["ci_high"], signed)
     interval = f" ({ends})" if ends else ""

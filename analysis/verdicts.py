@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.collect import collect, collect_measured, collect_rights
+from analysis.robust import Robustness, collect_robustness, robust_metric
 from analysis.statistics import (
     ALPHA,
     BETTER,
@@ -49,7 +50,7 @@ COSTS = {
 VERDICT_COLUMNS = {
     "step": "rung",
     "against": "the rung that it is judged against",
-    "metric": "what changed; `METRICS`, `SPEEDS` and `COSTS` say in which unit",
+    "metric": "what changed; `metric_of` says in which unit",
     "n": "finished seeds of the rung (rounds of a speed)",
     "n_against": "those of the other",
     "value": "mean of the rung",
@@ -81,6 +82,11 @@ Rights = Mapping[str, Mapping[int, NDArray[np.bool_]]]  # rung -> seed -> for ea
 Pairs = Sequence[tuple[str, str]]
 
 
+def metric_of(name: str) -> Metric:
+    """Return what a metric of a verdict is: of runs, of speeds, of costs, of robustness."""
+    return (METRICS | SPEEDS | COSTS).get(name) or robust_metric(name)
+
+
 def pairs_of(rungs: Iterable[Rung]) -> list[tuple[str, str]]:
     """Return each rung that has one before it, and that one. References are no steps: `reference_pairs` has them."""
     return [(rung.id, rung.parent) for rung in rungs if rung.parent is not None and not rung.is_reference]
@@ -99,7 +105,7 @@ def verdict_table(
     Args:
         runs: A row a rung and seed with the columns rung, seed, state and the metric (`analysis.collect`).
         pairs: The changes: (rung, the one it is judged against).
-        metric: One of `METRICS`.
+        metric: One of `METRICS`, or of `Robustness.metrics`, whose frame is one of finished runs.
         margin: Changes within it are as good as none; None takes the metric's own.
         rights: Which test images each network had right (`analysis.collect.collect_rights`), for top-1.
 
@@ -109,7 +115,7 @@ def verdict_table(
     done = runs.loc[runs["state"] == "finished", ["rung", "seed", metric]].dropna()
     by_seed = {str(rung): group.set_index("seed")[metric] for rung, group in done.groupby("rung")}
     summary = done.groupby("rung")[metric].agg(["mean", "std", "count"])
-    table = judge_table(summary, pairs, metric, METRICS[metric], margin)
+    table = judge_table(summary, pairs, metric, metric_of(metric), margin)
     table["p_paired"] = [paired_p(_changes(by_seed, step, against)) for step, against in pairs]
     if rights is not None and metric == "top1":
         looks = [_look_at_images(rights.get(against, {}), rights.get(step, {})) for step, against in pairs]
@@ -232,6 +238,7 @@ def judge_rungs(
     *,
     margin: float | None = None,
     rights: Rights | None = None,
+    robustness: Robustness | None = None,
 ) -> pd.DataFrame:
     """Judge steps together, and references together: what is said of a step does not hang on what it is held against.
 
@@ -241,13 +248,17 @@ def judge_rungs(
         rungs: Rungs and references.
         margin: Likewise.
         rights: Likewise.
+        robustness: Likewise.
 
     Returns:
         The rows of all metrics, one metric after the other, references after steps.
     """
     families = [pairs for pairs in (pairs_of(rungs), reference_pairs(rungs)) if pairs] or [[]]
-    tables = [judge_everything(runs, measured, pairs, margin=margin, rights=rights) for pairs in families]
-    metrics = {name: place for place, name in enumerate(METRICS | SPEEDS | COSTS)}
+    tables = [
+        judge_everything(runs, measured, pairs, margin=margin, rights=rights, robustness=robustness)
+        for pairs in families
+    ]
+    metrics = {name: place for place, name in enumerate(dict.fromkeys(pd.concat(tables)["metric"]))}
     return pd.concat(tables).sort_values(
         "metric", key=lambda names: names.map(metrics), kind="stable", ignore_index=True
     )
@@ -260,6 +271,7 @@ def judge_everything(
     *,
     margin: float | None = None,
     rights: Rights | None = None,
+    robustness: Robustness | None = None,
 ) -> pd.DataFrame:
     """Judge changes in every metric, each metric's changes together.
 
@@ -269,6 +281,7 @@ def judge_everything(
         pairs: The changes.
         margin: That of top-1; None takes its own.
         rights: As for `verdict_table`.
+        robustness: What `analysis.robust.collect_robustness` found; None or nothing found adds no metric.
 
     Returns:
         The rows of all metrics, one metric after the other.
@@ -281,6 +294,9 @@ def judge_everything(
     costs = runs.groupby("rung")[["macs", "params"]].first()
     costs = costs.join(measured.groupby("rung")[["activations", "peak_memory_mb"]].first())
     tables += [cost_table(costs, pairs, metric) for metric in COSTS]
+    if robustness is not None:
+        examined = robustness.frame.assign(state="finished")
+        tables += [verdict_table(examined, pairs, metric) for metric in robustness.metrics]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -310,8 +326,14 @@ def with_costs(verdicts: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
 def judge_study(study: Study, *, margin: float | None = None) -> pd.DataFrame:
     """Judge every rung of a study against the one it comes from, in every metric, from its run folders."""
     runs = collect(study)
-    rights = collect_rights(study, runs)
-    return judge_rungs(runs, collect_measured(study), study.rungs, margin=margin, rights=rights)
+    return judge_rungs(
+        runs,
+        collect_measured(study),
+        study.rungs,
+        margin=margin,
+        rights=collect_rights(study, runs),
+        robustness=collect_robustness(study),
+    )
 
 
 def to_json(table: pd.DataFrame) -> list[dict[str, Any]]:

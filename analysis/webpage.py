@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 from analysis.statistics import BETTER, SAME, WORSE
 from analysis.tables import FACTORS, MINUS, Cells, columns_of, ladder_cells, number, verdict_cells
 from analysis.trails import Trail, Work
-from analysis.verdicts import COSTS, METRICS, SPEEDS
+from analysis.verdicts import metric_of
 from roadmap.results import write_atomically
 from roadmap.watch import clock
 
@@ -268,7 +268,7 @@ def _verdict_grid(verdicts: pd.DataFrame, labels: Mapping[str, str]) -> Grid:
                 value = source[VERDICT_KEYS[column]]
                 cells.append(Cell(row[column], None if pd.isna(value) else float(value), "number"))
         body.append(cells)
-    metric = (METRICS | SPEEDS | COSTS)[verdicts["metric"].iloc[0]]
+    metric = metric_of(verdicts["metric"].iloc[0])
     return Grid(metric.label, heads, body)
 
 

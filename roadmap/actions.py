@@ -7,7 +7,12 @@ from roadmap.errors import UserError, unknown
 
 PLANNING = ("verify", "plan", "diff")
 TIMING = ("measure", "calibrate", "models")
+EXAMINING = ("robustness",)
 DOING = ("run", "launch", "cancel", "export")  # the others only look
+# Those that take a study's rungs, of any design.
+OF_STUDIES = (
+    "run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "calibrate", "export", "robustness",
+)  # fmt: skip
 EXECUTORS = ("local", "slurm", "debug")
 # The options that only some actions have, and those actions. How jobs are started may be said to all: the same words
 # then name a study to 'run' and to 'status'.
@@ -21,23 +26,25 @@ OWNERS = {
     "measure": ("plan", "models"),
     "price": ("plan",),
     "ladder": ("check",),
-    "json": ("verify", "check", "plan", "diff", "status", "compare", "measure", "calibrate", "models"),
+    "json": ("verify", "check", "plan", "diff", "status", "compare", "measure", "calibrate", "models", "robustness"),
     "dry_run": ("run", "launch"),
     "tensorboard": ("run", "launch"),
     "logger": ("run", "launch"),
-    "design": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "calibrate", "export"),
-    "references": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "calibrate", "export"),
-    "samples": ("run", "plan", "launch", "status", "cancel", "report", "compare", "measure", "calibrate", "export"),
+    "images": ("robustness",),
+    "radii": ("robustness",),
+    "design": OF_STUDIES,
+    "references": OF_STUDIES,
+    "samples": OF_STUDIES,
 }
 
 
 def act(options: Namespace, names: Iterable[str]) -> int:
     """Carry out the action that the options name and return the exit code."""
-    from roadmap import conformance, doing, looking, planning, timing
+    from roadmap import conformance, doing, examining, looking, planning, timing
     from roadmap.own import load_steps
 
     modules = dict.fromkeys(PLANNING, planning) | dict.fromkeys(TIMING, timing) | dict.fromkeys(DOING, doing)
-    modules["check"] = conformance
+    modules |= dict.fromkeys(EXAMINING, examining) | {"check": conformance}
     actions = {name: getattr(modules.get(name, looking), name) for name in names}
     if options.action not in actions:
         raise unknown("action", options.action, names)

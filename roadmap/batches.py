@@ -9,7 +9,7 @@ can only be read from end to end.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,6 +41,15 @@ class Data(Protocol):
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images (N, C, H, W), labels (N,)) of the whole test set once."""
+
+    def pick(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return test images by their numbers, which rise, as bytes (N, C, h, w) on the CPU, and labels (N,).
+
+        They are as one would look at them, at their own size: what a network gets is `prepare` of them.
+        """
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Return images (N, C, h, w) with pixels from 0 to 1 as a network gets them; gradients pass."""
 
 
 def decoding_workers(threads: int, device: str) -> int:
@@ -131,6 +140,14 @@ class MemoryData:
         for start in range(0, len(ours), TEST_BATCH):
             images = self._pad(ours[start : start + TEST_BATCH], 0)
             yield self._normalise(images), labels[start : start + TEST_BATCH]
+
+    def pick(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return test images by their numbers."""
+        return self.test_images[list(numbers)].cpu(), self.test_labels[list(numbers)].cpu()
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Return images centred and normalised."""
+        return (self._pad(pixels, 0) - self.mean) / self.std
 
     def _augment(self, images: Tensor) -> Tensor:
         import torch

@@ -5,7 +5,7 @@ Workers decode and augment, and give bytes; normalising, erasing and mixing is t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,13 +117,17 @@ class Preparer:
 
     def train(self, batches: Iterable[Sample], seed: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield augmented batches of samples, mixed, with the generators set for each step."""
-        for step, (images, labels) in enumerate(self.prefetch(_told(batches)), first_step):
+        for step, (images, labels) in enumerate(self.prefetch(told(batches)), first_step):
             seed_step(seed, step)
             yield self.mix(images, labels) if self.mix is not None else (images, labels)
 
     def test(self, batches: Iterable[Sample]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of samples as they are."""
-        return self.prefetch(_told(batches))
+        return self.prefetch(told(batches))
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Normalise images (N, 3, H, W) with pixels from 0 to 1."""
+        return (255 * pixels - self.mean) / self.std
 
     def _prepare(self, batch: Sample) -> tuple[Tensor, Tensor]:
         pixels, labels = (part.to(self.device, non_blocking=True) for part in (batch.pixels, batch.label))
@@ -138,7 +142,7 @@ def open_folder(config: RunConfig, root: Path, device: str, workers: int, group:
     return FolderData(config, readers, tuple(readers[0].class_to_idx), device, workers, group)
 
 
-def _told(batches: Iterable[Sample]) -> Iterator[Sample]:
+def told(batches: Iterable[Sample]) -> Iterator[Sample]:
     """Yield batches; what a worker has to tell a user comes without the worker's traceback."""
     try:
         yield from batches
@@ -186,8 +190,20 @@ class FolderData:
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield our share of the test images once."""
-        turns = _Turns()
         ours = torch.arange(self.group.rank, len(self.test_reader), self.group.size)
-        turns.batches = list(ours.split(min(self.config.recipe.batch_size, LARGEST_TEST_BATCH)))
-        images = Images(self.test_reader, Testing(self.config.recipe))
-        yield from self.preparer.test(DataLoader(images, batch_sampler=turns, **self.options))
+        yield from self.preparer.test(self._read(ours))
+
+    def pick(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return test images by their numbers, as the recipe crops them."""
+        samples = list(told(self._read(torch.tensor(numbers))))
+        return torch.cat([s.pixels for s in samples]).permute(0, 3, 1, 2), torch.cat([s.label for s in samples])
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Return images normalised."""
+        return self.preparer.prepare(pixels)
+
+    def _read(self, numbers: Tensor) -> DataLoader[Sample]:
+        """Return what yields test samples in batches."""
+        turns = _Turns()
+        turns.batches = list(numbers.split(min(self.config.recipe.batch_size, LARGEST_TEST_BATCH)))
+        return DataLoader(Images(self.test_reader, Testing(self.config.recipe)), batch_sampler=turns, **self.options)

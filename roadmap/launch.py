@@ -215,7 +215,7 @@ def _launch_here(job: Job, name: str, options: JobOptions) -> LocalLaunch:
     job = replace(job, threads=machine.threads, logs=logs)
     pool = submitit.AutoExecutor(folder=logs, cluster=options.executor)
     started = LocalLaunch([])
-    with _environment_for_jobs(machine.threads):
+    with environment_for_jobs(machine.threads):
         for number in range(min(machine.jobs, len(job.folders)) if local else 1):
             pool.update_parameters(timeout_min=WEEK_MIN, stderr_to_stdout=True)
             if local:
@@ -270,7 +270,7 @@ def _worker_without_slurm(folder: Path) -> Worker | None:
 
 
 @contextmanager
-def _environment_for_jobs(threads: int) -> Iterator[None]:
+def environment_for_jobs(threads: int) -> Iterator[None]:
     """Set what jobs inherit: thread counts, the way to this package, and no share in a Ctrl-C at the terminal.
 
     The terminal sends Ctrl-C to every process of its group; jobs ignore it, and the one who waits for them asks them to

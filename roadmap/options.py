@@ -13,6 +13,7 @@ from roadmap.ladder import Ladder, Match, find_ladder, known_ladders, select
 if TYPE_CHECKING:
     from roadmap.launch import JobOptions
     from roadmap.plan import Study
+    from roadmap.robustness import Settings
 
 
 def ladder_of(options: Namespace) -> Ladder:
@@ -152,6 +153,25 @@ def out_of(options: Namespace, study: "Study") -> Path:
 def jobs_of(options: Namespace) -> int | None:
     """Return the number of jobs at once, if it was given."""
     return None if options.jobs is None else whole(options.jobs, "--jobs", 1)
+
+
+def robustness_settings_of(options: Namespace) -> "Settings":
+    """Return what the action robustness is to ask of every network."""
+    from roadmap.robustness import IMAGES, RADII, Settings
+
+    images = IMAGES if options.images is None else whole(options.images, "--images", 1)
+    radii = RADII if options.radii is None else tuple(sorted({_radius(text) for text in options.radii}))
+    return Settings(images, radii)
+
+
+def _radius(text: str) -> float:
+    try:
+        radius = float(text)
+    except ValueError:
+        radius = 0.0
+    if not 0 < radius <= 255:
+        raise UserError(f"--radii: '{text}' is no radius. Say how many 255ths of a pixel's range, such as 2 4 8.")
+    return radius
 
 
 def margin_of(options: Namespace) -> float | None:

@@ -8,7 +8,8 @@ runs/<run id>/ holds
 - attempts/: who works on it and who did (`roadmap.attempts`);
 - model.safetensors: the trained weights; model_ema.safetensors: their moving average, where the recipe has one;
 - predictions.npy: the class predicted for each test image, and its label;
-- result.json: the outcome, one flat JSON row whose keys are `COLUMNS`.
+- result.json: the outcome, one flat JSON row whose keys are `COLUMNS`;
+- robustness.json: what was found of its robustness (`roadmap.robustness`), where that was asked for.
 """
 
 import errno
@@ -30,6 +31,7 @@ from roadmap.errors import UserError
 RUN, METRICS, PROGRESS = "run.json", "metrics.jsonl", "progress.json"
 WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 PREDICTIONS, RESULT = "predictions.npy", "result.json"
+ROBUSTNESS = "robustness.json"
 
 PATIENCE_S, RETRY_EVERY_S = 600.0, 5.0  # with a disk that is full, or a file server that does not answer
 # What may pass by itself: no room, a file that another machine has just replaced, a network that is away.

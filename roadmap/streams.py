@@ -13,7 +13,7 @@ before it mixes, up to as many as the buffer holds (8,192, shared out among the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from roadmap.augment import UNTOUCHED
 from roadmap.distributed import Group
 from roadmap.errors import UserError
-from roadmap.folders import LARGEST_TEST_BATCH, FolderData, Preparer, Sample, Testing, Training
+from roadmap.folders import LARGEST_TEST_BATCH, FolderData, Preparer, Sample, Testing, Training, told
 from roadmap.readers import Source, describe_source
 from roadmap.run import RunConfig
 
@@ -147,13 +147,30 @@ class StreamData:
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield our share of the test set once; one worker reads it, so that it comes in the order that it has."""
+        yield from self.preparer.test(self._read())
+
+    def pick(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return test images by their numbers, as the recipe crops them; the whole part is read for it."""
+        wanted, start, found = torch.tensor(numbers), 0, []
+        for batch in told(self._read()):
+            inside = wanted[(wanted >= start) & (wanted < start + len(batch.label))] - start
+            found.append((batch.pixels[inside], batch.label[inside]))
+            start += len(batch.label)
+        pixels, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return pixels.permute(0, 3, 1, 2), labels
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Return images normalised."""
+        return self.preparer.prepare(pixels)
+
+    def _read(self) -> DataLoader[Sample]:
+        """Return what yields our share of the test samples in batches."""
         recipe = self.config.recipe
         reader = self.source.open(recipe.test_split)
         reader.dist_rank, reader.dist_num_replicas = 0, 1
-        loader = DataLoader(
+        return DataLoader(
             _Whole(self._images(reader), Testing(recipe), self.group),
             batch_size=min(recipe.batch_size, LARGEST_TEST_BATCH),
             num_workers=min(self.workers, 1),
             pin_memory=self.pin_memory,
         )
-        yield from self.preparer.test(loader)

@@ -681,7 +681,7 @@ def test_jobs_inherit_threads_and_the_way_to_the_package_and_the_caller_keeps_it
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    with launch._environment_for_jobs(3):
+    with launch.environment_for_jobs(3):
         assert (os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]) == ("3", "3")
         assert str(launch.ROOT) in os.environ["PYTHONPATH"].split(os.pathsep)
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN

@@ -1,0 +1,126 @@
+"""The action that examines trained networks beyond their test set: robustness. A screen, from options to exit code."""
+
+import signal
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from roadmap.distributed import under_torchrun
+from roadmap.errors import UserError
+from roadmap.looking import print_json, say_what
+from roadmap.options import robustness_settings_of, study_of, whole
+from roadmap.robustness import Settings
+
+if TYPE_CHECKING:
+    from roadmap.launch import Machine
+    from roadmap.plan import PlannedRun
+    from roadmap.pool import Tell
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A trained run that is to be examined, and in which parts."""
+
+    run: "PlannedRun"
+    settings: Settings
+    data_root: Path | None
+    on_gpu: bool
+    missing: tuple[str, ...]
+    macs: int
+
+    def costs(self) -> dict[str, float]:
+        """Return about how many multiply-adds an image each part takes."""
+        return {part: self.macs * self.settings.cost(part) for part in self.missing}
+
+    def __call__(self, tell: "Tell") -> None:
+        """Do it."""
+        from roadmap.examine import examine
+
+        device = "cuda" if self.on_gpu else "cpu"
+        examine(self.run.folder, self.run.config, self.settings, data_root=self.data_root, device=device, tell=tell)
+
+
+def robustness(options: Namespace) -> int:
+    """Attack and corrupt what every trained network of a study sees, as far as that is not done, and print the outcome.
+
+    A report and a comparison then tell of it too.
+    """
+    from analysis.robust import collect_robustness, print_robustness, robustness_rows
+    from roadmap.attacks import require_toolbox
+    from roadmap.launch import look_around
+    from roadmap.results import check_writable, read_result
+
+    if under_torchrun() or options.executor == "slurm":
+        raise UserError(
+            "robustness: works on this machine, in processes of its own. Start it in a job, as one process."
+        )
+    settings, study, console = robustness_settings_of(options), study_of(options), Console(stderr=options.json)
+    require_toolbox()
+    check_writable(study.runs, "--runs")
+    planned = study.planned()
+    trained = [run for run in planned if (read_result(run.folder) or {}).get("state") == "finished"]
+    machine = look_around(None if options.jobs is None else whole(options.jobs, "--jobs", 1))
+    work = [
+        Examination(run, settings, options.data, machine.gpus > 0, missing, run.macs)
+        for run in trained
+        if (missing := _missing(run, settings, console))
+    ]
+    say_what(study, console)
+    console.print(
+        f"{len(planned)} runs, {len(trained)} trained, {len(trained) - len(work)} examined already, {len(work)} to do, "
+        f"with {settings.images:,} test images each.",
+        highlight=False,
+    )
+    is_well = _examine(sorted(work, key=lambda one: -one.macs), machine, console, here=options.executor == "debug")
+    found = collect_robustness(study)
+    if options.json:
+        print_json(robustness_rows(study, found))
+    else:
+        print_robustness(study, found, console)
+    return 0 if is_well and len(trained) == len(planned) else 1
+
+
+def _missing(run: "PlannedRun", settings: Settings, console: Console) -> tuple[str, ...]:
+    """Return the parts that are not known yet of a trained run; say so where its file is damaged."""
+    from roadmap.examine import ask
+    from roadmap.robustness import Damaged, read_found
+
+    try:
+        found = read_found(run.folder)
+    except Damaged as error:
+        console.print(f"{error}", markup=False, highlight=False)
+        found = []
+    asked = ask(run.folder, run.config, settings)
+    known: dict[str, Any] = next((entry["parts"] for entry in found if entry["asked"] == asked), {})
+    return tuple(part for part in settings.parts if part not in known)
+
+
+def _examine(work: list[Examination], machine: "Machine", console: Console, *, here: bool) -> bool:
+    """Examine trained runs, with live progress; say which could not be, and return whether all could."""
+    from roadmap.pool import work_through
+    from roadmap.watch import show_steps
+
+    if not work:
+        return True
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    begun, at = 0.0, {one.run.config.id: 0.0 for one in work}
+    total = sum(sum(one.costs().values()) for one in work)
+    with show_steps(console) as show:
+
+        def hear(one: Examination, part: str) -> None:
+            nonlocal begun
+            begun += at[one.run.config.id]
+            at[one.run.config.id] = one.costs().get(part, 0.0)
+            name = f"{one.run.rungs[0]} seed {one.run.config.seed}"
+            show(int(100 * begun / total), 100, f"{name}: {part.replace('_', ' ')}")
+
+        errors = work_through(work, machine, hear, here=here)
+    for one, error in zip(work, errors, strict=True):
+        if error is not None:
+            name = f"{one.run.rungs[0]} seed {one.run.config.seed}"
+            told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            console.print(f"{name}: not examined: {told}", markup=False, highlight=False)
+    return not any(errors)
