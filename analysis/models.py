@@ -208,7 +208,7 @@ def print_models(table: pd.DataFrame, console: Console) -> None:
     """Print the table with its notes."""
     cells, notes = models_cells(table)
     for training, title in TRAINING.items():
-        shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        shown = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
         for name, heading in NARROW.items():
             if name in cells[0]:
                 shown.add_column(heading, justify="left" if name in ("model", "") else "right", no_wrap=True)

@@ -15,6 +15,7 @@ from roadmap.errors import UserError, unknown
 from roadmap.ladder import Ladder, Published, Rung
 from roadmap.reference import REFERENCES, SECTION, check_references
 from roadmap.subsets import Steps, content
+from roadmap.table1 import read_table1
 
 # Every design, and what it is.
 DESIGNS = {
@@ -139,11 +140,17 @@ def _references(layout: Layout, names: Sequence[str]) -> list[Rung]:
             net=REFERENCES[name].net,
             plain_start=False,
             recipe_steps=(),
-            paper=Published(),
+            paper=_published(REFERENCES[name].label),
             is_reference=True,
         )
         for name in names
     ]
+
+
+def _published(label: str) -> Published:
+    """Return what the paper's Table 1 prints of a network trained as the ladder's are; nothing if it has it not."""
+    printed = [model for model in read_table1() if (model.label, model.training) == (label, "imagenet1k")]
+    return Published(top1=printed[0].top1, gmacs=printed[0].gmacs) if printed else Published()
 
 
 def _lay_out(ladder: Ladder, base: str, design: Design) -> Layout:

@@ -482,7 +482,9 @@ def find_ladder(name: str | None, base: str | None = None) -> Ladder:
 
 
 def select(rungs: list[Rung], *, only: list[str] | None = None, until: str | None = None) -> list[Rung]:
-    """Return the rungs that a user asked for (`--only`, `--until`), in the ladder's order.
+    """Return the rungs that a user asked for (`--only`, `--until`), in the ladder's order, and references.
+
+    `only` chooses among references too, `until` leaves them and has them judged against the last rung that it leaves.
 
     Raises:
         UserError: If a name is unknown.
@@ -495,4 +497,8 @@ def select(rungs: list[Rung], *, only: list[str] | None = None, until: str | Non
         rungs = [rung for i, rung in enumerate(rungs) if i <= names.index(until) or rung.is_reference]
         if late := [name for name in only or () if name not in {rung.id for rung in rungs}]:
             raise UserError(f"rung '{late[0]}' (--only) comes after '{until}' (--until). Leave one of the two out.")
-    return [rung for rung in rungs if only is None or rung.id in only]
+    kept = [rung for rung in rungs if only is None or rung.id in only]
+    ids, last = {rung.id for rung in kept}, next((rung.id for rung in reversed(kept) if rung.adopted), None)
+    return [
+        replace(rung, parent=last) if rung.is_reference and rung.parent not in ids and until else rung for rung in kept
+    ]

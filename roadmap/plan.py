@@ -7,7 +7,7 @@ from typing import Any
 
 from roadmap.config import NetConfig
 from roadmap.data import describe_data
-from roadmap.designs import Design, Layout
+from roadmap.designs import Design, Layout, lay_out
 from roadmap.errors import UserError
 from roadmap.ladder import Ladder, Rung
 from roadmap.recipe import Recipe, read_paper, read_recipe
@@ -205,7 +205,7 @@ def make_study(
         recipe_name: A name in recipes/ or a path.
         runs: The runs folder.
         rungs: Those of the design that are wanted; None takes all.
-        layout: The design; None takes the ladder.
+        layout: The design; None takes the ladder with the references that it names.
         seeds: None takes the recipe's.
         data_root: Where the data set lies.
         validate: Whether to test on the recipe's validation images instead of the test set.
@@ -217,7 +217,7 @@ def make_study(
         UserError: If a name, a setting, the data or a combination does not hold.
     """
     recipe = read_recipe(recipe_name, base)
-    layout = layout or Layout(Design(), tuple(ladder.climb(base)))
+    layout = layout or lay_out(ladder, base, Design())
     seeds = tuple(recipe.seeds if seeds is None else seeds)
     if any(seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
         raise UserError(f"seeds are {' '.join(map(str, seeds))}, but must be different whole numbers from 0 up.")
