@@ -92,7 +92,8 @@ def robustness(found: Robustness, table: pd.DataFrame, about: About) -> Drawing:
         "much, and the mean over common corruptions; marks are means over seeds, lines their standard deviation. mCE "
         "is the mean corruption error, less is better."
     )
-    words = about.words(title, f"{about.top1[0].upper()}{about.top1[1:]}, on some of them (%)")
+    images = f"{int(found.frame['images'].iloc[0]):,} of the test images"
+    words = about.words(title, f"Top-1 accuracy on {images} (%)")
     return Drawing("robustness", title, caption, lambda: draw_robustness(found.frame, found.radii, table, words))
 
 

@@ -1,6 +1,7 @@
 """The action that examines trained networks beyond their test set: robustness. A screen, from options to exit code."""
 
 import signal
+import time
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ def robustness(options: Namespace) -> int:
     from roadmap.attacks import require_toolbox
     from roadmap.launch import look_around
     from roadmap.results import check_writable, read_result
+    from roadmap.watch import clock
 
     if under_torchrun() or options.executor == "slurm":
         raise UserError(
@@ -63,28 +65,33 @@ def robustness(options: Namespace) -> int:
     planned = study.planned()
     trained = [run for run in planned if (read_result(run.folder) or {}).get("state") == "finished"]
     machine = look_around(None if options.jobs is None else whole(options.jobs, "--jobs", 1))
-    work = [
-        Examination(run, settings, options.data, machine.gpus > 0, missing, run.macs)
-        for run in trained
-        if (missing := _missing(run, settings, console))
-    ]
     say_what(study, console)
+    missing = {run.config.id: _missing(run, settings, console) for run in trained}
+    work = [
+        Examination(run, settings, options.data, machine.gpus > 0, parts, run.macs)
+        for run in trained
+        if (parts := missing[run.config.id])
+    ]
+    done = sum(parts == () for parts in missing.values())
     console.print(
-        f"{len(planned)} runs, {len(trained)} trained, {len(trained) - len(work)} examined already, {len(work)} to do, "
-        f"with {settings.images:,} test images each.",
+        f"{len(planned)} runs, {len(trained)} trained, {done} examined already, {len(work)} to do, with "
+        f"{settings.images:,} test images each.",
         highlight=False,
     )
-    is_well = _examine(sorted(work, key=lambda one: -one.macs), machine, console, here=options.executor == "debug")
+    start = time.monotonic()
+    are_well = _examine(sorted(work, key=lambda one: -one.macs), machine, console, here=options.executor == "debug")
+    if work:
+        console.print(f"Took {clock(time.monotonic() - start)}.", highlight=False)
     found = collect_robustness(study)
     if options.json:
         print_json(robustness_rows(study, found))
     else:
         print_robustness(study, found, console)
-    return 0 if is_well and len(trained) == len(planned) else 1
+    return 0 if trained and are_well and done + len(work) == len(trained) else 1
 
 
-def _missing(run: "PlannedRun", settings: Settings, console: Console) -> tuple[str, ...]:
-    """Return the parts that are not known yet of a trained run; say so where its file is damaged."""
+def _missing(run: "PlannedRun", settings: Settings, console: Console) -> tuple[str, ...] | None:
+    """Return the parts that are not known yet of a trained run, saying what is damaged; None without its weights."""
     from roadmap.examine import ask
     from roadmap.robustness import Damaged, read_found
 
@@ -93,9 +100,17 @@ def _missing(run: "PlannedRun", settings: Settings, console: Console) -> tuple[s
     except Damaged as error:
         console.print(f"{error}", markup=False, highlight=False)
         found = []
-    asked = ask(run.folder, run.config, settings)
+    try:
+        asked = ask(run.folder, run.config, settings)
+    except UserError as error:
+        console.print(f"{_name_of(run)}: not examined: {error}", markup=False, highlight=False)
+        return None
     known: dict[str, Any] = next((entry["parts"] for entry in found if entry["asked"] == asked), {})
     return tuple(part for part in settings.parts if part not in known)
+
+
+def _name_of(run: "PlannedRun") -> str:
+    return f"{run.rungs[0]} seed {run.config.seed}"
 
 
 def _examine(work: list[Examination], machine: "Machine", console: Console, *, here: bool) -> bool:
@@ -114,13 +129,11 @@ def _examine(work: list[Examination], machine: "Machine", console: Console, *, h
             nonlocal begun
             begun += at[one.run.config.id]
             at[one.run.config.id] = one.costs().get(part, 0.0)
-            name = f"{one.run.rungs[0]} seed {one.run.config.seed}"
-            show(int(100 * begun / total), 100, f"{name}: {part.replace('_', ' ')}")
+            show(int(100 * begun / total), 100, f"{_name_of(one.run)}: {part.replace('_', ' ')}")
 
         errors = work_through(work, machine, hear, here=here)
     for one, error in zip(work, errors, strict=True):
         if error is not None:
-            name = f"{one.run.rungs[0]} seed {one.run.config.seed}"
             told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            console.print(f"{name}: not examined: {told}", markup=False, highlight=False)
+            console.print(f"{_name_of(one.run)}: not examined: {told}", markup=False, highlight=False)
     return not any(errors)

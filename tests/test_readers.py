@@ -212,6 +212,12 @@ def _check_wds_test(config: RunConfig, root: Path) -> None:
         parts = [load_data(config, root, "cpu", 0, Group(rank, size)) for rank in range(size)]
         labels = [torch.cat([labels for _, labels in part.test()]).tolist() for part in parts]
         assert labels == [[number % 3 for number in range(rank, TEST, size)] for rank in range(size)]
+    whole = load_data(config, root, "cpu", 0)
+    numbers = [0, 4, TEST - 1]
+    pixels, labels_of = whole.pick(numbers)
+    assert labels_of.tolist() == [number % 3 for number in numbers]
+    tested = torch.cat([images for images, _ in whole.test()])
+    assert torch.allclose(whole.prepare(pixels / 255), tested[numbers], atol=1e-5)
 
 
 def test_a_label_beyond_the_classes_of_the_info_is_refused(tmp_path: Path) -> None:
