@@ -121,8 +121,8 @@ def about_models(speeds: "Speeds | None" = None) -> str:
     apart = max(max(found) / min(found) for found in rounds)
     return (
         f"{text} Images/s here: inference in float32 on {speeds.device}{threads}, batches of {speeds.batch_size} "
-        f"images, the median of {len(rounds[0])} rounds in which networks took turns; a network's rounds differ by up to "
-        f"{TIMES}{apart:.2f}."
+        f"images, the median of {len(rounds[0])} rounds in which networks took turns; a network's rounds differ by up "
+        f"to {TIMES}{apart:.2f}."
     )
 
 
