@@ -15,7 +15,7 @@ from analysis.drawing import Words
 from analysis.figure import save_figure
 from analysis.plots import draw_bubbles
 from analysis.record import PROVENANCE, read_provenance
-from analysis.tables import cells_markdown
+from analysis.tables import TIMES, cells_markdown
 from roadmap.provenance import provenance
 from roadmap.results import write_atomically, write_json
 from roadmap.table1 import Model
@@ -117,9 +117,12 @@ def about_models(speeds: "Speeds | None" = None) -> str:
     if speeds is None:
         return text
     threads = f", {speeds.threads} threads" if speeds.threads > 1 else ""
+    rounds = list(speeds.images_per_s.values())
+    apart = max(max(found) / min(found) for found in rounds)
     return (
         f"{text} Images/s here: inference in float32 on {speeds.device}{threads}, batches of {speeds.batch_size} "
-        f"images, the median of {len(next(iter(speeds.images_per_s.values())))} rounds in which networks took turns."
+        f"images, the median of {len(rounds[0])} rounds in which networks took turns; a network's rounds differ by up "
+        f"to {TIMES}{apart:.2f}."
     )
 
 
