@@ -10,11 +10,13 @@ import pytest
 import run_ladder
 from analysis.agreement import agreement
 from analysis.record import read_record
+from analysis.robust import ROBUSTNESS_COLUMNS
 from analysis.tables import verdict_markdown
 from analysis.verdicts import pairs_of, verdict_table
 from roadmap.cluster import read_cluster
 from roadmap.ladder import read_ladder
 from roadmap.recipe import RECIPES, read_recipe
+from roadmap.robustness import CORRUPTION_NAMES
 from tests.samples import LADDERS
 
 ROOT = Path(__file__).parents[1]
@@ -89,7 +91,13 @@ def test_the_readmes_verdicts_and_agreement_are_those_of_the_record() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["**Which of the paper's steps hold", "**FLOPs are not cost", "On the default proxy, three"]
+    "place",
+    [
+        "**Which of the paper's steps hold",
+        "**FLOPs are not cost",
+        "On the default proxy, three",
+        "**What the steps do to robustness",
+    ],
 )
 def test_every_change_that_the_readme_speaks_of_is_in_a_record(place: str) -> None:
     paragraph = README[README.index(place) :].split("\n\n")[0]
@@ -104,6 +112,24 @@ def test_the_record_is_of_the_recipe_as_it_stands() -> None:
     assert record.about["seeds"] == list(recipe.seeds)
     assert record.about["finished"] == 17 * len(recipe.seeds)
     assert f"width / {recipe.width_divisor}" in record.about["chart"]["note"]
+
+
+def test_every_column_of_robustness_is_in_the_readmes_glossary() -> None:
+    glossary = README[README.index("| column of `robustness.csv`") :].split("\n\n")[0]
+    assert not [
+        name for name in ROBUSTNESS_COLUMNS if f"`{name}`" not in glossary and name not in CORRUPTION_NAMES[1:-1]
+    ]
+
+
+def test_the_readmes_robustness_is_that_of_the_record() -> None:
+    folder = ROOT / "records" / "resnet50-fashion-robustness"
+    frame = pd.read_csv(folder / "robustness.csv")
+    table = next(cells for cells in (folder / "ladder.md").read_text().split("\n\n") if "PGD-20" in cells)
+    assert table in README
+    assert len(frame) == 51
+    assert not frame["masks_gradients"].any()
+    for rung, top1 in frame.groupby("rung")["pgd_8"].mean().items():
+        assert re.search(rf"\| {rung} \|.* {top1:.1f} ± ", table)
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import run_ladder
+from analysis.plots import Words, draw_robustness
 from analysis.report import write_report
 from analysis.robust import ROBUSTNESS_COLUMNS, collect_robustness, robust_metric
 from analysis.verdicts import judge_study, metric_of
@@ -33,6 +34,7 @@ from roadmap.recipe import Recipe
 from roadmap.robustness import CORRUPTION_NAMES, Damaged, Settings, is_complete, masks_gradients, read_found
 from roadmap.run import RunConfig
 from roadmap.train import save_weights
+from tests.artists import all_text, artists, assert_texts_are_apart
 from tests.conftest import NET, TINY, write_tiny
 from tests.test_data import FOLDER, numbered, save_folder
 
@@ -436,3 +438,26 @@ def test_without_the_toolbox_it_is_said_what_to_install(
     monkeypatch.setattr("roadmap.attacks.find_spec", lambda name: None)
     assert ladder(study, small_images) == 2
     assert "pip install -e '.[robustness]'" in capsys.readouterr().err
+
+
+# -- the figure
+
+
+def test_a_figure_marks_the_mean_of_each_rung_under_each_attack(study: Study) -> None:
+    found = collect_robustness(examined(study, more_steps=90.0))
+    table = pd.DataFrame(
+        {"rung": RUNGS, "label": ["plain $ recipe", "modern recipe", "ReLU → GELU"], "adopted": [True, True, False]}
+    )
+    figure = draw_robustness(found.frame, found.radii, table, Words(title="Robustness", axis="Top-1 (%)", note="PROXY"))
+    marks = artists(figure, "mark")
+    assert len(marks) == 4 * len(RUNGS)
+    assert marks["pgd_4-gelu"].get_xdata()[0] == pytest.approx(60.5)
+    assert marks["corrupted_top1-baseline"].get_xdata()[0] == pytest.approx(49.5)
+    assert list(artists(figure, "spread")["fgsm_4-gelu"].get_xdata()) == pytest.approx(
+        [65.5 - 0.5**0.5, 65.5 + 0.5**0.5]
+    )
+    text = all_text(figure)
+    assert "plain $ recipe †" in text
+    assert "modern recipe †" not in text
+    assert "100.0" in text  # the baseline's mCE
+    assert_texts_are_apart(figure)
