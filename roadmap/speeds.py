@@ -16,7 +16,7 @@ from roadmap.model import build_model
 from roadmap.provenance import gpu, processor
 from roadmap.table1 import Model
 
-ROUNDS = 3
+ROUNDS = 5
 VISIT_S = 1.0  # and at least one batch
 LARGEST_ON_CPU = 20.0  # 1e9 multiply-adds: what takes longer is measured on CPUs only if it is asked for
 BATCH_ON_CPU, BATCH_ON_GPU = 4, 64
