@@ -29,6 +29,7 @@ from roadmap.robustness import (
     name_of,
     read_found,
 )
+from roadmap.watch import clock
 
 # A row a run: column -> meaning and unit. Accuracies are top-1 on `images` test images, percent.
 ROBUSTNESS_COLUMNS = {
@@ -54,20 +55,22 @@ ROBUSTNESS_COLUMNS = {
     **{name: f"mean accuracy over the {len(SEVERITIES)} severities of this corruption" for name in CORRUPTION_NAMES},
     "cpu_s": "processor seconds that the examination took, reading and building not counted",
     "pgd_cpu_s": "of these, PGD at all radii",
+    "commit": "of the program that examined it",
+    "device": "on which",
 }
 
+ATTACKS = {FGSM: "FGSM", PGD: f"PGD-{STEPS}"}  # what they are called
 MARGIN = 1.0  # points: changes within it are as good as none
 
 
 def robust_metric(name: str) -> Metric:
     """Return what a column of accuracies is, as a metric that a step can change."""
     if name == "mce":
-        return Metric("mean corruption error (%)", -1, MARGIN)
+        return Metric("mean corr. error (%)", -1, MARGIN)
     if name == "corrupted_top1":
-        return Metric("top-1, corrupted (%)", 1, MARGIN)
+        return Metric("corrupted (%)", 1, MARGIN)
     attack, _, radius = name.partition("_")
-    label = {FGSM: "FGSM", PGD: f"PGD-{STEPS}"}[attack]
-    return Metric(f"top-1 under {label}, {radius}/255 (%)", 1, MARGIN)
+    return Metric(f"{ATTACKS[attack]} {radius}/255 (%)", 1, MARGIN)
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,8 @@ def _row(entry: dict[str, Any]) -> dict[str, Any]:
         **corrupted,
         "cpu_s": sum((entry.get("cpu_s") or {}).values()),
         "pgd_cpu_s": sum(s for part, s in (entry.get("cpu_s") or {}).items() if part.startswith(PGD)),
+        "commit": entry.get("commit"),
+        "device": entry.get("device"),
     }
 
 
@@ -179,7 +184,8 @@ def _notes(study: Study, frame: pd.DataFrame, wanted: int, reference: str | None
     notes = [
         f"Robustness: {len(frame)} of {wanted} runs, on {images:,} {test_on} images that no run trains on, the same "
         f"for all; {against}. An accuracy of one run is uncertain by up to ± {98 / images**0.5:.1f} points (95%) from "
-        "the choice of images, which rungs share."
+        f"the choice of images, which rungs share. Examining took {clock(frame['cpu_s'].sum())} of processor time, "
+        f"{clock(frame['pgd_cpu_s'].sum())} of it PGD at all radii."
     ]
     masked = frame[frame["masks_gradients"].astype(bool)]
     check = (
@@ -207,8 +213,8 @@ def robustness_cells(found: Robustness) -> list[dict[str, str]]:
     """Return the cells of a table, a row a rung in the ladder's order: means over seeds, with standard deviations."""
     radii = found.radii
     columns = {f"top-1 of these {int(found.frame['images'].iloc[0]):,} (%)": "clean_top1"} if len(found.frame) else {}
-    columns |= {f"FGSM {radius:g}/255": name_of(FGSM, radius) for radius in radii}
-    columns |= {f"PGD-{STEPS} {radius:g}/255": name_of(PGD, radius) for radius in radii}
+    for attack, called in ATTACKS.items():
+        columns |= {f"{called} {radius:g}/255": name_of(attack, radius) for radius in radii}
     columns |= {"corrupted": "corrupted_top1", "mCE": "mce"}
     rows = []
     for rung, own in found.frame.groupby("rung", sort=False):

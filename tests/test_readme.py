@@ -1,5 +1,6 @@
 import contextlib
 import io
+import json
 import re
 import shlex
 from pathlib import Path
@@ -126,12 +127,18 @@ def test_every_column_of_robustness_is_in_the_readmes_glossary() -> None:
 def test_the_readmes_robustness_is_that_of_the_record() -> None:
     folder = ROOT / "records" / "resnet50-fashion-robustness"
     frame = pd.read_csv(folder / "robustness.csv")
-    table = next(cells for cells in (folder / "ladder.md").read_text().split("\n\n") if "PGD-20" in cells)
+    table = next(cells for cells in (folder / "ladder.md").read_text().split("\n\n") if "| PGD-20 8/255 |" in cells)
     assert table in README
     assert len(frame) == 51
     assert not frame["masks_gradients"].any()
     for rung, top1 in frame.groupby("rung")["pgd_8"].mean().items():
         assert re.search(rf"\| {rung} \|.* {top1:.1f} ± ", table)
+    whole = [json.loads(line) for line in (folder / "whole_ladder.jsonl").read_text().splitlines()]
+    told = {f"({row['delta']:+.2f} ({row['ci_low']:+.2f} to {row['ci_high']:+.2f}))" for row in whole if row["ci_low"]}
+    paragraph = README[README.index("The ladder as a whole, its end") :].split("\n\n")[0].replace("\N{MINUS SIGN}", "-")
+    found = set(re.findall(r"\([+-][0-9.]+ \([^)]*\)\)", paragraph))
+    assert len(found) == 4
+    assert found <= told
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:

@@ -350,7 +350,7 @@ def test_metrics_of_robustness_are_judged_beside_the_others(study: Study) -> Non
     assert changes.loc["pgd_4", "verdict"] == "better"
     assert changes.loc["mce", "delta"] < 0
     assert changes.loc["mce", "verdict"] == "better"
-    assert metric_of("pgd_0.5").label == "top-1 under PGD-20, 0.5/255 (%)"
+    assert metric_of("pgd_0.5").label == "PGD-20 0.5/255 (%)"
     assert robust_metric("mce").better == -1
 
 
@@ -362,7 +362,7 @@ def test_a_report_shows_what_was_found_and_nothing_where_nothing_was(study: Stud
     assert "in all runs but baseline_original seed 0: their accuracies under FGSM and PGD mean nothing" in text
     assert "| YES, 1 of 2 |" in text
     assert "PGD-20 4/255" in (out / "report.html").read_text()
-    assert "top-1 under PGD-20, 4/255 (%)" in (out / "verdicts.md").read_text()
+    assert "## PGD-20 4/255 (%)" in (out / "verdicts.md").read_text()
     figure = (out / "robustness.svg").read_text()
     assert "†" in figure
     assert "PROXY, not ImageNet" in figure
