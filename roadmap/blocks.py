@@ -199,6 +199,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_width, H, W) to (N, width, H / stride, W / stride)."""
+        # The shortcut first: gradients add up the other way round, and the last bits of GELU's hang on their order.
+        before = self.shortcut(x) if self.adds else None
         residual = self.drop_path(self.residual(x))
-        out: Tensor = self.act(self.shortcut(x) + residual if self.adds else residual)
+        out: Tensor = self.act(residual if before is None else before + residual)
         return out

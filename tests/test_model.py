@@ -126,6 +126,14 @@ def test_stochastic_depth_leaves_a_block_without_a_shortcut_alone(shortcut: str)
     assert rates == ([0.0, 0.0] if shortcut == "none" else [0.0, 1.0])
 
 
+def test_a_block_computes_its_shortcut_first_on_which_the_numbers_of_runs_hang() -> None:
+    block, order = build_model(SMALL["first"]).stages[1][0], []
+    for part in (block.residual, block.shortcut):
+        part.register_forward_hook(lambda module, *_: order.append(module))
+    block(torch.randn(2, block.residual.pointwise1.in_channels, 8, 8))
+    assert order == [block.shortcut, block.residual]
+
+
 def test_layer_scale_starts_at_its_value() -> None:
     gammas = [p for name, p in build_model(SMALL["last"]).named_parameters() if name.endswith("gamma")]
     assert len(gammas) == sum(SMALL["last"].depths)
