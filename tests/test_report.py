@@ -19,9 +19,7 @@ from analysis.report import redraw, write_published, write_report
 from analysis.tables import markdown
 from roadmap import results
 from roadmap.attempts import Worker, take
-from roadmap.designs import Design, lay_out
 from roadmap.errors import UserError
-from roadmap.ladder import read_ladder
 from roadmap.launch import prepare
 from roadmap.options import words_of
 from roadmap.plan import Study, make_study
@@ -208,8 +206,8 @@ def test_every_committed_record_can_be_read() -> None:
     for folder in records:
         record = read_record(folder)
         assert record.table["n"].sum() > 0
-        layout = lay_out(read_ladder(), record.about["base"], Design(record.about["design"]))
-        assert list(record.table["rung"]) == [rung.id for rung in layout.rungs]
+        assert record.table["rung"].is_unique
+        assert record.chart.title
 
 
 def test_published_numbers_come_in_the_same_form_and_name_their_misprints(tmp_path: Path) -> None:
