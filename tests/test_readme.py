@@ -100,7 +100,6 @@ def test_the_readmes_verdicts_and_agreement_are_those_of_the_record() -> None:
         "On the default proxy, three seeds: [left out]",
         "**What the steps do to robustness",
         "On `fashion_modern`, three",
-        "On the default proxy, three seeds: [left out]",
         "three seeds, against the last rung",
     ],
 )
