@@ -290,7 +290,7 @@ def content(config: Any) -> dict[str, Any]:
 
 def _say(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_say(part) for part in value]
+        return tuple(_say(part) for part in value)
     return content(value) if dataclasses.is_dataclass(value) else value
 
 
