@@ -116,12 +116,15 @@ def about_models(speeds: "Speeds | None" = None) -> str:
     if speeds is None:
         return text
     threads = f", {speeds.threads} threads" if speeds.threads > 1 else ""
-    rounds = list(speeds.images_per_s.values())
-    apart = max(max(found) / min(found) for found in rounds)
+    rounds = [sorted(found, reverse=True) for found in speeds.images_per_s.values()]
+    slowest = max(found[0] / found[-1] for found in rounds)
+    told = f"the fastest of {len(rounds[0])} rounds in which networks took turns"
+    if len(rounds[0]) > 1:
+        second = max(found[0] / found[1] for found in rounds)
+        told += f" (the next one is slower by {TIMES}{second:.2f} at most, the slowest by {TIMES}{slowest:.2f})"
     return (
         f"{text} Images/s here: inference in float32 on {speeds.device}{threads}, batches of {speeds.batch_size} "
-        f"images, the fastest of {len(rounds[0])} rounds in which networks took turns; a network's rounds differ by up "
-        f"to {TIMES}{apart:.2f}."
+        f"images, {told}."
     )
 
 

@@ -108,7 +108,7 @@ def test_a_bubbles_area_is_its_multiply_adds_and_every_model_has_one(table: pd.D
         assert left < x < right
         assert bottom < y < top
     assert words(figure, "name")["macs-imagenet1k-Swin-B 384"] == "B 384"
-    assert "not known: R-101x3, R-152x4" in all_text(figure)
+    assert "not known: R-101x3 384, R-152x4 480" in all_text(figure)
 
 
 def test_the_figure_of_two_models_has_no_texts_on_each_other(table: pd.DataFrame) -> None:
@@ -155,6 +155,17 @@ def test_the_table_says_which_note_is_whose(table: pd.DataFrame) -> None:
     assert len(set(notes)) == len(notes)
     assert "images/s here" not in cells[0]
     assert "\n- [1] prints the 16 of its name" in models_markdown(table, about_models())
+
+
+def test_what_the_readme_says_of_table_1_is_in_the_record() -> None:
+    root = Path(__file__).parents[1]
+    recorded = pd.read_csv(root / "records" / "table1" / "models.csv").query("training == 'imagenet1k'")
+    speeds = recorded.query("image_size == 224").set_index("model")["images_per_s"]
+    said = f"ConvNeXt-T does {speeds['ConvNeXt-T']:.1f} images/s, Swin-T {speeds['Swin-T']:.1f}"
+    readme = " ".join((root / "README.md").read_text().split())
+    assert said in readme
+    macs = recorded.set_index(["model", "image_size"])["macs"]
+    assert f"prints 45.0, counts {macs['ConvNeXt-B', 384] / 1e9:.2f})" in readme
 
 
 def test_a_difference_that_nobody_has_explained_is_one(

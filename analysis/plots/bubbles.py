@@ -42,6 +42,7 @@ from analysis.plots.tradeoff import place_texts
 TICK_LABELS, HEIGHT = 0.3, 2.3  # inches
 DIAMETER = 1.7  # points of a bubble of 1e9 multiply-adds
 KEY_GMACS = (5, 20, 80)
+USUAL_SIZE = 224  # of images, which goes without saying
 # Families whose variants are one line of work have one colour; any other is grey.
 COLORS = {
     "ConvNeXt": VERMILION,
@@ -83,7 +84,8 @@ def draw_bubbles(table: pd.DataFrame, words: Words, panels: Mapping[str, str], d
     """
     panels = {name: title for name, title in panels.items() if (table["training"] == name).any()}
     family = table["model"].str.split("-", n=1).str
-    table = table.assign(family=family[0], variant=family[1])
+    sizes = [f" {size}" if size != USUAL_SIZE else "" for size in table["image_size"]]
+    table = table.assign(family=family[0], variant=family[1] + sizes, name=table["model"] + sizes)
     low, high = table["top1"].min(), table["top1"].max()
     room = 0.12 * (high - low) or 0.5
     left = MARGIN + TICK_LABELS
@@ -111,7 +113,7 @@ def draw_bubbles(table: pd.DataFrame, words: Words, panels: Mapping[str, str], d
                     axes.tick_params(labelleft=False)
                 page.y += TICKS
                 page.paragraph(f"{axis.label.format(device=device)}; {axis.better}", width, x=x)
-                lacking = own.loc[own[cost].isna(), "model"].unique()
+                lacking = own.loc[own[cost].isna(), "name"].unique()
                 if len(lacking):
                     text = f"not known: {', '.join(lacking)}"
                     page.paragraph(text, width, x=x, fontsize=SMALL, color=GREY, gid=f"lacking-{cost}-{name}")
@@ -157,7 +159,7 @@ def _draw_panel(
     marks = np.array([[np.log10(row.x), row.top1] for row in rows]).reshape(-1, 2)
     corner = np.array([np.log10(low), limits[0]])
     span = np.array([np.log10(high), limits[1]]) - corner
-    texts = [row.variant + (f" {row.image_size}" if row.image_size != 224 else "") for row in rows]
+    texts = [row.variant for row in rows]
     places = place_texts((marks - corner) / span * size, texts, size)
     for row, text, place in zip(rows, texts, places, strict=True):
         at = place / size * span + corner
