@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.verdicts import METRICS, is_told, published_verdicts
-from roadmap.ladder import Ladder, Rung
+from roadmap.ladder import Ladder
+from roadmap.rung import Rung
 
 RESAMPLES = 2000
 FEWEST_STEPS = 4

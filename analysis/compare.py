@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from roadmap.ladder import MATCHED, Ladder, Rung
+from roadmap.entries import MATCHED
+from roadmap.ladder import Ladder
+from roadmap.rung import Rung
 
 # A row of the ladder's table: column -> meaning and unit.
 LADDER_COLUMNS = {

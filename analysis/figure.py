@@ -42,7 +42,7 @@ from analysis.drawing import (
     width_of,
     wrap,
 )
-from roadmap.ladder import Reference
+from roadmap.entries import Reference
 from roadmap.reference import SECTION
 from roadmap.results import write_atomically
 

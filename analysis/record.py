@@ -11,8 +11,8 @@ import pandas as pd
 from analysis.compare import LADDER_COLUMNS
 from analysis.figure import Chart
 from roadmap import results
+from roadmap.entries import Reference
 from roadmap.errors import UserError
-from roadmap.ladder import Reference
 from roadmap.plan import Study
 
 RECORD = "record.json"

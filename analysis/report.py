@@ -30,8 +30,9 @@ from analysis.verdicts import metric_of, published_verdicts, with_costs
 from analysis.webpage import Page, write_page
 from analysis.worths import has_own_runs
 from roadmap.config import flatten
+from roadmap.entries import Base, Reference
 from roadmap.errors import UserError
-from roadmap.ladder import Base, Ladder, Reference
+from roadmap.ladder import Ladder
 from roadmap.plan import Study
 from roadmap.results import write_atomically
 from roadmap.watch import clock

@@ -14,10 +14,10 @@ from analysis.statistics import MOST_SEEDS, POWER, UNCLEAR, needed_in_words
 from analysis.verdicts import METRICS, judge_everything, metric_of, pairs_of, reference_pairs, to_json
 from roadmap.config import diff
 from roadmap.errors import UserError
-from roadmap.ladder import Rung
 from roadmap.plan import Study
 from roadmap.reference import TimmNet
 from roadmap.results import big
+from roadmap.rung import Rung
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from analysis.statistics import (
     paired_p,
     seeds_needed,
 )
-from roadmap.ladder import Ladder, Rung
+from roadmap.ladder import Ladder
 from roadmap.plan import Study
+from roadmap.rung import Rung
 
 # What a run measures and a step can change.
 METRICS = {

@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from roadmap.config import NetConfig
     from roadmap.cost import count_activations, count_macs, count_params
     from roadmap.export import load_model
-    from roadmap.ladder import Ladder, Rung, read_ladder
+    from roadmap.ladder import Ladder, read_ladder
     from roadmap.model import build_model
     from roadmap.own import own_layer
     from roadmap.recipe import Recipe
+    from roadmap.rung import Rung
 
 __all__ = [
     "Ladder",
@@ -32,7 +33,7 @@ _HOMES = {
     "NetConfig": "config",
     "Recipe": "recipe",
     "own_layer": "own",
-    "Rung": "ladder",
+    "Rung": "rung",
     "read_ladder": "ladder",
     "build_model": "model",
     "count_activations": "cost",

@@ -15,10 +15,11 @@ from rich.table import Table
 
 from roadmap.config import NetConfig, scale_down
 from roadmap.errors import UserError
-from roadmap.ladder import Ladder, Rung, arguments_of
+from roadmap.ladder import Ladder, arguments_of
 from roadmap.looking import print_json
 from roadmap.options import ladder_of
 from roadmap.recipe import Recipe, read_recipe
+from roadmap.rung import Rung
 from roadmap.steps import STEPS
 from roadmap.techniques import RECIPE_STEPS
 

@@ -11,9 +11,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
+from roadmap.entries import Published
 from roadmap.errors import UserError, unknown
-from roadmap.ladder import Ladder, Published, Rung
+from roadmap.ladder import Ladder
 from roadmap.reference import REFERENCES, SECTION, check_references
+from roadmap.rung import Rung
 from roadmap.subsets import Steps, content
 from roadmap.table1 import read_table1
 

@@ -1,197 +1,24 @@
 """The ladder: a strict reader of steps.yaml, and the climb from a base to its rungs."""
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from typing import Any, Self, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from roadmap.config import BASES, NetConfig
+from roadmap.entries import Base, Erratum, Match, Published, Reference, RungEntry, Strict
 from roadmap.errors import Misfits, UserError, unknown
 from roadmap.reading import read_yaml
-from roadmap.recipe import Recipe, read_plain, read_recipe
-from roadmap.reference import Net, check_references
+from roadmap.recipe import Recipe, read_recipe
+from roadmap.reference import check_references
+from roadmap.rung import RecipeStep, Rung, train_under
 from roadmap.steps import NET_STEPS, STEPS
 from roadmap.techniques import RECIPE_STEPS
 
-MATCHED = 0.02  # multiply-adds that miss what they are matched to by a larger share are not called matched
 STEPS_FILE = Path(__file__).parents[1] / "steps.yaml"
 LADDERS = Path(__file__).parents[1] / "ladders"
-
-Changes = dict[str, tuple[Any, Any]]  # setting -> (before, after)
-
-
-class Strict(BaseModel):
-    """A part of steps.yaml: no unknown keys, no changes after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Erratum(Strict):
-    """The true value of a misprint, and why."""
-
-    gmacs: float
-    note: str
-
-
-class Published(Strict):
-    """What the paper reports for a rung: top-1 in percent, its standard deviation over seeds, 1e9 multiply-adds."""
-
-    top1: float | None = None
-    top1_std: float | None = None
-    gmacs: float | None = None
-    erratum: Erratum | None = None
-
-    @property
-    def true_gmacs(self) -> float | None:
-        """The count to hold ours against: what is printed, or what the erratum says it should be."""
-        return self.erratum.gmacs if self.erratum else self.gmacs
-
-
-class Reference(Strict):
-    """The network that a ladder is measured against, as published."""
-
-    label: str
-    top1: float
-    gmacs: float
-
-
-class Base(Strict):
-    """Where a ladder starts: its name in a figure, the name of its last rung, where its numbers are published."""
-
-    label: str
-    result: str
-    source: str = ""
-    seeds: int = Field(default=1, ge=1)
-    reference: Reference | None = None
-
-
-class Match(Strict):
-    """What a rung's multiply-adds are to come nearest to once its step is taken, and by what: FLOPs matching.
-
-    The step decides everything but the sizes; then all widths, or all depths, are scaled together.
-    """
-
-    to: Literal["previous", "base"] | Annotated[float, Field(gt=0)] = "base"  # a number: 1e9 multiply-adds at 224x224
-    by: Literal["width", "depth"] = "width"
-    multiple: int = Field(default=1, ge=1)
-
-    def describe(self) -> str:
-        """Say in words what is brought near to."""
-        words = {"base": "the base's", "previous": "those of the rung before"}
-        return words.get(str(self.to), f"{self.to:g} G" if isinstance(self.to, float) else "")
-
-    def fit(
-        self, net: NetConfig, base: NetConfig, previous: NetConfig, count: Callable[[NetConfig], int] | None
-    ) -> tuple[NetConfig, float]:
-        """Return the network that comes nearest, and by how much its multiply-adds miss, as a share of what was asked.
-
-        Args:
-            net: What the step made.
-            base: Where the ladder starts.
-            previous: What the step was applied to.
-            count: Counts multiply-adds as trained, where a ladder is trained at another scale than the paper's.
-        """
-        from roadmap.cost import count_macs, fit_depth, fit_width
-
-        if isinstance(self.to, float):
-            count, target = count_macs, 1e9 * self.to
-        else:
-            count = count or count_macs
-            target = count(base if self.to == "base" else previous)
-        fitted = (fit_width if self.by == "width" else fit_depth)(net, target, multiple=self.multiple, count=count)
-        return fitted, count(fitted) / target - 1
-
-
-class RungEntry(Strict):
-    """A rung as steps.yaml lists it."""
-
-    id: str = Field(pattern=r"^[a-z0-9_]+$")
-    label: str
-    section: str | None = None
-    step: str | None = None
-    args: dict[str, Any] = {}
-    match: Match | None = None
-    parent: str | None = Field(default=None, alias="from")
-    adopted: bool = True
-    recipe: Literal["plain", "full"] = "full"
-    published: dict[str, Published] = {}
-
-
-@dataclass(frozen=True)
-class RecipeStep:
-    """A step on the recipe, as a rung applies it."""
-
-    name: str
-    args: tuple[tuple[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class Rung:
-    """A named network and recipe on the ladder.
-
-    Attributes:
-        id: Its name, unique on the ladder.
-        label: Its name in tables and figures.
-        section: The heading that it stands under; None for the start.
-        adopted: Whether the ladder goes on from it; if not, it is a side branch.
-        parent: The rung that its step was applied to, and that it is judged against; None for the start.
-        step: The step that made it; None for the start. (In other designs: the one that it adds or leaves out.)
-        net: The network.
-        plain_start: Whether the ladder started from the recipe's plain counterpart.
-        recipe_steps: What the rungs up to here changed in the recipe.
-        paper: What is published about it.
-        match: What its multiply-adds were brought near to; None where they are what the step made them.
-        match_miss: By how much they miss that, as a share of it.
-        is_reference: Whether it is no rung, but a network that the ladder is held against.
-    """
-
-    id: str
-    label: str
-    section: str | None
-    adopted: bool
-    parent: str | None
-    step: str | None
-    net: Net
-    plain_start: bool
-    recipe_steps: tuple[RecipeStep, ...]
-    paper: Published
-    match: Match | None = None
-    match_miss: float = 0.0
-    is_reference: bool = False
-
-    @property
-    def is_matched(self) -> bool:
-        """Whether its multiply-adds are near enough to what they were matched to."""
-        return abs(self.match_miss) <= MATCHED
-
-    def recipe(self, target: Recipe, base: str | None = None) -> Recipe:
-        """Return the recipe that this rung trains under, where the study's recipe is `target`."""
-        return train_under(self.plain_start, self.recipe_steps, target, base)
-
-
-def recipe_changes(rungs: Collection[Rung], target: Recipe, base: str | None = None) -> dict[str, Changes]:
-    """Return what each rung changes in the recipe of the rung that it is judged against, where it changes any of it."""
-    recipes = {rung.id: rung.recipe(target, base) for rung in rungs}
-    changes = {rung.id: recipes[rung.id].differences(recipes[rung.parent]) for rung in rungs if rung.parent in recipes}
-    return {name: changed for name, changed in changes.items() if changed}
-
-
-def train_under(plain_start: bool, steps: tuple[RecipeStep, ...], target: Recipe, base: str | None) -> Recipe:
-    """Return what steps make of the recipe that a ladder starts under; the target itself where nothing differs from it.
-
-    A recipe in between is named after its start and its steps.
-    """
-    recipe = start = read_plain(target, base) if plain_start else target
-    for step in steps:
-        recipe = RECIPE_STEPS[step.name](recipe, target=target, **dict(step.args))
-    if not steps:
-        return recipe
-    if not recipe.differences(target):
-        return target
-    return replace(recipe, name=" + ".join([start.name, *(step.name for step in steps)]))
 
 
 class Ladder(Strict):
@@ -199,7 +26,7 @@ class Ladder(Strict):
 
     extends: str | None = None  # a ladder that comes with the harness: this one's rungs come after that one's
     sections: tuple[str, ...] = ()
-    bases: dict[str, Base] = {}
+    bases: dict[str, Base] = Field(default={})
     match: Match | None = None  # of every rung that steps on the network and has none of its own
     references: tuple[str, ...] = ()  # of `roadmap.reference.REFERENCES`: trained beside the rungs
     rungs: tuple[RungEntry, ...]
@@ -479,26 +306,3 @@ def find_ladder(name: str | None, base: str | None = None) -> Ladder:
     if base is not None and base not in ladder.bases:
         raise unknown("base", base, bases)
     return ladder
-
-
-def select(rungs: list[Rung], *, only: list[str] | None = None, until: str | None = None) -> list[Rung]:
-    """Return the rungs that a user asked for (`--only`, `--until`), in the ladder's order, and references.
-
-    `only` chooses among references too, `until` leaves them and has them judged against the last rung that it leaves.
-
-    Raises:
-        UserError: If a name is unknown.
-    """
-    names = [rung.id for rung in rungs]
-    for name in [*(only or ()), *([until] if until else ())]:
-        if name not in names:
-            raise unknown("rung", name, names)
-    if until:
-        rungs = [rung for i, rung in enumerate(rungs) if i <= names.index(until) or rung.is_reference]
-        if late := [name for name in only or () if name not in {rung.id for rung in rungs}]:
-            raise UserError(f"rung '{late[0]}' (--only) comes after '{until}' (--until). Leave one of the two out.")
-    kept = [rung for rung in rungs if only is None or rung.id in only]
-    ids, last = {rung.id for rung in kept}, next((rung.id for rung in reversed(kept) if rung.adopted), None)
-    return [
-        replace(rung, parent=last) if rung.is_reference and rung.parent not in ids and until else rung for rung in kept
-    ]

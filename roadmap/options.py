@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roadmap.designs import SAMPLES, Design, Layout, lay_out
+from roadmap.entries import Match
 from roadmap.errors import UserError
-from roadmap.ladder import Ladder, Match, find_ladder, known_ladders, select
+from roadmap.ladder import Ladder, find_ladder, known_ladders
+from roadmap.rung import select
 
 if TYPE_CHECKING:
     from roadmap.launch import JobOptions

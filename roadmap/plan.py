@@ -9,10 +9,11 @@ from roadmap.config import NetConfig
 from roadmap.data import describe_data
 from roadmap.designs import Design, Layout, lay_out
 from roadmap.errors import UserError
-from roadmap.ladder import Ladder, Rung
+from roadmap.ladder import Ladder
 from roadmap.recipe import Recipe, read_paper, read_recipe
 from roadmap.reference import Net, scale_net
 from roadmap.run import DataConfig, RunConfig
+from roadmap.rung import Rung
 
 ASSUMED = "assumed"  # the name of data that nobody has looked at
 

@@ -9,9 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from roadmap.errors import UserError
-from roadmap.ladder import Changes, Ladder, recipe_changes
+from roadmap.ladder import Ladder
 from roadmap.looking import print_json, say_what
 from roadmap.options import amount_of, jobs_of, ladder_behind, ladder_of, study_of
+from roadmap.rung import Changes, recipe_changes
 
 if TYPE_CHECKING:
     from roadmap.estimate import Forecast

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from roadmap.config import BlockConfig, NetConfig
 from roadmap.convert import from_timm, names_of
 from roadmap.errors import UserError, unknown
-from roadmap.ladder import Ladder, Rung, read_ladder
+from roadmap.ladder import Ladder, read_ladder
 from roadmap.model import Network, build_model
 from roadmap.reading import explain
 from roadmap.reference import Net
+from roadmap.rung import Rung
 
 PREFIX = "roadmap"  # of the names of the paper's ladders
 # Where timm's checkpoints are told to look for what depends on images and classes.

@@ -4,9 +4,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from roadmap.config import BASES, NetConfig
+from roadmap.entries import Published
 from roadmap.errors import UserError
-from roadmap.ladder import Ladder, Published, RecipeStep, Rung
+from roadmap.ladder import Ladder
 from roadmap.reference import Net
+from roadmap.rung import RecipeStep, Rung
 from roadmap.steps import NeedsStep
 
 

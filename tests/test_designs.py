@@ -15,10 +15,12 @@ from analysis.step import compare_step
 from roadmap.config import BASES, NetConfig, diff
 from roadmap.cost import count_params
 from roadmap.designs import DESIGNS, MOST_SAMPLES, Design, Layout, _draw, lay_out
+from roadmap.entries import Published
 from roadmap.errors import UserError
-from roadmap.ladder import Ladder, Published, Rung, read_ladder
+from roadmap.ladder import Ladder, read_ladder
 from roadmap.plan import Study, make_study
 from roadmap.recipe import read_recipe
+from roadmap.rung import Rung
 from roadmap.steps import NET_STEPS
 from roadmap.techniques import RECIPE_STEPS
 from tests.samples import LADDER, LADDERS, PAPER

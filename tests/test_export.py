@@ -21,11 +21,11 @@ from roadmap.convert import to_timm
 from roadmap.data import describe_data, load_arrays
 from roadmap.errors import UserError
 from roadmap.export import describe_images, export_study
-from roadmap.ladder import select
 from roadmap.launch import prepare
 from roadmap.plan import PlannedRun, Study, make_study
 from roadmap.recipe import Recipe
 from roadmap.run import RunConfig
+from roadmap.rung import select
 from roadmap.train import save_weights, train
 from tests.conftest import NET, TINY, write_tiny
 from tests.processes import Command, Outcome

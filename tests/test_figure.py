@@ -12,8 +12,9 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.text import Text
 
 from analysis.figure import Chart, draw_roadmap, save_figure
+from roadmap.entries import Reference
 from roadmap.errors import UserError
-from roadmap.ladder import Reference, read_ladder
+from roadmap.ladder import read_ladder
 from tests.artists import all_text, artists, assert_texts_are_apart, words
 
 LADDER = read_ladder()

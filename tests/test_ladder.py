@@ -7,8 +7,9 @@ import yaml
 from roadmap import read_ladder
 from roadmap.config import BASES, convnext, diff
 from roadmap.errors import UserError
-from roadmap.ladder import Ladder, Rung, select
+from roadmap.ladder import Ladder
 from roadmap.recipe import read_recipe
+from roadmap.rung import Rung, select
 from tests.samples import LADDER, PAPER, RECIPE
 
 # Liu et al. 2022, Tables 10 and 11: (top-1, its standard deviation over 3 seeds, 1e9 multiply-adds) as printed for the

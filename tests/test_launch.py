@@ -25,13 +25,14 @@ from roadmap.attempts import ATTEMPTS, Worker, last_attempt, take
 from roadmap.checkpoints import checkpoints, write_checkpoint
 from roadmap.errors import UserError
 from roadmap.job import Job
-from roadmap.ladder import read_ladder, select
+from roadmap.ladder import read_ladder
 from roadmap.launch import JobOptions, count_cores, look_around, prepare
 from roadmap.launches import JOBS
 from roadmap.options import job_options_of
 from roadmap.plan import PlannedRun, Study, make_study
 from roadmap.rounds import Rounds
 from roadmap.run import RunConfig
+from roadmap.rung import select
 from roadmap.status import Queue, standing
 from roadmap.train import _Training, train
 from tests.conftest import write_tiny

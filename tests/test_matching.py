@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from roadmap.config import BASES, NetConfig, with_blocks, with_width
 from roadmap.cost import count_macs, fit_depth, fit_width
+from roadmap.entries import Match
 from roadmap.errors import UserError
-from roadmap.ladder import Ladder, Match, read_ladder
+from roadmap.ladder import Ladder, read_ladder
 from roadmap.plan import count_as_trained
 from roadmap.recipe import read_recipe
 from roadmap.run import DataConfig

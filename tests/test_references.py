@@ -23,12 +23,12 @@ from roadmap.convert import to_timm
 from roadmap.designs import Design, lay_out
 from roadmap.errors import UserError
 from roadmap.export import export_study
-from roadmap.ladder import select
 from roadmap.launch import prepare
 from roadmap.plan import Study, make_study
 from roadmap.recipe import Recipe
 from roadmap.reference import REFERENCES, TimmNet, scale_net
 from roadmap.run import RunConfig
+from roadmap.rung import select
 from roadmap.train import train
 from tests.artists import all_text, artists
 from tests.conftest import TINY, write_tiny

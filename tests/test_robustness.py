@@ -26,13 +26,14 @@ from roadmap.data import describe_data, load_arrays
 from roadmap.errors import UserError
 from roadmap.evaluate import predict
 from roadmap.examine import ask, choose_images, examine
-from roadmap.ladder import read_ladder, select
+from roadmap.ladder import read_ladder
 from roadmap.launch import prepare
 from roadmap.model import build_model
 from roadmap.plan import PlannedRun, Study, make_study
 from roadmap.recipe import Recipe
 from roadmap.robustness import CORRUPTION_NAMES, Damaged, Settings, is_complete, masks_gradients, read_found
 from roadmap.run import RunConfig
+from roadmap.rung import select
 from roadmap.train import save_weights
 from tests.artists import all_text, artists, assert_texts_are_apart
 from tests.conftest import NET, TINY, write_tiny

@@ -8,9 +8,10 @@ from analysis.verdicts import judge_study
 from roadmap.config import BASES
 from roadmap.designs import DESIGNS, Design, lay_out
 from roadmap.errors import UserError
-from roadmap.ladder import Ladder, find_ladder, read_ladder, recipe_changes
+from roadmap.ladder import Ladder, find_ladder, read_ladder
 from roadmap.plan import make_study
 from roadmap.recipe import RECIPES, Recipe, read_plain, read_recipe
+from roadmap.rung import recipe_changes
 from roadmap.techniques import RECIPE_STEPS, adamw, longer_training
 from roadmap.train import train
 from run_ladder import main
