@@ -15,8 +15,8 @@ lint:
 type:
 	mypy
 
-test:  # three files at a time: many tests wait most of their time
-	python -m pytest -n 3 --dist loadfile
+test:  # three files at a time, in their order: many tests wait most of their time
+	python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: lint type test
 

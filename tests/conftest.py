@@ -30,6 +30,12 @@ __all__ = ["browser", "slurm"]  # fixtures
 # Whoever started the tests may have switched Ctrl-C off, as shells do for commands in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of Slurm, which wait for minutes: beside others that costs nothing, at the end all of it."""
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+
+
 TINY = {
     "name": "tiny",
     "about": "a few steps of a tiny network, for tests",
