@@ -65,6 +65,11 @@ def _unmatched(rung: Rung) -> str:
     return f"not matched: over {MATCHED:.0%} from {rung.match.describe()}, to which it should be near"
 
 
+def notes_of(table: pd.DataFrame) -> list[str]:
+    """Return what is noted of a ladder's rows, each note once: cells refer to the first as [1]."""
+    return [note for note in table["erratum"].unique() if note]
+
+
 def published_table(ladder: Ladder, base: str) -> pd.DataFrame:
     """Return the paper's own numbers in the shape of `ladder_table`: its top-1 in place of ours, costs as printed."""
     info = ladder.bases[base]

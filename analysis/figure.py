@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from analysis.compare import notes_of
 from analysis.drawing import (
     GAP,
     GREY,
@@ -88,7 +89,7 @@ def draw_roadmap(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None 
     Args:
         frame: A row a rung in the ladder's order, with the columns rung, label, section, adopted, parent, n, top1,
             top1_std, macs, state and erratum of `compare.LADDER_COLUMNS`. An erratum marks the row's multiply-adds as
-            a misprint, so it is empty where they were counted.
+            a misprint, or as not matched.
         chart: The words around the bars.
         behind: The ladder from another base with the same rungs, in grey behind; it may lack some.
 
@@ -96,7 +97,7 @@ def draw_roadmap(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None 
         The figure, 7 inches wide and as tall as its rows need.
     """
     table = _table(frame, chart, behind)
-    notes = [note for note in table["erratum"].unique() if note]
+    notes = notes_of(table)
     marks = {note: MARKS[i % len(MARKS)] * (1 + i // len(MARKS)) for i, note in enumerate(notes)}
     with matplotlib.style.context("default"):
         page = Page()

@@ -9,6 +9,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from analysis.compare import notes_of
 from analysis.statistics import MOST_SEEDS
 from analysis.verdicts import METRICS, metric_of
 from roadmap.reference import SECTION
@@ -79,7 +80,8 @@ def verdict_latex(verdicts: pd.DataFrame, labels: Mapping[str, str] | None = Non
 
 def ladder_cells(table: pd.DataFrame, labels: Mapping[str, str] | None = None) -> list[dict[str, str]]:
     """Return the cells of a ladder's table by their headings, a row a rung; what is missing is empty."""
-    return [_ladder_row(row, labels or {}) for row in table.to_dict("records")]
+    notes = notes_of(table)
+    return [_ladder_row(row, labels or {}, notes) for row in table.to_dict("records")]
 
 
 def verdict_cells(verdicts: pd.DataFrame, labels: Mapping[str, str] | None = None) -> list[dict[str, str]]:
@@ -123,7 +125,7 @@ def columns_of(rows: Sequence[Cells]) -> list[str]:
     return [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
 
 
-def _ladder_row(row: Mapping[Hashable, Any], labels: Mapping[str, str]) -> dict[str, str]:
+def _ladder_row(row: Mapping[Hashable, Any], labels: Mapping[str, str], notes: Sequence[str]) -> dict[str, str]:
     std = "" if pd.isna(row["top1_std"]) else f" ± {row['top1_std']:.2f}"
     kind = "" if row["adopted"] else " (reference)" if row["section"] == SECTION else " (not adopted)"
     return {
@@ -133,7 +135,7 @@ def _ladder_row(row: Mapping[Hashable, Any], labels: Mapping[str, str]) -> dict[
         "change": number(row["top1_delta"], "+.2f"),
         "paper": number(row["paper_top1"], ".2f"),
         "paper's change": number(row["paper_top1_delta"], "+.2f"),
-        "multiply-adds": big(row["macs"]) + (" [1]" if row["erratum"] else ""),
+        "multiply-adds": big(row["macs"]) + (f" [{notes.index(row['erratum']) + 1}]" if row["erratum"] else ""),
         "parameters": big(row["params"]),
     }
 
@@ -160,9 +162,8 @@ def _verdict_row(row: Mapping[Hashable, Any], labels: Mapping[str, str], several
 
 
 def _errata(table: pd.DataFrame) -> str:
-    """Return what [1] refers to; nothing where no row has a misprint."""
-    errata = [erratum for erratum in table["erratum"] if erratum]
-    return "[1] " + ". ".join(errata) + "." if errata else ""
+    """Return the notes that cells refer to; nothing where there are none."""
+    return " ".join(f"[{number}] {note}." for number, note in enumerate(notes_of(table), 1))
 
 
 def cells_markdown(rows: Sequence[Cells]) -> str:

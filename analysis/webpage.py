@@ -18,6 +18,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from analysis.compare import notes_of
 from analysis.statistics import BETTER, SAME, WORSE
 from analysis.tables import FACTORS, MINUS, Cells, columns_of, ladder_cells, number, verdict_cells
 from analysis.trails import Trail, Work
@@ -161,7 +162,7 @@ def write_page(path: Path, page: Page) -> Path:
         verdicts=[_verdict_grid(table, labels) for table in page.verdicts if len(table)],
         tables=[_plain_grid(title, cells) for title, cells in page.tables],
         ladder=_ladder_grid(page.ladder, labels),
-        errata=[erratum for erratum in page.ladder["erratum"] if erratum],
+        notes=notes_of(page.ladder),
         shared=_shared(page.settings),
         deviations=[Setting(name, words(ours), words(paper)) for name, (paper, ours) in page.deviations.items()],
         groups=list(_groups(page, labels, data)),

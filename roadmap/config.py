@@ -317,6 +317,11 @@ def with_blocks(net: NetConfig, blocks: int) -> NetConfig:
     return replace(net, depths=tuple(depths))
 
 
+def narrow(width: int, divisor: int) -> int:
+    """Return a width divided for a proxy, rounded half up to whole channels, one at least; 0 stays 0."""
+    return width and max(1, (2 * width + divisor) // (2 * divisor))
+
+
 def scale_down(net: NetConfig, *, width_divisor: int, stem_stride: int) -> NetConfig:
     """Return the proxy of a network: all widths divided, the stem's stride set, the proportions kept.
 
@@ -324,17 +329,14 @@ def scale_down(net: NetConfig, *, width_divisor: int, stem_stride: int) -> NetCo
     Groups are divided too, so that they are as wide as they were; there are as many as divide all stages' widths.
     `stem_stride` is what becomes of the paper's 4; other stems' strides change with it, as far as they can.
     """
-
-    def narrow(width: int) -> int:
-        return width and max(1, (2 * width + width_divisor) // (2 * width_divisor))
-
-    widths, ratio = tuple(map(narrow, net.widths)), net.block.hidden_ratio
-    fitting = (n for n in range(narrow(net.block.groups), 0, -1) if not any(width * ratio % n for width in widths))
+    widths, ratio = tuple(narrow(width, width_divisor) for width in net.widths), net.block.hidden_ratio
+    most = narrow(net.block.groups, width_divisor)
+    fitting = (n for n in range(most, 0, -1) if not any(width * ratio % n for width in widths))
     return replace(
         net,
         widths=widths,
-        stem_width=narrow(net.stem_width),
-        head_width=narrow(net.head_width),
+        stem_width=narrow(net.stem_width, width_divisor),
+        head_width=narrow(net.head_width, width_divisor),
         stem_stride=max(STEM_STRIDES[net.stem][0], net.stem_stride * stem_stride // 4),
         block=replace(net.block, groups=next(fitting)),
     )

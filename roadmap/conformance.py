@@ -80,7 +80,7 @@ def check_pure(trial: Trial) -> str:
         return "the step changes what it is given. Make a new one: dataclasses.replace(net, ...)."
     if type(after) is not type(before):
         return f"the step returns {after!r}. Return a {type(before).__name__}."
-    return "" if trial.take() == after else "the step makes another network the second time. Draw nothing in it."
+    return "" if trial.take() == after else "the step makes something else the second time. Draw nothing in it."
 
 
 def check_changes(trial: Trial) -> str:

@@ -104,7 +104,7 @@ def load_module(path: Path, fingerprint: str | None = None) -> ModuleType:
     if known is not None and fingerprint is not None and _fingerprint_of(known) == fingerprint:
         return known  # wherever it lies
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        found = _hash(path)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}), but steps or layers come from it. Put it there; one that is "
@@ -120,7 +120,8 @@ def load_module(path: Path, fingerprint: str | None = None) -> ModuleType:
     other = known.__spec__ if known else importlib.util.find_spec(name)
     if other and Path(other.origin or "").resolve() != path.resolve():
         raise UserError(f"{path}: '{name}' is another module already ({other.origin}). Give the file another name.")
-    if known is not None and _fingerprint_of(known) == found:
+    if getattr(known, FINGERPRINT, None) == found:  # a plain import does not know what it read
+        assert known
         return known
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec
@@ -140,5 +141,9 @@ def _fingerprint_of(module: ModuleType) -> str:
     """Return the hash of the file that a module was read from."""
     if not hasattr(module, FINGERPRINT):
         file = getattr(module, "__file__", None)
-        setattr(module, FINGERPRINT, hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else "")
+        setattr(module, FINGERPRINT, _hash(Path(file)) if file else "")
     return str(getattr(module, FINGERPRINT))
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]

@@ -3,11 +3,11 @@
 Nothing here imports torch or timm: `roadmap.model` builds what is named here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from roadmap.config import STRICT, BlockConfig, NetConfig, scale_down
+from roadmap.config import STRICT, BlockConfig, NetConfig, narrow, scale_down
 from roadmap.errors import UserError, unknown
 
 SECTION = "References"  # the heading that they stand under
@@ -98,19 +98,10 @@ def scale_net(net: Net, *, width_divisor: int, stem_stride: int, image_size: int
     side = image_size // stem_stride
     most = max(WINDOW, WINDOW * image_size // SWIN_IMAGE)
     sizes = {
-        "embed_dim": heads * max(1, _round_half_up(HEAD_WIDTH, width_divisor)),
+        "embed_dim": heads * narrow(HEAD_WIDTH, width_divisor),
         "img_size": image_size,
         "patch_size": stem_stride,
         "window_size": max(window for window in range(1, most + 1) if side % window == 0),
     }
     usual = {"embed_dim": heads * HEAD_WIDTH, "img_size": SWIN_IMAGE, "patch_size": PATCH, "window_size": WINDOW}
     return replace(net, args=tuple((name, size) for name, size in sorted(sizes.items()) if size != usual[name]))
-
-
-def _round_half_up(number: int, divisor: int) -> int:
-    return (2 * number + divisor) // (2 * divisor)
-
-
-def labels_of(names: Iterable[str]) -> dict[str, str]:
-    """Return the labels of references by their names."""
-    return {name: REFERENCES[name].label for name in names}

@@ -4,11 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.compare import ladder_table
+from analysis.figure import Chart, draw_roadmap
+from analysis.tables import markdown
 from roadmap.config import BASES, NetConfig, with_blocks, with_width
 from roadmap.cost import count_macs, fit_depth, fit_width
 from roadmap.entries import Match
@@ -147,3 +151,18 @@ def test_plan_says_of_every_rung_whether_it_is_matched_and_by_how_much_it_misses
     ended = run(tmp_path, "plan", "--base", "resnet50", "--match", "bass")
     assert (ended.code, ended.out) == (2, "")
     assert "--match: 'bass' is nothing to match to" in ended.err
+
+
+def test_a_bar_that_is_not_matched_is_marked_in_figure_and_tables_with_one_note() -> None:
+    rungs = matched(to="base", multiple=32).climb("resnet50")
+    off = [rung.id for rung in rungs if not rung.is_matched]
+    assert 1 < len(off) < len(rungs)
+    runs = pd.DataFrame({"rung": [rung.id for rung in rungs]})
+    runs = runs.assign(seed=0, state="finished", top1=80.0, macs=4e9, params=1e6, images_per_s=1.0)
+    table = ladder_table(runs, rungs)
+    text = markdown(table)
+    assert [line.split()[1] for line in text.splitlines() if "4.00 G [1]" in line] == off
+    assert text.count("not matched: over 2% from the base's") == 1
+    figure = draw_roadmap(table, Chart(title="Matched", axis="top-1", start="ResNet-50", result="End"))
+    marked = [str(text.get_gid()) for text in figure.texts if str(text.get_gid()).startswith("mark-")]
+    assert marked == [f"mark-{rung}" for rung in off]

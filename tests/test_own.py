@@ -1,5 +1,6 @@
 """Steps and layers of a user's own: a Python file beside a ladder."""
 
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -136,6 +137,14 @@ def test_an_edited_file_is_read_anew(tmp_path: Path) -> None:
     assert load_module(write(tmp_path, STEPS_FILE + "\nNEW = 1\n")).NEW == 1
 
 
+def test_a_file_that_was_imported_plainly_and_edited_since_is_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(write(tmp_path).parent)
+    importlib.import_module("my_steps")
+    assert load_module(write(tmp_path, STEPS_FILE + "\nNEW = 1\n")).NEW == 1
+
+
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [
@@ -250,7 +259,7 @@ def test_a_step_that_makes_no_other_network_ends_the_climb_with_its_place(
 @pytest.mark.parametrize(
     ("step", "words"),
     [
-        ("draw", "mine: pure: the step makes another network the second time"),
+        ("draw", "mine: pure: the step makes something else the second time"),
         ("layer, args: {name: Idle}", "mine: trains: no gradient reaches 'stages.0.0.residual.pointwise1_Idle.gain'"),
         (
             "layer, args: {name: Detached}",
