@@ -1,4 +1,4 @@
-"""Run ids and result rows that no change may move in silence: whoever moves one raises a version and says so in CHANGELOG."""
+"""Run ids that no change may move in silence: whoever moves one says so in CHANGELOG."""
 
 import json
 from pathlib import Path
