@@ -21,8 +21,8 @@ import os
 import sys
 from pathlib import Path
 
-from roadmap.distributed import my_rank
-from roadmap.errors import UserError
+from roadmap.common.errors import UserError
+from roadmap.common.process_group import my_rank
 
 ACTIONS = {
     "run": "plan, launch, wait with live progress, report (the default)",
@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     if my_rank():  # torchrun's first process speaks
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        from roadmap import actions
+        from roadmap.cli import actions
 
         code = actions.act(arguments, ACTIONS)
         if sys.stdout is not None:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.verdicts import METRICS, is_told, published_verdicts
-from roadmap.ladder import Ladder
-from roadmap.rung import Rung
+from roadmap.ladder.ladder import Ladder
+from roadmap.ladder.rung import Rung
 
 RESAMPLES = 2000
 FEWEST_STEPS = 4
@@ -69,7 +69,7 @@ def correlations(runs: pd.DataFrame, rungs: Sequence[Rung], *, seed: int = 0) ->
     noise of few seeds and that of few steps.
 
     Args:
-        runs: The frame of `analysis.collect`.
+        runs: The frame of `analysis.run_frames`.
         rungs: The rungs of the study, with what is published about them.
         seed: Of the bootstrap.
 

@@ -7,10 +7,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from analysis.statistics import median_ratio
-from roadmap.measure import networks
-from roadmap.plan import Study
-from roadmap.results import big
+from analysis.stats.welch import median_ratio
+from roadmap.common.formats import big
+from roadmap.measuring.rung_costs import networks
+from roadmap.study.plan import Study
 
 # A row: cost -> its heading.
 COSTS = {
@@ -30,7 +30,7 @@ def cost_rows(study: Study, measured: pd.DataFrame) -> list[dict[str, Any]]:
 
     Args:
         study: The rungs.
-        measured: What `analysis.collect.collect_measured` found.
+        measured: What `analysis.run_frames.collect_measured` found.
 
     Returns:
         Rows with `rung`, `before` (the rung that it comes from), the costs and, for each, `<cost>_factor`: how many

@@ -1,4 +1,4 @@
-"""Verdicts on a ladder's steps: a row a change, judged by `analysis.statistics`, from runs or from printed numbers."""
+"""Verdicts on a ladder's steps: a row a change, judged by `analysis.stats.welch`, from runs or from printed numbers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.collect import collect, collect_measured, collect_rights
-from analysis.robust import Robustness, collect_robustness, robust_metric
-from analysis.statistics import (
+from analysis.robustness import Robustness, collect_robustness, robust_metric
+from analysis.run_frames import collect, collect_measured, collect_rights
+from analysis.stats.welch import (
     ALPHA,
     BETTER,
     WORSE,
@@ -22,9 +22,9 @@ from analysis.statistics import (
     paired_p,
     seeds_needed,
 )
-from roadmap.ladder import Ladder
-from roadmap.plan import Study
-from roadmap.rung import Rung
+from roadmap.ladder.ladder import Ladder
+from roadmap.ladder.rung import Rung
+from roadmap.study.plan import Study
 
 # What a run measures and a step can change.
 METRICS = {
@@ -34,7 +34,7 @@ METRICS = {
     "ece": Metric("calibr. error (%)", -1, 0.2),
     "train_loss": Metric("training loss", -1, 0.01, ".3f"),
 }
-# What is measured side by side, a round in place of a seed (`roadmap.measure`); margins are shares of the value.
+# What is measured side by side, a round in place of a seed (`measuring.rung_costs`); margins are shares of the value.
 SPEEDS = {
     "train_images_per_s": Metric("training images/s", 1, 0.02, ",.0f", "rounds"),
     "test_images_per_s": Metric("inference images/s", 1, 0.02, ",.0f", "rounds"),
@@ -104,11 +104,11 @@ def verdict_table(
     """Judge changes together, from runs.
 
     Args:
-        runs: A row a rung and seed with the columns rung, seed, state and the metric (`analysis.collect`).
+        runs: A row a rung and seed with the columns rung, seed, state and the metric (`analysis.run_frames`).
         pairs: The changes: (rung, the one it is judged against).
         metric: One of `METRICS`, or of `Robustness.metrics`, whose frame is one of finished runs.
         margin: Changes within it are as good as none; None takes the metric's own.
-        rights: Which test images each network had right (`analysis.collect.collect_rights`), for top-1.
+        rights: Which test images each network had right (`analysis.run_frames.collect_rights`), for top-1.
 
     Returns:
         A row a change, in their order, with the columns of `VERDICT_COLUMNS`. What cannot be known is NaN.
@@ -277,12 +277,12 @@ def judge_everything(
     """Judge changes in every metric, each metric's changes together.
 
     Args:
-        runs: The frame of `analysis.collect.collect`.
-        measured: That of `analysis.collect.collect_measured`; empty where nothing was measured.
+        runs: The frame of `analysis.run_frames.collect`.
+        measured: That of `analysis.run_frames.collect_measured`; empty where nothing was measured.
         pairs: The changes.
         margin: That of top-1; None takes its own.
         rights: As for `verdict_table`.
-        robustness: What `analysis.robust.collect_robustness` found; None or nothing found adds no metric.
+        robustness: What `analysis.robustness.collect_robustness` found; None or nothing found adds no metric.
 
     Returns:
         The rows of all metrics, one metric after the other.

@@ -27,10 +27,10 @@ from benchmarks.side_by_side import (
     take_turns,
     timed,
 )
-from roadmap.ladder import read_ladder
-from roadmap.learning import make_model
-from roadmap.plan import make_study
-from roadmap.run import RunConfig
+from roadmap.ladder.ladder import read_ladder
+from roadmap.runs.config import RunConfig
+from roadmap.study.plan import make_study
+from roadmap.training.step import make_model
 
 RUNGS = ("baseline", "move_up_depthwise", "separate_downsampling")
 ROUNDS = 9

@@ -28,14 +28,14 @@ from timm.data import auto_augment, create_dataset, create_loader, create_transf
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from roadmap import augment
-from roadmap.batches import load_data
-from roadmap.config import scale_down
-from roadmap.data import describe_data
-from roadmap.ladder import read_ladder
-from roadmap.learning import make_model, make_optimizer, make_scaler, take_step
+from roadmap.data import augmentation
+from roadmap.data.batches import load_data
+from roadmap.data.datasets import describe_data
+from roadmap.ladder.ladder import read_ladder
+from roadmap.networks.config import scale_down
 from roadmap.recipe import Recipe, read_recipe
-from roadmap.run import RunConfig
+from roadmap.runs.config import RunConfig
+from roadmap.training.step import make_model, make_optimizer, make_scaler, take_step
 
 IMAGES, ROUNDS = 96, 11
 
@@ -86,7 +86,7 @@ def decoders() -> dict[str, Callable[[bytes], Any]]:
         "PIL": lambda content: Image.open(io.BytesIO(content)).convert("RGB"),
         "PIL, draft": draft,
         "torchvision": by_torchvision,
-        "simplejpeg": augment.decode,
+        "simplejpeg": augmentation.decode,
     }
     if find_spec("cv2"):
         import cv2
@@ -118,7 +118,7 @@ def mend(transform: Any) -> None:
     """Let timm's RandAugment posterize to no bits, which it draws now and then, and which ends it with Pillow 13."""
     for operation in (op for part in transform.transforms for op in getattr(part, "ops", ())):
         if operation.aug_fn is auto_augment.posterize:
-            operation.aug_fn = augment._posterize  # as ours does
+            operation.aug_fn = augmentation._posterize  # as ours does
 
 
 def compare(ways: dict[str, Callable[[], object]], clock: Callable[[], float], rounds: int = ROUNDS) -> None:
@@ -190,7 +190,7 @@ def main() -> None:
         ways = decoders()
         decoding = {f"decode: {how}": lambda f=f: [f(content) for content in files] for how, f in ways.items()}
         compare(decoding, time.process_time)
-        ours, theirs = augment.train_transform(recipe), timm_transform(recipe)
+        ours, theirs = augmentation.train_transform(recipe), timm_transform(recipe)
         transforms = {
             "whole transform: timm": lambda: [theirs(ways["PIL"](content)) for content in files],
             "timm, decoded by simplejpeg": lambda: [theirs(to_pil_image(ways["simplejpeg"](file))) for file in files],

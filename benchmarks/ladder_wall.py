@@ -17,10 +17,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from roadmap import results
-from roadmap.ladder import read_ladder
-from roadmap.measure import networks
-from roadmap.plan import PlannedRun, Study, make_study
+from roadmap.ladder.ladder import read_ladder
+from roadmap.measuring.rung_costs import networks
+from roadmap.runs import run_folder
+from roadmap.study.plan import PlannedRun, Study, make_study
 
 RUN_LADDER = Path(__file__).parents[1] / "run_ladder.py"
 STEPS = 20  # of each network, in each of the two rounds
@@ -32,7 +32,7 @@ def train_bare(runs: Sequence[PlannedRun], steps: int) -> dict[str, tuple[float,
     import torch
     from torch.nn import functional as F
 
-    from roadmap.model import build_model
+    from roadmap.networks.model import build_model
 
     torch.set_num_threads(1)
     seconds = {}
@@ -94,8 +94,8 @@ def main() -> None:
         command = [sys.executable, RUN_LADDER, "--base", "resnet50", "--recipe", options.recipe]
         subprocess.run([*command, "--runs", runs, "--out", Path(folder) / "out"], check=True, stdout=sys.stderr)
         whole_s = time.time() - start
-        ladder_s = max((run.folder / results.RESULT).stat().st_mtime for run in study.planned()) - start
-        trained_s = sum((results.read_result(run.folder) or {})["train_s"] for run in study.planned()) / jobs
+        ladder_s = max((run.folder / run_folder.RESULT).stat().st_mtime for run in study.planned()) - start
+        trained_s = sum((run_folder.read_result(run.folder) or {})["train_s"] for run in study.planned()) / jobs
         after = bare_s(study, jobs, options.steps)
     train, test = ((x + y) / 2 for x, y in zip(before, after, strict=True))
     print(f"bare training {before[0]:.0f} s before, {after[0]:.0f} s after; bare tests {test:.0f} s; on {jobs} cores")

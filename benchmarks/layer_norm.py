@@ -28,11 +28,11 @@ from benchmarks.side_by_side import (
     take_turns,
     timed,
 )
-from roadmap.blocks import LayerNorm
-from roadmap.ladder import read_ladder
-from roadmap.learning import make_model, make_optimizer, make_scaler, take_step
-from roadmap.plan import make_study
-from roadmap.run import RunConfig
+from roadmap.ladder.ladder import read_ladder
+from roadmap.networks.blocks import LayerNorm
+from roadmap.runs.config import RunConfig
+from roadmap.study.plan import make_study
+from roadmap.training.step import make_model, make_optimizer, make_scaler, take_step
 
 BATCH_NORM, LAYER_NORM = "fewer_norms", "layer_norm"  # the rungs
 COPIES = ("aten::copy_", "aten::contiguous", "aten::clone")

@@ -12,20 +12,20 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from roadmap.batches import load_data
-from roadmap.config import BASES
-from roadmap.data import load_arrays
-from roadmap.distributed import ALONE
-from roadmap.learning import make_model
+from roadmap.common.process_group import ALONE
+from roadmap.data.batches import load_data
+from roadmap.data.datasets import load_arrays
+from roadmap.networks.families import BASES
 from roadmap.recipe import Recipe
-from roadmap.run import RunConfig
-from roadmap.train import SAVE_EVERY_S, Stopped, _Training
+from roadmap.runs.config import RunConfig
+from roadmap.training.loop import SAVE_EVERY_S, Stopped, _Training
+from roadmap.training.step import make_model
 
 LOG_EVERY = 50  # steps between looks at the loss, timm's default
 
 
 class OurLoop:
-    """A run as `roadmap.train` trains it, all of it: augmentation, losses noted, progress shown, checkpoints saved.
+    """A run as `training.loop` trains it: augmentation, losses noted, progress shown, checkpoints saved.
 
     It runs in a thread of its own, which waits where the loop asks for its next batch until it is told to go on, so
     that others can be timed in between. The clocks of looks and checkpoints go on meanwhile: both come more often, a

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from roadmap import results
-from roadmap.attempts import Worker, take
-from roadmap.ladder import read_ladder
-from roadmap.launch import prepare
-from roadmap.plan import PlannedRun, make_study
+from roadmap.jobs.launcher import prepare
+from roadmap.ladder.ladder import read_ladder
+from roadmap.runs import run_folder
+from roadmap.runs.attempts import Worker, take
+from roadmap.study.plan import PlannedRun, make_study
 from tests.slurm import Slurm, why_not
 
 RUN_LADDER = Path(__file__).parents[1] / "run_ladder.py"
@@ -44,16 +44,16 @@ def finish(run: PlannedRun, worker: Worker) -> None:
     epochs = run.config.recipe.epochs
     line = {"step": 156, "train_loss": 0.6, "lr": 1e-3, "images_per_s": 1000.0}
     text = "".join(json.dumps({"epoch": epoch + 1} | line) + "\n" for epoch in range(epochs))
-    (run.folder / results.METRICS).write_text(text)
+    (run.folder / run_folder.METRICS).write_text(text)
     now = {"state": "evaluating", "epoch": epochs, "epochs": epochs, "step": 312, "steps": 312, "train_loss": 0.6,
            "images_per_s": 1000.0, "left_s": 0.0, "at": time.time()}  # fmt: skip
-    (run.folder / results.PROGRESS).write_text(json.dumps(now))
+    (run.folder / run_folder.PROGRESS).write_text(json.dumps(now))
     draw = np.random.default_rng(run.config.seed)
     labels = draw.integers(10, size=TEST_IMAGES)
-    results.write_predictions(run.folder, np.where(draw.random(len(labels)) < 0.8, labels, 0), labels)
-    row = dict.fromkeys(results.COLUMNS) | {"result_version": results.RESULT_VERSION, "state": "finished"}
+    run_folder.write_predictions(run.folder, np.where(draw.random(len(labels)) < 0.8, labels, 0), labels)
+    row = dict.fromkeys(run_folder.COLUMNS) | {"result_version": run_folder.RESULT_VERSION, "state": "finished"}
     row |= {"top1": 80.0 + run.config.seed % 7 / 10, "images_per_s": 1000.0, "train_s": 20.0, "wall_s": 24.0}
-    (run.folder / results.RESULT).write_text(json.dumps(row, indent=1))
+    (run.folder / run_folder.RESULT).write_text(json.dumps(row, indent=1))
     with take(run.folder, worker, lambda _: None) as claim:
         assert claim is not None
         claim.end = "finished"

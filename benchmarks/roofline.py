@@ -25,9 +25,9 @@ from benchmarks.side_by_side import (
     take_turns,
     timed,
 )
-from roadmap.ladder import read_ladder
-from roadmap.meter import Meter, make_batches
-from roadmap.plan import PlannedRun, make_study
+from roadmap.ladder.ladder import read_ladder
+from roadmap.measuring.meter import Meter, make_batches
+from roadmap.study.plan import PlannedRun, make_study
 
 RUNGS = ("baseline", "depthwise_conv", "kernel_7", "layer_norm", "separate_downsampling")
 MOVES, BYTES = 5, 2  # of each activation

@@ -8,7 +8,7 @@ from statistics import median
 
 import torch
 
-from roadmap.errors import UserError
+from roadmap.common.errors import UserError
 
 QUIET_S = 2.0  # work that is done by then needs no progress
 

@@ -28,10 +28,10 @@ from benchmarks.side_by_side import (
     timed,
 )
 from benchmarks.training_loop import RUNGS, write_recipe
-from roadmap.batches import load_data
-from roadmap.ladder import read_ladder
-from roadmap.plan import make_study
-from roadmap.run import RunConfig
+from roadmap.data.batches import load_data
+from roadmap.ladder.ladder import read_ladder
+from roadmap.runs.config import RunConfig
+from roadmap.study.plan import make_study
 
 
 def passes(loop: TimmLoop, images: Tensor, targets: Tensor, step: bool) -> Callable[[int], None]:

@@ -30,11 +30,11 @@ from benchmarks.side_by_side import (
     take_turns,
     timed,
 )
-from roadmap.batches import load_data
-from roadmap.ladder import read_ladder
-from roadmap.plan import make_study
-from roadmap.recipe import RECIPES
-from roadmap.run import RunConfig
+from roadmap.common.paths import RECIPES
+from roadmap.data.batches import load_data
+from roadmap.ladder.ladder import read_ladder
+from roadmap.runs.config import RunConfig
+from roadmap.study.plan import make_study
 
 RUNGS = ("baseline", "move_up_depthwise", "separate_downsampling")
 ENDLESS = 10_000  # epochs: no run ends before the measurement does

@@ -3,19 +3,36 @@
 Importing this package is cheap: torch comes in only with what needs it.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from roadmap.config import NetConfig
-    from roadmap.cost import count_activations, count_macs, count_params
-    from roadmap.export import load_model
-    from roadmap.ladder import Ladder, read_ladder
-    from roadmap.model import build_model
-    from roadmap.own import own_layer
-    from roadmap.recipe import Recipe
-    from roadmap.rung import Rung
+    from roadmap.export.safetensors_files import load_model
+    from roadmap.ladder.ladder import Ladder, read_ladder
+    from roadmap.ladder.rung import Rung
+    from roadmap.networks.config import BlockConfig, NetConfig
+    from roadmap.networks.cost import count_activations, count_macs, count_params
+    from roadmap.networks.model import build_model
+    from roadmap.networks.own_layers import own_layer
+    from roadmap.recipe import Recipe, read_recipe
 
+_HOMES = {
+    "BlockConfig": "networks.config",
+    "Ladder": "ladder.ladder",
+    "NetConfig": "networks.config",
+    "Recipe": "recipe",
+    "Rung": "ladder.rung",
+    "build_model": "networks.model",
+    "count_activations": "networks.cost",
+    "count_macs": "networks.cost",
+    "count_params": "networks.cost",
+    "load_model": "export.safetensors_files",
+    "own_layer": "networks.own_layers",
+    "read_ladder": "ladder.ladder",
+    "read_recipe": "recipe",
+}
 __all__ = [
+    "BlockConfig",
     "Ladder",
     "NetConfig",
     "Recipe",
@@ -27,25 +44,15 @@ __all__ = [
     "load_model",
     "own_layer",
     "read_ladder",
+    "read_recipe",
 ]
-_HOMES = {
-    "Ladder": "ladder",
-    "NetConfig": "config",
-    "Recipe": "recipe",
-    "own_layer": "own",
-    "Rung": "rung",
-    "read_ladder": "ladder",
-    "build_model": "model",
-    "count_activations": "cost",
-    "count_macs": "cost",
-    "count_params": "cost",
-    "load_model": "export",
-}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'roadmap' has no attribute '{name}'")
-    from importlib import import_module
-
     return getattr(import_module(f"roadmap.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,46 +1,29 @@
 """How a network is trained: `Recipe`, every setting of the paper's Table 5 and of its plain counterpart; its reader."""
 
-import dataclasses
 import re
-from dataclasses import replace
+from dataclasses import field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from roadmap.config import BASES, diff
-from roadmap.errors import Misfits, UserError, unknown
-from roadmap.reading import explain, read_yaml
+from roadmap.common.errors import Misfits, UserError, unknown
+from roadmap.common.fields import LATER, diff, hashed_fields
+from roadmap.common.paths import RECIPES
+from roadmap.common.yaml_files import explain, read_yaml
+from roadmap.networks.families import BASES
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 Precision = Literal["none", "bfloat16", "float16"]
 IN_MEMORY = ("fashion_mnist_part", "fashion_mnist", "cifar10", "cifar100")
 # What timm calls RandAugment; of an image folder it takes other policies too.
 RANDAUGMENT = re.compile(r"rand(-((m|n|inc|mmax)\d+|(p|mstd)\d+(\.\d+)?))*")
 READERS = ("hfds", "wds", "tfds")  # of timm's, which a data set's name may begin with
 
-# What came after runs had been named: it enters an id only where it is not off, so that those keep their names.
-LATER = {
-    "sync_batch_norm": False,
-    "accumulate": 1,
-    "layer_decay": 1.0,
-    "pretrained": False,
-    "head_init_scale": 1.0,
-    "compile": False,
-    "tf32": False,
-    "train_split": "train",
-    "test_split": "validation",
-    "image_key": None,
-    "label_key": None,
-    "test_resize": "shorter",
-}
-
-# Fields that say what a recipe is, and how a study uses it, not how one run trains: they do not enter a run's id.
-# (The scale is in the run's network already.)
-NAMES = ("name", "about", "plain", "paper", "for_base", "images", "classes")
-DESCRIPTIVE = (*NAMES, "seeds", "width_divisor", "stem_stride")
+# A field that says what a recipe is, or how a study uses it, does not enter a run's id.
+NAME = {"name": True}  # nor is it compared between recipes
+SCALE = {"scale": True}  # the scale is in the run's network already
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -105,23 +88,23 @@ class Recipe:
         (recipes/imagenet_original.yaml).
     """
 
-    name: str
-    about: str
-    plain: str
-    paper: str = "imagenet"
-    seeds: tuple[int, ...] = (0, 1, 2)
-    width_divisor: PositiveInt = 1
-    stem_stride: Literal[2, 4] = 4
-    for_base: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    name: str = field(metadata=NAME)
+    about: str = field(metadata=NAME)
+    plain: str = field(metadata=NAME)
+    paper: str = field(default="imagenet", metadata=NAME)
+    seeds: tuple[int, ...] = field(default=(0, 1, 2), metadata=SCALE)
+    width_divisor: PositiveInt = field(default=1, metadata=SCALE)
+    stem_stride: Literal[2, 4] = field(default=4, metadata=SCALE)
+    for_base: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=NAME)
 
     dataset: str
-    train_split: str = "train"
-    test_split: str = "validation"
-    image_key: str | None = None
-    label_key: str | None = None
+    train_split: str = field(default="train", metadata=LATER)
+    test_split: str = field(default="validation", metadata=LATER)
+    image_key: str | None = field(default=None, metadata=LATER)
+    label_key: str | None = field(default=None, metadata=LATER)
     validation_images: int = 0
-    images: int = Field(default=0, ge=0)
-    classes: PositiveInt = 1000
+    images: NonNegativeInt = field(default=0, metadata=NAME)
+    classes: PositiveInt = field(default=1000, metadata=NAME)
     image_size: int = Field(gt=0, le=10_000)
 
     epochs: int = Field(gt=0, le=1_000_000)
@@ -138,15 +121,15 @@ class Recipe:
     warmup_lr: float = 0.0
     decay_epochs: PositiveFloat = 30.0
     decay_rate: float = 0.1
-    layer_decay: float = Field(default=1.0, gt=0, le=1)
-    pretrained: bool = False
-    head_init_scale: float = Field(default=1.0, gt=0)
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = field(default=1.0, metadata=LATER)
+    pretrained: bool = field(default=False, metadata=LATER)
+    head_init_scale: Annotated[float, Field(gt=0)] = field(default=1.0, metadata=LATER)
     clip_grad: float | None = None
-    accumulate: PositiveInt = 1
-    sync_batch_norm: bool = False
+    accumulate: PositiveInt = field(default=1, metadata=LATER)
+    sync_batch_norm: bool = field(default=False, metadata=LATER)
     amp: Precision = "none"
-    tf32: bool = False
-    compile: bool = False
+    tf32: bool = field(default=False, metadata=LATER)
+    compile: bool = field(default=False, metadata=LATER)
 
     shift: int = 0
     hflip: float = 0.0
@@ -154,7 +137,7 @@ class Recipe:
     randaugment: str | None = None
     color_jitter: float = 0.0
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    test_resize: Literal["shorter", "squash"] = "shorter"
+    test_resize: Literal["shorter", "squash"] = field(default="shorter", metadata=LATER)
     test_crop: float = 0.875
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -179,24 +162,24 @@ class Recipe:
             "cutmix",
             "color_jitter",
         )
-        for field in ("shift", *rates):
-            if getattr(self, field) < 0:
-                wrong[field] = f"{field} is {getattr(self, field)}, but must be from 0 up."
+        for name in ("shift", *rates):
+            if getattr(self, name) < 0:
+                wrong[name] = f"{name} is {getattr(self, name)}, but must be from 0 up."
         if self.warmup_epochs >= self.epochs:
             wrong["warmup_epochs"] = (
                 f"warmup_epochs is {self.warmup_epochs:g}, but must be below epochs, {self.epochs}. Warm up for less."
             )
-        for field, values in {"betas": self.betas, "momentum": (self.momentum,), "ema": (self.ema or 0.0,)}.items():
+        for name, values in {"betas": self.betas, "momentum": (self.momentum,), "ema": (self.ema or 0.0,)}.items():
             if not all(0 <= value < 1 for value in values):
-                wrong[field] = f"{field} is {getattr(self, field)}, but must be from 0 up and below 1."
+                wrong[name] = f"{name} is {getattr(self, name)}, but must be from 0 up and below 1."
         if self.clip_grad is not None and self.clip_grad <= 0:
             wrong["clip_grad"] = f"clip_grad is {self.clip_grad}, but must be above 0, or null for none."
-        for field in ("test_crop", "random_resized_crop"):
-            if not 0 < getattr(self, field) <= 1:
-                wrong[field] = f"{field} is {getattr(self, field)}, but is a share above 0, at most 1."
-        for field in ("hflip", "mixup_switch_prob", "random_erasing", "label_smoothing", "drop_path"):
-            if not 0 <= getattr(self, field) <= 1:
-                wrong[field] = f"{field} is {getattr(self, field)}, but is a rate between 0 and 1."
+        for name in ("test_crop", "random_resized_crop"):
+            if not 0 < getattr(self, name) <= 1:
+                wrong[name] = f"{name} is {getattr(self, name)}, but is a share above 0, at most 1."
+        for name in ("hflip", "mixup_switch_prob", "random_erasing", "label_smoothing", "drop_path"):
+            if not 0 <= getattr(self, name) <= 1:
+                wrong[name] = f"{name} is {getattr(self, name)}, but is a rate between 0 and 1."
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             wrong["seeds"] = f"seeds are {self.seeds}, but must be one or more different whole numbers."
         if (self.mixup or self.cutmix) and self.batch_size % 2:
@@ -207,13 +190,13 @@ class Recipe:
             known = ", ".join(f"'{name}'" for name in (*IN_MEMORY, "folder"))
             names = ", ".join(f"'{name}/NAME'" for name in READERS)
             wrong["dataset"] = f"dataset is '{self.dataset}', but must be {known}, or one for a reader: {names}."
-        for field in ("train_split", "test_split", "image_key", "label_key"):
-            if "dataset" not in wrong and not self.reader and getattr(self, field) != LATER[field]:
-                wrong[field] = f"{field} works on hfds/, wds/ and tfds/, not on dataset '{self.dataset}'. Take it out."
+        for name in ("train_split", "test_split", "image_key", "label_key"):
+            if "dataset" not in wrong and not self.reader and getattr(self, name) != DEFAULTS[name]:
+                wrong[name] = f"{name} works on hfds/, wds/ and tfds/, not on dataset '{self.dataset}'. Take it out."
         off_in_memory = {"color_jitter": 0.0, "random_resized_crop": 1.0, "test_resize": "shorter"}
-        for field, off in off_in_memory.items():
-            if self.in_memory and getattr(self, field) != off:
-                wrong[field] = f"{field} works on image folders, not on dataset '{self.dataset}'. Take it out."
+        for name, off in off_in_memory.items():
+            if self.in_memory and getattr(self, name) != off:
+                wrong[name] = f"{name} works on image folders, not on dataset '{self.dataset}'. Take it out."
         if self.in_memory and self.randaugment and not RANDAUGMENT.fullmatch(self.randaugment):
             wrong["randaugment"] = (
                 f"randaugment is '{self.randaugment}', but is timm's name for one, such as rand-m9-mstd0.5-inc1."
@@ -254,15 +237,17 @@ class Recipe:
 
     def training(self) -> dict[str, Any]:
         """Return the settings that decide what a run computes, for its id."""
-        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in DESCRIPTIVE}
-        return {name: value for name, value in settings.items() if name not in LATER or value != LATER[name]}
+        hashed, about = hashed_fields(self), {f.name for f in fields(self) if f.metadata in (NAME, SCALE)}
+        return {name: value for name, value in hashed.items() if name not in about}
 
     def differences(self, other: "Recipe") -> dict[str, tuple[Any, Any]]:
         """Return the settings of training and scale that differ from another recipe's: name -> (the other's, ours)."""
-        return {name: values for name, values in diff(other, self).items() if name not in NAMES}
+        names = {f.name for f in fields(self) if f.metadata == NAME}
+        return {name: values for name, values in diff(other, self).items() if name not in names}
 
 
-KEYS = {"": [field.name for field in dataclasses.fields(Recipe)]}
+KEYS = {"": [field.name for field in fields(Recipe)]}
+DEFAULTS = {field.name: field.default for field in fields(Recipe)}
 
 
 @cache

@@ -15,13 +15,13 @@ import yaml
 
 os.environ["OMP_NUM_THREADS"] = "1"  # here and in every process that a test starts
 
-from roadmap.config import NetConfig
-from roadmap.data import EMBEDDED, IDX_FILES, describe_data
-from roadmap.idx import find_idx, read_idx, write_idx
+from roadmap.data.datasets import EMBEDDED, IDX_FILES, describe_data
+from roadmap.data.idx import find_idx, read_idx, write_idx
+from roadmap.ladder.recipe_steps import RECIPE_STEPS
+from roadmap.ladder.steps import NET_STEPS, STEPS
+from roadmap.networks.config import NetConfig
 from roadmap.recipe import Recipe, read_recipe
-from roadmap.run import RunConfig
-from roadmap.steps import NET_STEPS, STEPS
-from roadmap.techniques import RECIPE_STEPS
+from roadmap.runs.config import RunConfig
 from tests.browser import browser
 from tests.slurm import slurm
 

@@ -20,15 +20,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from roadmap import results
-from roadmap.attempts import Worker, attempts_of, last_attempt
-from roadmap.checkpoints import checkpoints
-from roadmap.cluster import Cluster
-from roadmap.ladder import read_ladder
-from roadmap.launch import JobOptions, launch, prepare
-from roadmap.plan import PlannedRun, make_study
-from roadmap.status import Queue, is_at_work, look_at_queue, standing
-from roadmap.train import train
+from roadmap.jobs.cluster import Cluster
+from roadmap.jobs.launcher import JobOptions, launch, prepare
+from roadmap.jobs.status import Queue, is_at_work, look_at_queue, standing
+from roadmap.ladder.ladder import read_ladder
+from roadmap.runs import run_folder
+from roadmap.runs.attempts import Worker, attempts_of, last_attempt
+from roadmap.study.plan import PlannedRun, make_study
+from roadmap.training.checkpoints import checkpoints
+from roadmap.training.loop import train
 from tests.conftest import small_file_system, write_small_images, write_tiny
 from tests.processes import Command, outcome
 from tests.slurm import Slurm, why_not
@@ -87,13 +87,15 @@ class Victim:
     def launch(self) -> bool:
         """Start jobs for the runs that nobody is at; return whether there were any."""
         queue = self.queue()
-        left = [run for run in self.planned() if not results.is_done(run.folder) and not is_at_work(run.folder, queue)]
+        left = [
+            run for run in self.planned() if not run_folder.is_done(run.folder) and not is_at_work(run.folder, queue)
+        ]
         if left and queue.answers:
             launch([run.folder for run in prepare(left)], self.options())
         return bool(left)
 
     def is_done(self) -> bool:
-        return all(results.is_done(run.folder) for run in self.planned())
+        return all(run_folder.is_done(run.folder) for run in self.planned())
 
     def running(self) -> list[PlannedRun]:
         """Return the runs whose training is under way."""
@@ -224,10 +226,10 @@ def damage_checkpoint(victim: Victim) -> bool:
 
 def halve_result(victim: Victim) -> bool:
     """A machine dies while it writes a result: half of it is there, and the checkpoints are gone."""
-    done = [run for run in victim.planned() if results.is_done(run.folder)]
+    done = [run for run in victim.planned() if run_folder.is_done(run.folder)]
     if not done:
         return False
-    path = victim.draw.choice(done).folder / results.RESULT
+    path = victim.draw.choice(done).folder / run_folder.RESULT
     path.write_bytes(path.read_bytes()[: victim.draw.randrange(path.stat().st_size)])
     return True
 

@@ -17,17 +17,18 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from roadmap import results
-from roadmap.attempts import ATTEMPTS
-from roadmap.run import RunConfig
+from roadmap.runs import run_folder
+from roadmap.runs.attempts import ATTEMPTS
+from roadmap.runs.config import RunConfig
 
 Left = tuple[str, str, list[dict[str, Any]], dict[str, Any]]
-ROOT = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 STOPPED = 3
 
 _FORKS = get_context("forkserver")
 _FORKS.set_forkserver_preload([
-    "torch", "timm.data", "timm.optim", "timm.scheduler", "timm.utils", "roadmap.cost", "submitit", "pandas",
+    "torch", "timm.data", "timm.optim", "timm.scheduler", "timm.utils", "roadmap.networks.cost", "submitit", "pandas",
     "scipy.stats", "matplotlib.pyplot", "rich.live", "pytest", "hypothesis",
 ])  # fmt: skip
 
@@ -112,7 +113,7 @@ def start_training(config: RunConfig, folder: Path, root: Path, *, save_every_st
 
 
 def _train(config: RunConfig, folder: Path, root: Path, save_every_step: bool) -> None:
-    from roadmap import train as module
+    from roadmap.training import loop as module
 
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
@@ -126,16 +127,16 @@ def _train(config: RunConfig, folder: Path, root: Path, save_every_step: bool) -
 
 def outcome(folder: Path) -> Left:
     """Return all that a run leaves but times: weights, predictions, epochs, row; fail at a file too many or too few."""
-    row = results.read_result(folder)
+    row = run_folder.read_result(folder)
     assert row is not None
-    trained = {results.WEIGHTS, *([results.EMA_WEIGHTS] if row["top1_ema"] is not None else [])}
-    files = {file.name for file in folder.iterdir()} - {results.RUN, ATTEMPTS}
-    assert files == {results.METRICS, results.PROGRESS, results.RESULT, results.PREDICTIONS, *trained}
+    trained = {run_folder.WEIGHTS, *([run_folder.EMA_WEIGHTS] if row["top1_ema"] is not None else [])}
+    files = {file.name for file in folder.iterdir()} - {run_folder.RUN, ATTEMPTS}
+    assert files == {run_folder.METRICS, run_folder.PROGRESS, run_folder.RESULT, run_folder.PREDICTIONS, *trained}
     weights, predictions = (
         hashlib.sha256(b"".join((folder / name).read_bytes() for name in sorted(names))).hexdigest()
-        for names in (trained, {results.PREDICTIONS})
+        for names in (trained, {run_folder.PREDICTIONS})
     )
-    return weights, predictions, [_without_times(line) for line in results.read_metrics(folder)], _without_times(row)
+    return weights, predictions, [_without_times(line) for line in run_folder.read_metrics(folder)], _without_times(row)
 
 
 def _without_times(row: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from roadmap.config import (
-    BASES,
+from roadmap.common.errors import UserError
+from roadmap.ladder.ladder import known_ladders, read_ladder
+from roadmap.ladder.steps import NET_STEPS
+from roadmap.networks.config import (
     CONV_SLOTS,
     PLAIN,
     STEM_STRIDES,
@@ -19,10 +21,8 @@ from roadmap.config import (
     Stem,
     scale_down,
 )
-from roadmap.errors import UserError
-from roadmap.ladder import known_ladders, read_ladder
+from roadmap.networks.families import BASES
 from roadmap.recipe import Recipe
-from roadmap.steps import NET_STEPS
 
 PAPER = read_ladder()
 LADDERS = {name: read_ladder(path) for name, path in known_ladders().items()}

@@ -8,9 +8,9 @@ from benchmarks import batched_seeds, layer_norm, roofline, start_up, step_parts
 from benchmarks.layer_norm import COPYING, NORMS, OURS, alone, share_of_copies
 from benchmarks.loops import OurLoop, timm_model
 from benchmarks.side_by_side import ratio, take_turns
-from roadmap.ladder import read_ladder
-from roadmap.plan import make_study
-from roadmap.run import RunConfig
+from roadmap.ladder.ladder import read_ladder
+from roadmap.runs.config import RunConfig
+from roadmap.study.plan import make_study
 
 
 def small_run(rung: str, folder: Path) -> RunConfig:
@@ -72,7 +72,7 @@ def test_copies_of_feature_maps_are_seen_in_the_profile_and_ours_makes_none() ->
 
 
 def test_timms_network_is_ours_tensor_for_tensor(tmp_path: Path) -> None:
-    from roadmap.learning import make_model
+    from roadmap.training.step import make_model
 
     config = small_run("separate_downsampling", tmp_path)
     theirs = timm_model(config)

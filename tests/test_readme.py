@@ -10,14 +10,15 @@ import pytest
 
 import run_ladder
 from analysis.agreement import agreement
-from analysis.record import read_record
-from analysis.robust import ROBUSTNESS_COLUMNS
-from analysis.tables import verdict_markdown
+from analysis.report.record import read_record
+from analysis.report.tables import verdict_markdown
+from analysis.robustness import ROBUSTNESS_COLUMNS
 from analysis.verdicts import pairs_of, verdict_table
-from roadmap.cluster import read_cluster
-from roadmap.ladder import read_ladder
-from roadmap.recipe import RECIPES, read_recipe
-from roadmap.robustness import CORRUPTION_NAMES
+from roadmap.common.paths import RECIPES
+from roadmap.jobs.cluster import read_cluster
+from roadmap.ladder.ladder import read_ladder
+from roadmap.recipe import read_recipe
+from roadmap.robustness.settings import CORRUPTION_NAMES
 from tests.samples import LADDERS
 
 ROOT = Path(__file__).parents[1]

@@ -1,0 +1,142 @@
+"""The figures of a report: which of them there are, drawn and written, each with the caption that its page gives it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures import draw_curves, draw_effects, draw_forest, draw_robustness, draw_tradeoff
+from analysis.figures.roadmap import Chart, draw_roadmap, save_figure
+from analysis.figures.style import Words
+from analysis.report.page import Picture
+from analysis.robustness import Robustness
+from analysis.study_results import Findings
+
+VECTORS = ("svg", "pdf")
+
+
+class About(NamedTuple):
+    """What all figures of a report say: its headline, what the numbers are, and what their top-1 is called."""
+
+    title: str
+    note: str
+    top1: str
+
+    def words(self, title: str, axis: str) -> Words:
+        """Return the words of one figure."""
+        return Words(title=f"{self.title}: {title[0].lower()}{title[1:]}", axis=axis, note=self.note)
+
+
+class Drawing(NamedTuple):
+    """A figure to be drawn: the name of its files, a title, a caption, and what draws it."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[], Figure]
+    forms: Sequence[str] = VECTORS
+
+
+def roadmap(table: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None = None) -> Drawing:
+    """Return the roadmap, the figure at the top."""
+    caption = (
+        "Top-1 accuracy of every rung from top to bottom, with its standard deviation over seeds and the network's "
+        "multiply-adds; the numbers are those of the ladder's table."
+    )
+    return Drawing("roadmap", "The roadmap", caption, lambda: draw_roadmap(table, chart, behind), ("png", *VECTORS))
+
+
+def forest(verdicts: pd.DataFrame, table: pd.DataFrame, about: About, published: pd.DataFrame | None = None) -> Drawing:
+    """Return the changes of top-1 with their intervals and verdicts; arguments as for `plots.draw_forest`."""
+    title = "What each step did, and how sure that is"
+    caption = (
+        "The change of top-1 that each step makes, with its 95% interval and the verdict; a change whose verdict is "
+        "“not distinguishable” may be none at all."
+    )
+    words = about.words("What each step did", f"Change of {about.top1} (points)")
+    return Drawing("verdicts", title, caption, lambda: draw_forest(verdicts, table, words, published))
+
+
+def worths(found: Mapping[str, pd.DataFrame], labels: pd.DataFrame, about: About) -> Drawing:
+    """Return what each step is worth by several designs; arguments as for `plots.draw_effects`."""
+    title = "What each step is worth"
+    caption = (
+        "What each step is worth where the ladder took it, and by other designs: what the last network loses without "
+        "it, what it gives alone, what it gives on average over orders. Bars to the right: with the step, top-1 is "
+        "higher. A step that others need is left out with them, as that design's table says. Where ways disagree "
+        "beyond their intervals, the step's worth hangs on the company it is in."
+    )
+    words = about.words(title, f"Change of {about.top1} (points)")
+    return Drawing("worths", title, caption, lambda: draw_effects(found, labels, words))
+
+
+def tradeoff(table: pd.DataFrame, about: About) -> Drawing:
+    """Return accuracy against costs; the table is that of `plots.draw_tradeoff`."""
+    title = "Accuracy against cost"
+    caption = (
+        "Top-1 against what a network costs. The line is the ladder's path; a network on the Pareto front is beaten "
+        "by no other in both. Speed and memory are measured side by side on one machine, and multiply-adds are not a "
+        "stand-in for them."
+    )
+    words = about.words(title, f"{about.top1[0].upper()}{about.top1[1:]} (%)")
+    return Drawing("tradeoff", title, caption, lambda: draw_tradeoff(table, words))
+
+
+def robustness(found: Robustness, table: pd.DataFrame, about: About) -> Drawing:
+    """Return accuracy under attacks and corruptions; the table is the ladder's."""
+    title = "Robustness"
+    caption = (
+        "Top-1 of every rung on some of the test images: as they are, under attacks that may change each pixel by so "
+        "much, and the mean over common corruptions; marks are means over seeds, lines their standard deviation. mCE "
+        "is the mean corruption error, less is better."
+    )
+    images = f"{int(found.frame['images'].iloc[0]):,} of the test images"
+    words = about.words(title, f"Top-1 accuracy on {images} (%)")
+    return Drawing("robustness", title, caption, lambda: draw_robustness(found.frame, found.radii, table, words))
+
+
+def curves(found: pd.DataFrame, table: pd.DataFrame, about: About) -> Drawing:
+    """Return the learning curves; arguments as for `plots.draw_curves`."""
+    title = "Learning curves"
+    caption = "Training loss by epoch, the mean over seeds with their range, a panel a heading."
+    return Drawing(
+        "curves", title, caption, lambda: draw_curves(found, table, about.words(title, "Training loss (nats)"))
+    )
+
+
+def drawings_of(findings: Findings, about: About, labels: pd.DataFrame, *, climbs: bool) -> Iterator[Drawing]:
+    """Yield the figures of a study beside the roadmap, as far as there is something to draw.
+
+    Args:
+        findings: What the study's runs say.
+        about: What all its figures say.
+        labels: A row a rung of the ladder with the columns rung, label and adopted: the names of the steps.
+        climbs: Whether the study is the ladder, so that its rungs are a path.
+    """
+    top1 = findings.verdicts[findings.verdicts["metric"] == "top1"]
+    if top1["delta"].notna().any():
+        published = findings.table[["rung", "paper_top1_delta"]].set_axis(["step", "delta"], axis=1)
+        yield forest(top1, findings.table, about, published)
+    if findings.worths:
+        yield worths(findings.worths, labels, about)
+    if climbs and findings.table["top1"].notna().any():
+        yield tradeoff(findings.tradeoffs, about)
+    if len(findings.robustness.frame):
+        yield robustness(findings.robustness, findings.table, about)
+    if len(findings.curves):
+        yield curves(findings.curves, findings.table, about)
+
+
+def save_drawings(drawings: Sequence[Drawing], out: Path) -> tuple[list[Path], list[Picture]]:
+    """Draw and write figures; return their files, and what a page shows of them.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    files, pictures = [], []
+    for drawing in drawings:
+        files += save_figure(drawing.draw(), out / drawing.name, drawing.forms)
+        pictures.append(Picture(drawing.title, drawing.caption, out / f"{drawing.name}.svg"))
+    return files, pictures

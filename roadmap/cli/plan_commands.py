@@ -1,0 +1,225 @@
+"""The actions before anything runs: verify, plan, diff. Each is a screen, from its options to its exit code."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from roadmap.cli.options import amount_of, jobs_of, ladder_behind, ladder_of, study_of
+from roadmap.cli.report_commands import print_json, say_what
+from roadmap.common.errors import UserError
+from roadmap.ladder.ladder import Ladder
+from roadmap.ladder.rung import Changes, recipe_changes
+
+if TYPE_CHECKING:
+    from roadmap.common.machine import Machine
+    from roadmap.measuring.forecast import Forecast
+    from roadmap.study.plan import PlannedRun, Study
+
+TOLERANCE_GMACS = 0.006  # between our count and the paper's print of two decimals
+
+
+def verify(options: Namespace) -> int:
+    """Print our multiply-adds and parameters beside the paper's; 1 where a cell is off by more than 0.006 G."""
+    from roadmap.networks.cost import count_macs, count_params
+    from roadmap.recipe import read_recipe
+
+    ladder = ladder_of(options)
+    bases = [options.base] if options.base else list(ladder.bases)
+    failed = 0
+    for base in bases:
+        rows, rungs = [], ladder.climb(base)
+        changes = recipe_changes(rungs, read_recipe(options.recipe, base), base) if ladder.has_techniques else {}
+        for rung in rungs:
+            macs, paper = count_macs(rung.net), rung.paper
+            missed = f"{rung.match_miss:+.1%} of {rung.match.describe()}" if rung.match else ""
+            ok = paper.true_gmacs is None or abs(macs / 1e9 - paper.true_gmacs) <= TOLERANCE_GMACS
+            failed += not ok
+            drift = macs / 1e9 - (paper.true_gmacs or 0)
+            note = f"off by {drift:+.3f} G" if not ok else paper.erratum.note if paper.erratum else missed
+            rows.append(
+                {
+                    "base": base,
+                    "rung": rung.id,
+                    "macs": macs,
+                    "params": count_params(rung.net),
+                    "paper_gmacs": paper.gmacs,
+                    "ok": ok,
+                    "note": note,
+                    **({"recipe_changes": changes.get(rung.id, {})} if ladder.has_techniques else {}),
+                }
+            )
+        if options.json:
+            print_json(rows)
+        else:
+            _print_verify(base, ladder, rows)
+            _print_changes(changes, options.recipe)
+    return 1 if failed else 0
+
+
+def _print_verify(base: str, ladder: Ladder, rows: list[dict[str, Any]]) -> None:
+    info = ladder.bases[base]
+    title = f"{info.label}: multiply-adds (1e9) at 224x224 beside {info.source or 'the paper'}"
+    table = Table(title=escape(title), box=None)
+    for name in ("rung", "ours", "paper", "parameters", ""):
+        table.add_column(name, justify="left" if name in ("rung", "") else "right")
+    notes: list[str] = []
+    for row in rows:
+        mark = "ok" if row["ok"] else "[red]DRIFT[/red]"
+        if row["note"]:
+            notes.append(f"[{len(notes) + 1}] {row['rung']}: {row['note']}.")
+            mark += f" \\[{len(notes)}]"
+        paper = "" if row["paper_gmacs"] is None else f"{row['paper_gmacs']:.2f}"
+        table.add_row(row["rung"], f"{row['macs'] / 1e9:.3f}", paper, f"{row['params']:,}", mark)
+    console = Console()
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+    console.print()
+
+
+def _print_changes(changes: dict[str, Changes], recipe: str, console: Console | None = None) -> None:
+    """Print what the steps on the recipe change in it, where there are any."""
+    if not changes:
+        return
+    table = Table(title=escape(f"What changes in training, up to recipe '{recipe}'"), box=None, title_justify="left")
+    table.add_column("rung", no_wrap=True)
+    table.add_column("settings")
+    for rung, changed in changes.items():
+        words = (f"{name} {_in_yaml(before)} → {_in_yaml(after)}" for name, (before, after) in changed.items())
+        table.add_row(rung, escape(", ".join(words)))
+    console = console or Console()
+    console.print(table, highlight=False)
+    console.print()
+
+
+def plan(options: Namespace) -> int:
+    """Print what would run, what it costs, how long it takes and what is done already."""
+    from roadmap.common.machine import look_around
+    from roadmap.jobs.status import look_at_queue, standing
+
+    price = amount_of(options.price, "--price")
+    study = study_of(options, assume_data=True)
+    machine = look_around(jobs_of(options))
+    planned = study.planned()
+    console = Console(stderr=options.json)
+    ahead = _forecast(options, study, machine, console)
+    queue = look_at_queue(study.runs)
+    states = {run.config.id: standing(run.folder, queue).state for run in planned}
+    changes = recipe_changes(study.layout.rungs, study.recipe, study.base) if study.ladder.has_techniques else {}
+    if options.json:
+        print_json(
+            {"run": r.config.id, "rungs": r.rungs, "seed": r.config.seed, "macs": r.macs, "params": r.params,
+             "state": states[r.config.id], "images_per_s": ahead.images_per_s[r.config.id],
+             "hours": ahead.hours([r]), "source": ahead.source} for r in planned
+        )  # fmt: skip
+        return 0
+    pending = [run for run in planned if states[run.config.id] not in ("finished", "diverged")]
+    say_what(study, console)
+    console.print(_rung_table(study, planned, pending, ahead, price))
+    if changes:
+        _print_changes(
+            {rung.id: changes[rung.id] for rung in study.rungs if rung.id in changes}, study.recipe.name, console
+        )
+    new = ""
+    if study.design != "ladder":
+        known = {run.config.id for run in ladder_behind(options, study).planned()}
+        new = f" ({sum(run.config.id not in known for run in planned)} beyond the ladder's)"
+    console.print(f"{len(planned)} runs{new}, {_in_words(pending, ahead, price)}.", highlight=False, soft_wrap=True)
+    if deviations := study.deviations(study.recipe):
+        console.print(
+            f"{len(deviations)} settings are not those of the paper's '{study.recipe.paper}': "
+            f"'diff --recipe {options.recipe}' lists them.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return 0
+
+
+def _forecast(options: Namespace, study: "Study", machine: "Machine", console: Console) -> "Forecast":
+    from roadmap.cli.progress import show_steps
+    from roadmap.measuring.forecast import forecast, forecast_by_timing, forecast_on
+
+    if options.device and options.measure:
+        raise UserError("--device goes by a data sheet, --measure by this machine. Leave one of the two out.")
+    if options.device:
+        return forecast_on(options.device, study, jobs_of(options) or 1)
+    if options.measure:
+        with show_steps(console) as show:
+            return forecast_by_timing(study, machine, show)
+    return forecast(study, machine)
+
+
+def _rung_table(
+    study: "Study", planned: "Sequence[PlannedRun]", pending: "Sequence[PlannedRun]", ahead: "Forecast", price: float
+) -> Table:
+    from roadmap.common.formats import big
+
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    columns = ["multiply-\nadds", "para-\nmeters", "images/s", "a run", "done", *(["to pay"] if price else [])]
+    table.add_column("rung", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("note")
+    for rung in study.rungs:
+        own = [run for run in planned if rung.id in run.rungs]
+        left = [run for run in pending if rung.id in run.rungs]
+        first, trained = own[0], own[0].config.recipe.name
+        notes = ["reference"] if rung.is_reference else [] if rung.adopted else ["not adopted"]
+        notes += [] if trained == study.recipe.name or study.ladder.has_techniques else ["plain recipe"]
+        if rung.match:
+            notes.append(f"{'matched' if rung.is_matched else 'not matched'}, {rung.match_miss:+.1%}")
+        speed, seconds = ahead.images_per_s[first.config.id], ahead.seconds[first.config.id]
+        money = [f"{price * ahead.hours(left):,.0f}"] if price else []
+        cells = (f"{speed:,.0f}", _time(seconds), f"{len(own) - len(left)}/{len(own)}", *money, ", ".join(notes))
+        table.add_row(rung.id, big(first.macs), big(first.params), *cells)
+    return table
+
+
+def _in_words(pending: "Sequence[PlannedRun]", ahead: "Forecast", price: float) -> str:
+    """Say how much there is to do, what that takes and why one should think so."""
+    hours, at_once = ahead.hours(pending), f"{ahead.devices} {ahead.unit}{'s' if ahead.devices != 1 else ''}"
+    took = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+    paid = f" ({price * hours:,.2f} at {price:g} an hour)" if price else ""
+    return (
+        f"{len(pending)} to do: about {took} {ahead.unit}-hours{paid}, {_time(ahead.wall_s(pending))} on {at_once}, "
+        f"{ahead.source}"
+    )
+
+
+def _time(seconds: float) -> str:
+    """Return a time as one would say it of a run: exact as long as it is short."""
+    from roadmap.common.formats import clock
+
+    return clock(seconds) if seconds < 3600 else f"{seconds / 3600:,.1f} h"
+
+
+def diff(options: Namespace) -> int:
+    """Print the settings in which a recipe differs from the paper's that it stands for, or from any other."""
+    from roadmap.recipe import read_recipe
+
+    recipe = read_recipe(options.recipe, options.base)
+    other = read_recipe(options.against or recipe.paper, options.base)
+    changes = recipe.differences(other)
+    if options.json:
+        print_json({"setting": name, other.name: theirs, recipe.name: ours} for name, (theirs, ours) in changes.items())
+        return 0
+    table = Table(box=None)
+    for name in ("setting", escape(other.name), escape(recipe.name)):
+        table.add_column(name)
+    for name, values in changes.items():
+        table.add_row(name, *(escape(_in_yaml(value)) for value in values))
+    console = Console()
+    console.print(table if changes else f"'{recipe.name}' and '{other.name}' train the same way.", highlight=False)
+    return 0
+
+
+def _in_yaml(value: Any) -> str:
+    """Return a setting as a recipe's file has it."""
+    import yaml
+
+    text: str = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True)
+    return text.removesuffix("\n...\n").strip()

@@ -1,0 +1,203 @@
+"""The actions that start and stop work or take its fruits: run, launch, cancel, export. Each is a screen."""
+
+import signal
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from roadmap.cli.measure_commands import measure_trained
+from roadmap.cli.options import job_options_of, margin_of, out_of, study_of
+from roadmap.cli.report_commands import print_files, print_table, report_options, say_what
+from roadmap.common.errors import UserError
+from roadmap.common.process_group import my_rank, under_torchrun
+
+if TYPE_CHECKING:
+    from roadmap.jobs.launcher import JobOptions
+    from roadmap.jobs.status import Queue
+    from roadmap.study.plan import PlannedRun, Study
+
+
+def run(options: Namespace) -> int:
+    """Train what is missing, with live progress, and report; the same command goes on with what was interrupted."""
+    from analysis.report.write import write_report
+    from analysis.run_frames import collect
+    from roadmap.common.files import check_writable
+    from roadmap.common.formats import clock
+
+    start, console = time.monotonic(), Console()
+    study = study_of(options)
+    how = job_options_of(options, study, wait=True)
+    planned = study.planned()
+    if options.dry_run:
+        return _print_dry_run(planned, how)
+    out = out_of(options, study)
+    margin_of(options)  # wrong options and folders are told now, not after the training
+    check_writable(out)
+    if not _train(console, study, planned, how):
+        return 130
+    if my_rank():  # under torchrun: the first process reports for all
+        return 0
+    if how.executor == "local":
+        measure_trained(console, study, planned)
+    runs = collect(study)
+    files = write_report(study, out, runs=runs, **report_options(options, study))
+    print_table(study, runs)
+    print_files(files)
+    return _say_outcome(console, planned, how, clock(time.monotonic() - start))
+
+
+def launch(options: Namespace) -> int:
+    """Start the jobs for what is missing and return."""
+    from roadmap.jobs import launcher as jobs
+
+    if options.executor == "debug":
+        raise UserError("launch: the debug executor runs in this process, which would not return. Use the action run.")
+    console = Console()
+    study = study_of(options)
+    how, planned = job_options_of(options, study, wait=False), study.planned()
+    if options.dry_run:
+        return _print_dry_run(planned, how)
+    if folders := [run.folder for run in _pending(console, study, planned, how)]:
+        jobs.launch(folders, how)
+        console.print("Started. See 'status'; 'report' when done.")
+    return 0
+
+
+def cancel(options: Namespace) -> int:
+    """Have no job go on with this study's runs: those at work save, those that wait are taken out of the queue."""
+    from roadmap.jobs.launcher import cancel as cancel_jobs
+
+    study = study_of(options)
+    stopped = cancel_jobs([run.folder for run in study.planned()], options.runs)
+    print(f"Asked {stopped} job{'s' if stopped != 1 else ''} to stop. 'launch' or 'run' goes on from the checkpoints.")
+    if not stopped:
+        print("None was seen at work; one that is only starting will pass these runs by.")
+    return 0
+
+
+def export(options: Namespace) -> int:
+    """Write every trained rung's weights with their configuration, for timm and `load_model`; say what is missing."""
+    from roadmap.common.files import check_writable
+    from roadmap.export.safetensors_files import export_study
+
+    study = study_of(options)
+    out = options.out or out_of(options, study) / "export"
+    check_writable(out)
+    say_what(study, Console())
+    written, missing = export_study(study, out, options.data)
+    for reason, names in missing.items():
+        print(f"Not exported ({reason}): {', '.join(names)}")
+    if not written:
+        print("There is nothing to export yet. 'run' trains what is missing.")
+        return 1
+    print(f"Wrote {out}/: {', '.join(folder.name for folder in written)}")
+    print(f"Load one with roadmap.load_model('{written[-1]}').")
+    return 0
+
+
+def _train(console: Console, study: "Study", planned: list["PlannedRun"], how: "JobOptions") -> bool:
+    """Start jobs and wait until no run is at work, trying again what died; False if told to stop waiting (Ctrl-C)."""
+    from roadmap.cli.progress import Watch
+    from roadmap.jobs.launcher import LocalLaunch
+    from roadmap.jobs.launcher import launch as start_jobs
+    from roadmap.jobs.retries import Rounds
+    from roadmap.runs.run_folder import is_done
+
+    pending = _pending(console, study, planned, how)
+    if all(is_done(run.folder) for run in planned):
+        return True
+    watch = Watch(planned, [run.cost for run in planned], [rung.id for rung in study.rungs], console)
+    rounds = Rounds(planned, how)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    jobs = None
+    try:
+        while True:
+            if pending:
+                jobs = start_jobs([run.folder for run in pending], how, rounds.number)
+                if isinstance(jobs, LocalLaunch) and how.executor == "debug":
+                    jobs.run_here()
+            watch.follow(partial(rounds.are_over, jobs))
+            pending = [] if under_torchrun() else rounds.to_try_again()  # torchrun starts its processes anew itself
+            if not pending:
+                return True
+            console.print(f"{len(pending)} runs ended without a word (killed?). Trying again.", highlight=False)
+    except KeyboardInterrupt:
+        done = sum(is_done(run.folder) for run in planned)
+        if how.executor == "slurm":
+            console.print(
+                f"\n{done} of {len(planned)} runs done; the jobs of the others stay in the queue. The same command "
+                "waits for them again, 'status' shows them, 'cancel' ends them."
+            )
+        else:
+            console.print("Stopping: every run saves itself ...")
+            if isinstance(jobs, LocalLaunch):
+                jobs.stop()
+            done = sum(is_done(run.folder) for run in planned)
+            console.print(f"Stopped with {done} of {len(planned)} runs done. The same command goes on from here.")
+        return False
+
+
+def _pending(
+    console: Console, study: "Study", planned: Sequence["PlannedRun"], how: "JobOptions"
+) -> list["PlannedRun"]:
+    """Say what is to be done; return the runs that nobody has done, does, or is in line to do, longest first."""
+    from roadmap.jobs.launcher import prepare
+
+    undone, free, queue = _undone_and_free(planned, how)
+    pending = prepare(free)
+    say_what(study, console)
+    at_work = f", {len(undone) - len(pending)} at work" if len(undone) > len(pending) else ""
+    text = f"{len(planned)} runs, {len(planned) - len(undone)} done already{at_work}, {len(pending)} to do."
+    console.print(text, highlight=False)
+    if not queue.answers:
+        console.print("Slurm does not answer: runs that were submitted to it may wait there, and count as at work.")
+    return pending
+
+
+def _undone_and_free(
+    planned: Sequence["PlannedRun"], how: "JobOptions"
+) -> tuple[list["PlannedRun"], list["PlannedRun"], "Queue"]:
+    """Return the runs without a result, those of them that nobody is at or in line for, and the queue."""
+    from roadmap.jobs.status import is_at_work, look_at_queue
+    from roadmap.runs.run_folder import is_done
+
+    for run in planned:
+        run.config.check_shared(how.cluster.processes)
+    queue = look_at_queue(how.runs)
+    undone = [run for run in planned if not is_done(run.folder)]
+    return undone, [run for run in undone if not is_at_work(run.folder, queue)], queue
+
+
+def _print_dry_run(planned: Sequence["PlannedRun"], how: "JobOptions") -> int:
+    """Print what would be submitted."""
+    from roadmap.jobs.slurm_arrays import sbatch_text, share_out
+
+    if how.executor != "slurm":
+        raise UserError("--dry-run: prints a Slurm script, so it goes with --executor slurm. 'plan' shows the rest.")
+    folders = [run.folder for run in _undone_and_free(planned, how)[1]]
+    if folders:
+        print(sbatch_text(folders, how))
+    print(f"# {len(folders)} runs in {len(share_out(folders, how.runs_per_job))} jobs. Nothing was submitted.")
+    return 0
+
+
+def _say_outcome(console: Console, planned: Sequence["PlannedRun"], how: "JobOptions", took: str) -> int:
+    from roadmap.jobs.status import look_at_queue, standing
+
+    queue = look_at_queue(how.runs)
+    standings = {run.config.id: standing(run.folder, queue) for run in planned}
+    for run in planned:
+        now = standings[run.config.id]
+        if now.state in ("failed", "lost"):
+            text = f"{run.rungs[0]} seed {run.config.seed} {now.state}: {now.note or 'no result'} (log: {now.log})"
+            console.print(text, markup=False, highlight=False)
+    done = sum(now.state in ("finished", "diverged") for now in standings.values())
+    failed = sum(now.state == "failed" for now in standings.values())
+    if unfinished := len(planned) - done - failed:
+        console.print(f"{unfinished} runs did not finish. The same command goes on with them.", highlight=False)
+    console.print(f"{done} of {len(planned)} runs done. Took {took}.", highlight=False)
+    return 0 if done == len(planned) else 1

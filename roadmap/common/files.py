@@ -1,0 +1,110 @@
+"""Files that are written whole or not at all, and JSON that is read with care."""
+
+import errno
+import json
+import os
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from roadmap.common.errors import UserError
+
+PATIENCE_S, RETRY_EVERY_S = 600.0, 5.0  # with a disk that is full, or a file server that does not answer
+
+
+# What may pass by itself: no room, a file that another machine has just replaced, a network that is away.
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO)
+
+
+class Unwritable(UserError):
+    """A file cannot be written: the disk is full (which may pass), or the folder is not ours, or gone."""
+
+    def __init__(self, path: Path, cause: OSError) -> None:
+        super().__init__(f"{path}: cannot be written ({cause.strerror or cause}). Nothing there was changed.")
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], name: Callable[[], Path] | None = None) -> None:
+    """Write a file so that a reader finds the old or the new content and never half of one, whatever is killed when.
+
+    Args:
+        path: The file.
+        write: Writes its content.
+        name: Says what to call it once it is written; None leaves it at `path`.
+
+    Raises:
+        Unwritable: If the folder cannot be written or the disk is full; the old file stays.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path if name is None else name())
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        cause = _os_error(error)
+        if cause is None:
+            raise
+        raise Unwritable(path, cause) from error
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the system's error behind this one may pass by itself."""
+    cause = _os_error(error)
+    return cause is not None and cause.errno in PASSING
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """Return the system's error behind another (torch.save wraps it), if there is one."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def check_writable(folder: Path, option: str = "--out") -> None:
+    """Refuse a folder that cannot be written, or made, before work is done for it; `option` chooses another.
+
+    Raises:
+        UserError: If it, or the nearest folder above it that is there, is none or is not ours to write.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{folder}: cannot be written ({there} is no folder to write in). Choose another with {option}."
+        )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically."""
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; None where the file is missing or unreadable as JSON (a machine that died while writing).
+
+    Raises:
+        UserError: If the file is there and cannot be read.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None where `read_json` finds nothing, or something else."""
+    content = read_json(path)
+    return content if isinstance(content, dict) else None
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value that was read is a number to go on with."""
+    return isinstance(value, int | float) and abs(value) < 1e18

@@ -1,0 +1,8 @@
+"""Where the files that ship with the program lie: beside the packages in a checkout, inside of them where installed."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]  # the folder that Python finds the packages in
+_SHIPPED = Path(__file__).parents[1] / "shipped"  # the wheel puts them there
+_HOME = _SHIPPED if _SHIPPED.is_dir() else ROOT
+STEPS_FILE, LADDERS, RECIPES = _HOME / "steps.yaml", _HOME / "ladders", _HOME / "recipes"

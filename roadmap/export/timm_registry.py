@@ -1,0 +1,118 @@
+"""The ladder's networks in timm, which knows them as soon as this module is imported.
+
+Each base is one model, each rung a tag of it: `timm.create_model("roadmap_resnet50.inverted_bottleneck")`; without a
+tag it is the rung that the ladder ends with. They take what timm's models take: `num_classes`, `in_chans`, `drop_rate`,
+`drop_path_rate`, `features_only`, `checkpoint_path`; images may have any size. `net` gives a network that is no rung,
+such as a rung scaled down or one of another design, as a `NetConfig` or as the dict of its fields.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from roadmap.common.errors import UserError, unknown
+from roadmap.common.yaml_files import explain
+from roadmap.ladder.ladder import Ladder, read_ladder
+from roadmap.ladder.rung import Rung
+from roadmap.networks.config import BlockConfig, NetConfig
+from roadmap.networks.convert import from_timm, names_of
+from roadmap.networks.model import Network, build_model
+from roadmap.networks.timm_net import Net
+
+PREFIX = "roadmap"  # of the names of the paper's ladders
+# Where timm's checkpoints are told to look for what depends on images and classes.
+LAYERS = {"first_conv": "stem.conv", "classifier": "head"}
+KEYS = {part: [field.name for field in fields(kind)] for part, kind in {"": NetConfig, "block": BlockConfig}.items()}
+default_cfgs: dict[str, Any] = {}  # timm looks here, under this name
+
+
+def register_ladder(ladder: Ladder, prefix: str) -> list[str]:
+    """Register a ladder with timm: for each of its bases a model `<prefix>_<base>`, whose tags are the rungs.
+
+    Args:
+        ladder: The ladder, as `read_ladder` returns it.
+        prefix: What its models' names begin with, so that they differ from those of other ladders.
+
+    Returns:
+        The models' names.
+
+    Raises:
+        UserError: If the prefix cannot begin a name, or the ladder cannot be climbed.
+    """
+    if not prefix.isidentifier():
+        raise UserError(f"prefix is '{prefix}', but a model's name is letters, digits and underscores.")
+    climbs = {f"{prefix}_{base}": {rung.id: rung for rung in ladder.climb(base)} for base in ladder.bases}
+    for name, rungs in climbs.items():
+        last = [rung.id for rung in rungs.values() if rung.adopted][-1]
+        # To timm, a star marks the tag of a name without one.
+        tags = {f"{name}.{rung}{'*' if rung == last else ''}": dict(LAYERS) for rung in rungs}
+        default_cfgs.update(generate_default_cfgs(tags))
+        register_model(_entrypoint(name, rungs, last))
+    return list(climbs)
+
+
+def _entrypoint(name: str, rungs: Mapping[str, Rung], last: str) -> Callable[..., nn.Module]:
+    """Return the function that timm calls to create a model of this name."""
+
+    def create(
+        pretrained: bool = False,
+        pretrained_cfg: str | dict[str, Any] | PretrainedCfg | None = None,
+        net: Net | Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> nn.Module:
+        if net is None:
+            rung = _tag(pretrained_cfg) or last
+            if rung not in rungs:
+                raise unknown("rung", rung, rungs, place=name)
+            net = rungs[rung].net
+        net = _read_net(net, f"{name}: net")
+        model: nn.Module = build_model_with_cfg(
+            _build,
+            name,
+            pretrained,
+            pretrained_cfg=pretrained_cfg,
+            net=net,
+            feature_cfg={"out_indices": tuple(range(len(net.depths))), "flatten_sequential": True},
+            pretrained_filter_fn=_under_our_names,
+            **options,
+        )
+        return model
+
+    create.__name__ = create.__qualname__ = name
+    globals()[name] = create  # timm lists the name among this module's public ones
+    return create
+
+
+def _tag(pretrained_cfg: str | dict[str, Any] | PretrainedCfg | None) -> str | None:
+    """Return the tag in what timm makes of a model's name (or a caller of it)."""
+    if isinstance(pretrained_cfg, dict):
+        return pretrained_cfg.get("tag")
+    tag: str | None = pretrained_cfg.tag if isinstance(pretrained_cfg, PretrainedCfg) else pretrained_cfg
+    return tag
+
+
+def _read_net(net: Net | Mapping[str, Any], place: str) -> NetConfig:
+    try:
+        return TypeAdapter(NetConfig).validate_python(net)
+    except ValidationError as error:
+        raise UserError(explain(error, place, KEYS)) from error
+
+
+def _build(
+    net: NetConfig, num_classes: int, in_chans: int, drop_rate: float = 0.0, drop_path_rate: float = 0.0
+) -> Network:
+    model = build_model(net, num_classes=num_classes, in_channels=in_chans, drop_path=drop_path_rate)
+    model.drop_rate = drop_rate
+    return model
+
+
+def _under_our_names(weights: Mapping[str, Tensor], model: Network) -> Mapping[str, Tensor]:
+    """Return pretrained weights as our networks have them; timm's own ResNets and ConvNeXts become rungs so."""
+    return from_timm(weights, model.net) if names_of(weights) == "timm" else weights
+
+
+register_ladder(read_ladder(), PREFIX)

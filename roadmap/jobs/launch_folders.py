@@ -1,0 +1,46 @@
+"""Launches, as the runs folder knows them: runs/jobs/<launch>/ has what its jobs are to train, and their logs."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from roadmap.common import files
+from roadmap.common.errors import UserError
+
+JOBS = "jobs"  # folder of all launches, in the runs folder
+LAUNCH = "launch.json"  # the executor, and the runs of each job
+CANCELLED = "cancelled"  # the runs of the launch that 'cancel' ended, as JSON
+
+
+def make_logs(runs: Path, name: str, executor: str, parts: Sequence[Sequence[Path]]) -> Path:
+    """Return a fresh folder for a launch, which says what each of its jobs is to train.
+
+    Fresh, because submitit would take an old result for that of a new job of the same number; and written before
+    anything is submitted, so that the jobs are known by their name whatever happens next.
+
+    Raises:
+        UserError: If it cannot be made.
+    """
+    logs = (runs / JOBS / name).absolute()
+    try:
+        logs.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{logs}: cannot be made ({error.strerror}). Choose another place with --runs.") from error
+    jobs = [[folder.name for folder in part] for part in parts]
+    files.write_json(logs / LAUNCH, {"executor": executor, "jobs": jobs})
+    return logs
+
+
+def read_launches(runs: Path) -> Iterator[tuple[Path, str, list[list[str]]]]:
+    """Yield each launch's file, its executor and the runs of its jobs; one that is damaged is left out."""
+    for path in sorted((runs / JOBS).glob(f"*/{LAUNCH}")):
+        content = files.read_object(path) or {}
+        executor, jobs = content.get("executor"), content.get("jobs")
+        parts = [part for part in jobs if isinstance(part, list)] if isinstance(jobs, list) else []
+        if isinstance(executor, str) and all(isinstance(run, str) for part in parts for run in part):
+            yield path, executor, parts
+
+
+def cancelled_runs(logs: Path) -> set[str]:
+    """Return the runs of a launch that somebody has cancelled, by the folder of its logs."""
+    content = files.read_json(logs / CANCELLED)
+    return {run for run in content if isinstance(run, str)} if isinstance(content, list) else set()

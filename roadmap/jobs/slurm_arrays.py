@@ -1,0 +1,145 @@
+"""Arrays of Slurm jobs: their script, and submitting it."""
+
+import io
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roadmap.common.errors import UserError
+from roadmap.common.paths import ROOT
+from roadmap.jobs import slurm_queue
+from roadmap.jobs.cluster import LINE
+from roadmap.jobs.launch_folders import JOBS, LAUNCH, make_logs
+from roadmap.jobs.worker import Job
+
+if TYPE_CHECKING:
+    from roadmap.jobs.launcher import JobOptions
+
+ASK_QUEUE_EVERY_S = 5.0
+ODD_LETTERS = "it has a '%', a backslash or a line break"
+
+# The end of a job's script. A process that a signal ended has an exit code of 128 and that signal: 137 where it was
+# killed (for memory, say), 140 or 143 where a preemption's signal came before the program listened. One that lost
+# another process of its run asks for a new start with 75, one that did not find the others with 76. All of these go
+# back into the queue, unless the job is being ended (submitit ends a job that it has requeued with 255) or was killed
+# more often than its runs may be; the next start counts the kills. A controller that does not answer is given five
+# minutes. Slurm by itself requeues for a node's failure, and for a preemption that the job has outlived.
+TEARDOWN = """\
+code=$?
+job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+patiently() { for _ in $(seq 30); do "$@" && return; sleep 10; done; }
+if { [ $code = 75 ] || [ $code = 76 ] || [ $code -gt 128 ]; } && [ $code != 255 ] &&
+    [ "$(patiently squeue -h -j "$job" -o %T)" = RUNNING ]; then
+  case $code in 75 | 140 | 143) ;; *) touch LOGS/"$job.${SLURM_RESTART_COUNT:-0}.killed" ;; esac
+  if [ "$(ls LOGS | grep -c "^${job}[.].*[.]killed\\$")" -le MOST ]; then patiently scontrol requeue "$job"; fi
+fi
+exit $code"""
+
+
+@dataclass
+class SlurmLaunch:
+    """Arrays of Slurm jobs, by the names that they have in the queue."""
+
+    names: list[str]
+
+    def __post_init__(self) -> None:
+        self._asked_at, self._there = float("-inf"), True
+
+    def is_over(self) -> bool:
+        """Whether none of the jobs is in the queue any more; asks now and then, and takes no answer for a no."""
+        if time.monotonic() - self._asked_at > ASK_QUEUE_EVERY_S:
+            self._asked_at, queue = time.monotonic(), slurm_queue.read_queue()
+            self._there = queue is None or any(job.name in self.names for job in queue)
+        return not self._there
+
+
+def share_out(folders: Sequence[Path], runs_per_job: int) -> list[tuple[Path, ...]]:
+    """Return the runs of each job, dealt out so that jobs take about as long as each other, the longest first."""
+    count = -(-len(folders) // runs_per_job)
+    return [tuple(folders[number::count]) for number in range(count)]
+
+
+def launch_on_slurm(job: Job, name: str, options: "JobOptions") -> SlurmLaunch:
+    """Submit the jobs of a launch, as one array if Slurm takes so many.
+
+    Raises:
+        UserError: If Slurm refuses, or a script cannot name the runs folder.
+    """
+    import submitit
+
+    parts = share_out(job.folders, options.runs_per_job)
+    _check_place(options.runs)
+    most = slurm_queue.max_array_size()
+    started = SlurmLaunch([])
+    for start in range(0, len(parts), most):
+        mine = parts[start : start + most]
+        own = name if len(parts) <= most else f"{name}-{start // most}"
+        logs = make_logs(options.runs, own, options.executor, mine)
+        try:
+            pool = submitit.SlurmExecutor(folder=logs, max_num_timeout=options.cluster.max_timeouts)
+            pool.update_parameters(**_parameters(own, logs, options))
+            # Its own print of a refusal would be the second.
+            with slurm_queue.no_options_from_outside(), redirect_stderr(io.StringIO()), pool.batch():
+                for part in mine:
+                    pool.submit(replace(job, folders=part, logs=logs))
+        except Exception as error:
+            (logs / LAUNCH).unlink(missing_ok=True)  # nothing is in the queue under its name
+            if not isinstance(error, RuntimeError | OSError | subprocess.SubprocessError):
+                raise
+            before = f" {start} of {len(parts)} jobs were submitted before; 'cancel' ends them." if start else ""
+            raise UserError(
+                f"Slurm did not take the jobs: {slurm_queue.explain(error)}{before} Mend the settings (--cluster) and "
+                "see what would be submitted with --dry-run."
+            ) from error
+        started.names.append(own)
+    return started
+
+
+def sbatch_text(folders: Sequence[Path], options: "JobOptions") -> str:
+    """Return the script that would be submitted for these runs."""
+    from submitit.slurm.slurm import _make_sbatch_string  # what its executor writes; there is no public way
+
+    name = f"{options.name}-dryrun"
+    _check_place(options.runs)
+    logs = (options.runs / JOBS / name).absolute()
+    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(logs))}"
+    count = len(share_out(folders, options.runs_per_job))
+    parameters = _parameters(name, logs, options)
+    text: str = _make_sbatch_string(command, logs, map_count=count if count > 1 else None, **parameters)
+    return text
+
+
+def _check_place(runs: Path) -> None:
+    """Refuse a runs folder that a line of a Slurm script cannot name, or that Slurm reads something into.
+
+    Raises:
+        UserError: If its path has such a letter.
+    """
+    place = str(runs.absolute())
+    if not LINE.fullmatch(place) or set("%\\") & set(place):
+        raise UserError(f"{place!r}: a Slurm script cannot name this folder: {ODD_LETTERS}. Choose another --runs.")
+
+
+def _parameters(name: str, logs: Path, options: "JobOptions") -> dict[str, Any]:
+    cluster, most_kills = options.cluster, options.runs_per_job * (options.max_retries + 1)
+    inherit = [
+        "set +e",
+        "unset SLURM_EXPORT_ENV",
+        f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        'export OMP_NUM_THREADS="$SLURM_CPUS_PER_TASK" MKL_NUM_THREADS="$SLURM_CPUS_PER_TASK"',
+    ]
+    return cluster.sbatch_parameters() | {
+        "job_name": name,
+        "array_parallelism": options.jobs or 1_000_000,
+        "stderr_to_stdout": True,
+        "setup": [*cluster.setup, *inherit],
+        "teardown": [TEARDOWN.replace("LOGS", shlex.quote(str(logs))).replace("MOST", str(most_kills))],
+        # One process lost ends the others too; and each gets its cores (srun does not take them from sbatch).
+        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cluster.cpus_per_task}"],
+    }

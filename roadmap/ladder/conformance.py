@@ -1,0 +1,168 @@
+"""What every step must keep, held against each rung of a ladder: the action `check`, and the tests of our own ladders.
+
+A step is pure and deterministic and changes something; what it makes can be built, trains, and has a cost.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from roadmap.common.errors import UserError
+from roadmap.ladder.ladder import Ladder, arguments_of
+from roadmap.ladder.recipe_steps import RECIPE_STEPS
+from roadmap.ladder.rung import Rung
+from roadmap.ladder.steps import STEPS
+from roadmap.networks.config import NetConfig, scale_down
+from roadmap.recipe import Recipe
+
+TARGET = "imagenet"  # the recipe with every technique: those of a ladder are tried on the way to it
+TINY = {"width_divisor": 16, "stem_stride": 2}
+TINY_IMAGE = 64  # pixels; no smaller, so that no norm sees a single value
+TINY_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A step as a rung of a ladder takes it.
+
+    Attributes:
+        rung: The rung.
+        base: Where its ladder starts.
+        step: What it calls, with the arguments that it has for the base.
+        before: What it calls that on: the network, or the recipe, of the rung before.
+        arguments: Those arguments.
+    """
+
+    rung: Rung
+    base: str
+    step: Callable[..., Any]
+    before: NetConfig | Recipe
+    arguments: dict[str, Any]
+
+    @property
+    def net(self) -> NetConfig:
+        """The network of the rung."""
+        return cast(NetConfig, self.rung.net)  # references alone have others
+
+    def take(self) -> Any:
+        """Take the step, with arguments of its own."""
+        return self.step(self.before, **copy.deepcopy(self.arguments))
+
+
+def trials(ladder: Ladder, base: str, target: Recipe) -> Iterator[Trial]:
+    """Yield every step of a ladder from a base; those on the recipe on the way to another."""
+    entries = {entry.id: entry for entry in ladder.rungs}
+    rungs = {rung.id: rung for rung in ladder.climb(base)}
+    for rung in rungs.values():
+        if rung.step is None or rung.parent is None:
+            continue
+        arguments, before = arguments_of(entries[rung.id], base, ladder.bases), rungs[rung.parent]
+        if rung.step in RECIPE_STEPS:
+            yield Trial(rung, base, STEPS[rung.step], before.recipe(target, base), arguments | {"target": target})
+        else:
+            yield Trial(rung, base, STEPS[rung.step], cast(NetConfig, before.net), dict(arguments))
+
+
+def check_pure(trial: Trial) -> str:
+    """A step leaves what it is given as it is, and makes the same of the same."""
+    before, arguments = copy.deepcopy(trial.before), copy.deepcopy(trial.arguments)
+    given = copy.deepcopy(trial.arguments)
+    after = trial.step(trial.before, **given)
+    if (trial.before, given) != (before, arguments):
+        return "the step changes what it is given. Make a new one: dataclasses.replace(net, ...)."
+    if type(after) is not type(before):
+        return f"the step returns {after!r}. Return a {type(before).__name__}."
+    return "" if trial.take() == after else "the step makes something else the second time. Draw nothing in it."
+
+
+def check_changes(trial: Trial) -> str:
+    """A step changes something."""
+    return "" if trial.take() != trial.before else f"the step changes nothing after '{trial.rung.parent}'."
+
+
+def check_builds(trial: Trial) -> str:
+    """What a step makes can be built, and maps images to finite logits, the same each time."""
+    import torch
+
+    model = _tiny_model(trial.net).eval()
+    with torch.no_grad():
+        logits = model(_images(2))
+        if tuple(logits.shape) != (2, TINY_CLASSES):
+            return f"the network maps 2 images to {tuple(logits.shape)}, not to (2, {TINY_CLASSES})."
+        if not logits.isfinite().all():
+            return "the network maps images to numbers that are not finite."
+        return "" if torch.equal(model(_images(2)), logits) else "in evaluation the network draws random numbers."
+
+
+def check_trains(trial: Trial) -> str:
+    """One step of training reaches every parameter, by finite gradients, and changes the loss."""
+    import torch
+    from torch.nn import functional as F
+
+    model, labels = _tiny_model(trial.net).train(), torch.arange(8) % TINY_CLASSES
+    loss = F.cross_entropy(model(_images(8)), labels)
+    if not loss.isfinite():
+        return f"the loss of the first step is {loss.item()}."
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is None:
+            return f"no gradient reaches '{name}': the output does not depend on it, or something cuts the gradient."
+        if not parameter.grad.isfinite().all():
+            return f"the gradient of '{name}' is not finite."
+    torch.optim.SGD(model.parameters(), 0.1).step()
+    with torch.no_grad():
+        return "" if F.cross_entropy(model(_images(8)), labels) != loss else "a training step leaves the loss as it is."
+
+
+def check_costs(trial: Trial) -> str:
+    """A network's multiply-adds can be counted, and an independent counter finds none beyond ours."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from roadmap.networks.cost import count_macs
+
+    count_macs(trial.net)
+    model = _tiny_model(trial.net).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(_images(1))
+    ours, torchs = count_macs(model.net, TINY_IMAGE, num_classes=TINY_CLASSES), counter.get_total_flops() // 2
+    if torchs == ours:
+        return ""
+    return (
+        f"{1 - ours / torchs:.1%} of the multiply-adds are in no convolution or linear layer, so nothing counts them."
+    )
+
+
+# In the order of the table. A network that a step on the recipe leaves as it is has been tried before.
+ON_STEPS = {"pure": check_pure, "changes": check_changes}
+ON_NETWORKS = {"builds": check_builds, "trains": check_trains, "costs": check_costs}
+CHECKS = ON_STEPS | ON_NETWORKS
+
+
+def problems(trial: Trial) -> dict[str, str]:
+    """Return what each check that applies finds: its name -> "", or a sentence."""
+    found = {}
+    for name, check in (CHECKS if isinstance(trial.before, NetConfig) else ON_STEPS).items():
+        try:
+            found[name] = check(trial)
+        except Exception as error:  # a user's own code may raise what it likes
+            text = str(error).split("\n")[0]
+            found[name] = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+    return found
+
+
+def _tiny_model(net: NetConfig) -> Any:
+    import torch
+
+    from roadmap.networks.model import build_model
+
+    torch.manual_seed(0)
+    small = scale_down(replace(net, depths=tuple(min(depth, 2) for depth in net.depths)), **TINY)
+    return build_model(small, num_classes=TINY_CLASSES)
+
+
+def _images(count: int) -> Any:
+    import torch
+
+    return torch.randn(count, 3, TINY_IMAGE, TINY_IMAGE, generator=torch.Generator().manual_seed(0))

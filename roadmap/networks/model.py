@@ -1,0 +1,225 @@
+"""From a `NetConfig` to a network and its initialisation; nothing else knows how the parts fit."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from itertools import chain
+from typing import Any, overload
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from roadmap.common.errors import UserError
+from roadmap.networks.blocks import Block, Downsample, HeadConv, Stem, make_drop_path, make_norm
+from roadmap.networks.config import NetConfig
+from roadmap.networks.timm_net import TimmNet
+
+LAYER_BLOCKS = 3  # of a stage, that fine-tuning gives one learning rate
+
+
+class Network(nn.Module):
+    """Stem, stages, global average pool, head. Built by `build_model`, with the interface of timm's models.
+
+    Attributes:
+        net: What it was built from.
+        in_chans: Channels of the images.
+        num_classes: Outputs of the head; 0 where there is none.
+        num_features: Channels of the last stage.
+        head_hidden_size: Those that the head maps to classes: the same, but where a convolution stands before the pool.
+        feature_info: Of each stage: its channels, the pixels of the image per pixel of its output in one direction, and
+            its module's name.
+        drop_rate: Probability of dropout before the head, in training; the paper has none.
+        grad_checkpointing: Whether the backward pass computes each block anew instead of keeping what is inside it.
+    """
+
+    def __init__(self, net: NetConfig, *, num_classes: int, in_channels: int, drop_path: float) -> None:
+        super().__init__()
+        self.net = net
+        self.in_chans, self.num_classes = in_channels, num_classes
+        self.drop_rate, self.grad_checkpointing = 0.0, False
+        separate = net.downsample == "separate"
+        last_block = max(sum(net.depths) - 1, 1)
+        self.stem = Stem(net, in_channels)
+        self.stages = nn.Sequential()
+        stream, done = self.stem.width, 0  # channels of the stream, blocks built so far
+        for index, (depth, width, stride) in enumerate(zip(net.depths, net.widths, net.stage_strides, strict=True)):
+            stage: OrderedDict[str, nn.Module] = OrderedDict()
+            residual_width = width * net.block.residual_ratio
+            if separate and (index > 0 or stride > 1):
+                stage["downsample"] = Downsample(net, stream, residual_width, stride)
+                stream = residual_width
+            elif net.downsample == "max_pool" and stride > 1:
+                stage["downsample"] = nn.MaxPool2d(stride)
+            for number in range(depth):
+                own = stride if number == 0 and net.downsample == "in_block" else 1
+                rate = drop_path * done / last_block
+                stage[str(number)] = Block(net.block, stream, width, own, rate)
+                stream, done = residual_width, done + 1
+            self.stages.append(nn.Sequential(stage))
+        self.head_conv = HeadConv(net, stream) if net.head_width else nn.Identity()
+        self.norm = make_norm(net.block, net.head_width or stream) if net.final_norm else nn.Identity()
+        self.num_features, self.head_hidden_size = stream, net.head_width or stream
+        self.head = self._make_head(num_classes)
+        self.feature_info: list[dict[str, Any]] = [
+            {"num_chs": width * net.block.residual_ratio, "reduction": reduction, "module": f"stages.{i}"}
+            for i, (width, reduction) in enumerate(zip(net.widths, net.reductions, strict=True))
+        ]
+
+    def _make_head(self, num_classes: int) -> nn.Module:
+        return nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (N, in_chans, H, W) to logits (N, num_classes); without a head to (N, head_hidden_size)."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map images (N, in_chans, H, W) to the last stage's output (N, num_features, H / stride, W / stride)."""
+        x = self.stem(x)
+        if self.grad_checkpointing:
+            for layer in chain(*self.stages):
+                x = checkpoint(layer, x, use_reentrant=False)
+            return x
+        out: Tensor = self.stages(x)
+        return out
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Map the last stage's output to logits (N, num_classes), or to what the head sees, (N, head_hidden_size)."""
+        x = self.norm(self.head_conv(x).mean((2, 3), keepdim=True)).flatten(1)
+        if self.drop_rate:
+            x = F.dropout(x, self.drop_rate, self.training)
+        out: Tensor = x if pre_logits else self.head(x)
+        return out
+
+    def get_classifier(self) -> nn.Module:
+        """Return the head."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the head by a new one, initialised as the first was.
+
+        Args:
+            num_classes: Outputs; 0 leaves the features as they are.
+            global_pool: "avg", the only pooling that these networks have, or None for the same.
+
+        Raises:
+            UserError: If another pooling is asked for.
+        """
+        if global_pool not in (None, "avg"):
+            raise UserError(
+                f"global_pool is '{global_pool}', but these networks average ('avg'). For what is not pooled, call "
+                "forward_features."
+            )
+        self.num_classes = num_classes
+        self.head = self._make_head(num_classes).to(next(self.parameters()))
+        _initialise(self.head, self.net)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Save memory in training at the price of a second forward pass, in which BatchNorm averages once more."""
+        self.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[int, int]]:
+        """Return what sorts parameters into layers, for timm's layer-wise learning-rate decay.
+
+        Args:
+            coarse: Whether a stage is one layer; else each three blocks of it are. Either way its downsampling layer
+                belongs to the first, the stem is before, the head and the last norm are after all stages.
+
+        Returns:
+            From a parameter's name to its layer: layers in the order of these pairs.
+
+        Source: Table 6, "layer-wise lr decay"; three blocks a group as in BEiT's and the authors' released code.
+        """
+
+        def group(name: str) -> tuple[int, int]:
+            part, *place = name.split(".")
+            if part != "stages":
+                return (-1, 0) if part == "stem" else (len(self.stages), 0)
+            block = 0 if coarse or place[1] == "downsample" else int(place[1]) // LAYER_BLOCKS
+            return int(place[0]), block
+
+        return group
+
+
+def _initialise(model: nn.Module, net: NetConfig) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            if net.block.norm == "none" and isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            else:
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+@overload
+def build_model(
+    net: NetConfig,
+    *,
+    num_classes: int = ...,
+    in_channels: int = ...,
+    drop_path: float = ...,
+    head_init_scale: float = ...,
+) -> Network: ...
+
+
+@overload
+def build_model(
+    net: TimmNet,
+    *,
+    num_classes: int = ...,
+    in_channels: int = ...,
+    drop_path: float = ...,
+    head_init_scale: float = ...,
+) -> nn.Module: ...
+
+
+def build_model(
+    net: NetConfig | TimmNet,
+    *,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    drop_path: float = 0.0,
+    head_init_scale: float = 1.0,
+) -> nn.Module:
+    """Build a network and initialise it as the paper trains: truncated normal with std 0.02, biases 0.
+
+    Where no norm sets the scale of what passes through, 13 layers of such weights leave nothing of an image, so there
+    convolutions start as He et al. have them. A network of timm's starts as timm has it.
+
+    The random numbers come from torch's default generator. Under `torch.device("meta")` nothing is allocated.
+
+    Args:
+        net: The network to build.
+        num_classes: Outputs of the head; 0 builds none.
+        in_channels: Channels of the images.
+        drop_path: Stochastic depth rate of the last block; the rate grows linearly from 0 at the first.
+        head_init_scale: What the head's weights are multiplied by.
+
+    Returns:
+        A module from images (N, in_channels, H, W) to logits (N, num_classes).
+
+    Source: appendix A.1; std 0.02 as in the authors' released code (Table 5 prints 0.2). Without norms: He et al. 2015,
+        "Delving Deep into Rectifiers", as torchvision's VGG is initialised.
+    """
+    model: nn.Module
+    if isinstance(net, TimmNet):
+        model = _from_timm(net, num_classes=num_classes, in_chans=in_channels, drop_path_rate=drop_path)
+    else:
+        model = Network(net, num_classes=num_classes, in_channels=in_channels, drop_path=drop_path)
+        _initialise(model, net)
+    head = model.get_classifier()  # type: ignore[operator]
+    if head_init_scale != 1 and isinstance(head, nn.Linear):
+        head.weight.data.mul_(head_init_scale)
+    return model
+
+
+def _from_timm(net: TimmNet, **settings: Any) -> nn.Module:
+    """Build a network of timm's, with stochastic depth of ours, which several processes draw together."""
+    import timm
+
+    model: nn.Module = timm.create_model(net.timm, **settings, **dict(net.args))
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, timm.layers.DropPath):
+                setattr(parent, name, make_drop_path(child.drop_prob))
+    return model

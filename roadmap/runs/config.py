@@ -1,0 +1,140 @@
+"""One run: a network, a recipe, a data set and a seed; and its id, the hash of all that decides its numbers."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from roadmap.common import fields
+from roadmap.common.errors import UserError
+from roadmap.networks.timm_net import Net
+from roadmap.recipe import Recipe
+
+# Raised when the same configuration would now give other numbers (CHANGELOG.md says why each time).
+TRAINING_VERSION = 1
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images a run sees.
+
+    Attributes:
+        name: The data set.
+        fingerprint: Hash of its content, so that other images under the same name make another run.
+        num_classes: Classes.
+        in_channels: 1 (grey) or 3.
+        train_images: Images to train on: the first ones of the training part, without the recipe's validation images.
+        test_on: "test", the official test set, or "validation", the images that the recipe keeps out of training: for
+            choosing recipes, never for a report.
+    """
+
+    name: str
+    fingerprint: str
+    num_classes: int
+    in_channels: int
+    train_images: int
+    test_on: Literal["test", "validation"] = "test"
+
+
+@dataclass(frozen=True)
+class WeightsConfig:
+    """Which weights a run starts from (`roadmap.study.initial_weights`).
+
+    Attributes:
+        path: The file.
+        fingerprint: Hash of its content: the same weights elsewhere make the same run.
+    """
+
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the numbers of a run."""
+
+    net: Net
+    recipe: Recipe
+    data: DataConfig
+    seed: int
+    weights: WeightsConfig | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """The hash of everything but seed and first weights: the runs of one network under one recipe share it."""
+        content = {
+            "version": TRAINING_VERSION,
+            "net": fields.hashed_fields(self.net),
+            "recipe": self.recipe.training(),
+            "data": dataclasses.asdict(self.data),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @cached_property
+    def id(self) -> str:
+        """The run's name and that of its folder: `<hash>-s<seed>`, and which weights it starts from, if any."""
+        return f"{self.key}-s{self.seed}" + (f"-w{self.weights.fingerprint[:8]}" if self.weights else "")
+
+    def with_seed(self, seed: int) -> "RunConfig":
+        """Return the same run with another seed; the hash, which they share, is not made again."""
+        other = replace(self, seed=seed)
+        other.__dict__["key"] = self.key
+        return other
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch; the last incomplete batch is dropped."""
+        return self.data.train_images // self.recipe.batch_size
+
+    @property
+    def images_seen(self) -> int:
+        """Training images that the run uses, repeats counted."""
+        return self.steps_per_epoch * self.recipe.batch_size * self.recipe.epochs
+
+    def check(self) -> None:
+        """Refuse what would fail only after the start.
+
+        Raises:
+            UserError: If the training part is smaller than one batch.
+        """
+        if not self.steps_per_epoch:
+            raise UserError(
+                f"recipe '{self.recipe.name}': batch_size is {self.recipe.batch_size}, but '{self.data.name}' has only "
+                f"{self.data.train_images} training images. Use a smaller batch."
+            )
+
+    def check_shared(self, processes: int) -> None:
+        """Refuse a batch that the processes of a run cannot share out.
+
+        Raises:
+            UserError: If the batch size is no multiple of twice their number.
+        """
+        if processes > 1 and self.recipe.batch_size % (2 * processes):
+            raise UserError(
+                f"recipe '{self.recipe.name}': batch_size is {self.recipe.batch_size}, but {processes} processes "
+                f"(nodes x tasks_per_node) share it out in pairs. Use a multiple of {2 * processes}."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the configuration as JSON-able values."""
+        return {"training_version": TRAINING_VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "RunConfig":
+        """Return the configuration that `to_json` wrote.
+
+        Raises:
+            UserError: If it was written by another version of the training code.
+        """
+        if content.get("training_version") != TRAINING_VERSION:
+            raise UserError(
+                f"run.json: training_version is {content.get('training_version')}, but this program trains version "
+                f"{TRAINING_VERSION}. Start the run again."
+            )
+        fields = {name: content[name] for name in ("net", "recipe", "data", "seed")}
+        fields["weights"] = content.get("weights")  # not there in what earlier versions wrote
+        return TypeAdapter(cls).validate_python(fields)

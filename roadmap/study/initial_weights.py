@@ -1,0 +1,147 @@
+"""Weights that training starts from: where they lie, whether they fit, taking them over."""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roadmap.common import files
+from roadmap.common.errors import UserError
+from roadmap.data.datasets import CACHE
+from roadmap.networks.config import NetConfig
+from roadmap.runs import run_folder
+from roadmap.runs.config import RunConfig, WeightsConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+TIMM = "timm:"
+HEAD, SWIN_HEAD = ("head.weight", "head.bias"), ("head.fc.weight", "head.fc.bias")
+
+
+def find_weights(place: str, rung: str, seed: int) -> WeightsConfig:
+    """Find the weights that a run starts from.
+
+    Args:
+        place: A folder that the action export wrote, with weights for each rung and seed; a file for all of them,
+            under our names or timm's; or timm:NAME, for pretrained weights of timm's, which are kept in the cache.
+        rung: The rung's id.
+        seed: The run's seed.
+
+    Raises:
+        UserError: If there are none.
+    """
+    if place.startswith(TIMM):
+        path = _fetch(place.removeprefix(TIMM))
+    else:
+        path = Path(place)
+        if path.is_dir():
+            path = _find_exported(path, rung, seed)
+    return WeightsConfig(str(path.absolute()), _fingerprint(path))
+
+
+def _find_exported(folder: Path, rung: str, seed: int) -> Path:
+    """Return the file of a rung and seed; rungs that shared a run when it was exported share it here."""
+    named = folder / f"{rung}-s{seed}" / run_folder.WEIGHTS
+    if named.is_file():
+        return named
+    for path in sorted(folder.glob(f"*-s{seed}/config.json")):
+        about = json.loads(path.read_text()).get("roadmap", {})
+        if rung in about.get("rungs", ()):
+            return path.with_name(run_folder.WEIGHTS)
+    raise UserError(
+        f"--weights {folder}: nothing for rung '{rung}' and seed {seed}: no {named.parent.name}/{run_folder.WEIGHTS}. "
+        "Export it ('run_ladder.py export'), or leave it out (--only, --seeds)."
+    )
+
+
+def _fetch(name: str) -> Path:
+    path = CACHE / "timm" / f"{name}.safetensors"
+    if not path.is_file():
+        import timm
+        from safetensors.torch import save
+
+        try:
+            weights = timm.create_model(name, pretrained=True).state_dict()
+        except Exception as error:  # of timm's, the hub's and the network's many
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"--weights {TIMM}{name}: cannot be had ({reason}). Name a pretrained model of timm's, or a file that "
+                "has its state dict."
+            ) from error
+        content = save({key: value.contiguous() for key, value in weights.items()})
+        files.write_atomically(path, lambda file: file.write(content))
+    return path
+
+
+@cache
+def _fingerprint(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise UserError(f"--weights {path}: cannot be read ({error.strerror}).") from error
+
+
+def check_weights(config: RunConfig) -> None:
+    """Refuse weights that do not fit a run's network.
+
+    Raises:
+        UserError: If they are damaged, or another network's.
+    """
+    import torch
+
+    from roadmap.networks.model import build_model
+
+    with torch.device("meta"):
+        model = build_model(config.net, num_classes=config.data.num_classes, in_channels=config.data.in_channels)
+    _read_fitting(model, config)
+
+
+def load_weights(model: "nn.Module", config: RunConfig) -> None:
+    """Have a run's network start from its weights; a head of another number of classes stays as it is.
+
+    Raises:
+        UserError: If they are missing, damaged, not those that the run was planned with, or another network's.
+    """
+    model.load_state_dict(_read_fitting(model, config))
+
+
+def _read_fitting(model: "nn.Module", config: RunConfig) -> "dict[str, Tensor]":
+    from roadmap.networks.convert import from_timm, names_of
+
+    assert config.weights is not None
+    path = Path(config.weights.path)
+    if _fingerprint(path) != config.weights.fingerprint:
+        raise UserError(f"{path}: are other weights than the run was planned with. Plan again with the same --weights.")
+    weights = _read(path)
+    if isinstance(config.net, NetConfig) and names_of(weights) == "timm":
+        weights = from_timm(weights, config.net)
+    own, head = model.state_dict(), HEAD if isinstance(config.net, NetConfig) else SWIN_HEAD
+    if any(name in weights and weights[name].shape[:1] != own[name].shape[:1] for name in head):
+        weights |= {name: own[name] for name in head}
+    wrong = [name for name in sorted(own.keys() | weights) if _shape(own, name) != _shape(weights, name)]
+    if wrong:
+        name = wrong[0]
+        raise UserError(
+            f"{path}: weights of another network: {len(wrong)} of {len(own)} tensors do not fit: {name} is "
+            f"{_shape(weights, name)}, but must be {_shape(own, name)}. Give those of this rung, or choose another "
+            "(--only)."
+        )
+    return weights
+
+
+def _shape(weights: "dict[str, Tensor]", name: str) -> str:
+    return "x".join(map(str, weights[name].shape)) or "a number" if name in weights else "missing"
+
+
+def _read(path: Path) -> "dict[str, Tensor]":
+    from timm.models import load_state_dict
+
+    try:
+        weights: dict[str, Tensor] = load_state_dict(str(path), use_ema=False, device="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise what they like
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: no weights can be read from it ({reason}).") from error
+    return weights

@@ -1,0 +1,84 @@
+"""A network as several processes train it: gradients averaged, and, if asked for, BatchNorm over all of them."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from roadmap.common.process_group import ALONE, Group
+from roadmap.networks.blocks import DropPath, Pointwise
+
+
+def distribute(model: nn.Module, device: str, group: Group, *, sync_batch_norm: bool) -> nn.Module:
+    """Return the network as it is to be called in training, its gradients averaged over the processes."""
+    if group.size == 1:
+        return model
+    if sync_batch_norm and device != "cpu":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for module in model.modules():
+        if sync_batch_norm and type(module) is nn.BatchNorm2d:
+            module.__class__ = SharedBatchNorm  # the same parameters and buffers
+        if isinstance(module, DropPath | SharedBatchNorm):
+            module.group = group
+        if isinstance(module, Pointwise):  # its gradients have these strides, and averaging wants the weights' the same
+            module.weight.data = module.weight.data.flatten(1)[..., None, None]
+    parallel = nn.parallel.DistributedDataParallel(
+        model, device_ids=None if device == "cpu" else [torch.cuda.current_device()], gradient_as_bucket_view=True
+    )
+    if device == "cpu":
+        parallel.register_comm_hook(group, _average)
+    return parallel
+
+
+def _average(group: Group, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
+    """Average gradients so that rounding does not depend on where they lie: torch moves them after its first step.
+
+    A run that was resumed would not end bit for bit as undisturbed otherwise, from three processes on.
+    """
+    done: torch.futures.Future[Tensor] = torch.futures.Future()
+    done.set_result(group.mean(bucket.buffer()))
+    return done
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """BatchNorm over the batches of all processes, where torch's SyncBatchNorm has no kernel (on CPUs)."""
+
+    group = ALONE
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, H, W) by the statistics of the whole batch, in training."""
+        if not self.training or self.group.size == 1:
+            return super().forward(x)
+        wide = x.to(self.weight.dtype)  # bfloat16 would not do for sums
+        count = self.group.size * wide.numel() / wide.shape[1]
+        mean = _Sum.apply(wide.sum((0, 2, 3))) / count
+        centred: Tensor = wide - mean.view(1, -1, 1, 1)
+        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            assert self.momentum is not None
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            self.num_batches_tracked.add_(1)
+        scale: Tensor = self.weight * (variance + self.eps).rsqrt()
+        scaled: Tensor = centred * scale.view(1, -1, 1, 1)
+        return (scaled + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the processes; what depends on it depends on every process's part, so gradients are summed too."""
+
+    @staticmethod
+    def forward(_: Any, values: Tensor) -> Tensor:
+        total = values.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total

@@ -1,0 +1,252 @@
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from analysis.design_effects import NAMES, has_own_runs, step_worths
+from analysis.report.write import write_published, write_report
+from analysis.run_frames import MEASURED, collect
+from analysis.study_results import find, interaction_in_words
+from analysis.verdicts import METRICS, judge_everything, pairs_of, with_costs
+from roadmap.common import files
+from roadmap.common.errors import UserError
+from roadmap.jobs.launcher import prepare
+from roadmap.ladder.designs import Design, lay_out
+from roadmap.runs import run_folder
+from roadmap.study.plan import Study, make_study
+from tests.samples import PAPER
+
+RUNGS = PAPER.climb("resnet50")
+SEEDS = (0, 1, 2)
+DESIGNS = [Design(name, samples=2) for name in NAMES]
+Make = Callable[..., Study]
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory, small_images: Path) -> Make:
+    from tests.conftest import write_tiny
+
+    recipe = str(write_tiny(tmp_path_factory.mktemp("recipes")))
+
+    def make(runs: Path, design: Design | None = None, seeds: Sequence[int] = SEEDS) -> Study:
+        layout = lay_out(PAPER, "resnet50", design or Design())
+        rungs = list(layout.rungs)
+        study = {"runs": runs, "rungs": rungs, "layout": layout, "seeds": seeds, "data_root": small_images}
+        return make_study(PAPER, "resnet50", recipe, **study)  # type: ignore[arg-type]
+
+    return make
+
+
+def finish(study: Study, tops: Mapping[str, float], *, state: str = "finished") -> None:
+    """Leave a result in the run folders of some rungs, each seed a little better than the one before."""
+    planned = {run.config.id: run for run in study.planned()}
+    for rung, top1 in tops.items():
+        for seed in study.seeds:
+            config = study.configs[rung, seed]
+            prepare([planned[config.id]])
+            row = dict.fromkeys(run_folder.COLUMNS) | {"result_version": run_folder.RESULT_VERSION, "state": state}
+            finished = {"top1": top1 + seed / 10, "train_s": 1.0, "wall_s": 1.0}
+            row |= finished if state == "finished" else {"error": "why"}
+            files.write_json(study.folder(config) / run_folder.RESULT, row)
+
+
+def npy(values: list[int]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.array(values))
+    return file.getvalue()
+
+
+# -- what is not there is not made up
+
+STATE = st.sampled_from(["finished", "diverged", "failed", "missing"])
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_part_of_a_ladder_is_judged_without_inventing_a_number(make: Make, tmp_path: Path, data: Any) -> None:
+    study = make(tmp_path / "runs", seeds=range(data.draw(st.integers(1, 4))))
+    runs = collect(study)
+    states = data.draw(st.lists(STATE, min_size=len(runs), max_size=len(runs)))
+    tops = data.draw(st.lists(st.floats(0, 100), min_size=len(runs), max_size=len(runs)))
+    tops = [top if state == "finished" else math.nan for top, state in zip(tops, states, strict=True)]
+    runs = runs.assign(state=states, top1=tops)
+    found = find(study, runs=runs)
+    count = runs[runs["state"] == "finished"].groupby("rung").size()
+    assert list(found.table["n"]) == [count.get(rung.id, 0) for rung in RUNGS]
+    assert list(found.table["top1"].notna()) == list(found.table["n"] > 0)
+    top1 = found.verdicts[found.verdicts["metric"] == "top1"].set_index("step")
+    for step, before in pairs_of(RUNGS):
+        n = min(count.get(step, 0), count.get(before, 0))
+        verdict, row = top1.loc[step, "verdict"], top1.loc[step]
+        assert pd.notna(row["delta"]) == (n > 0), step
+        assert pd.isna(row["p"]) or n > 1, step
+        if n < 2:
+            where = f" of {before} here" if count.get(step, 0) and not count.get(before, 0) else ""
+            assert verdict == ("not tested: one seed" if n else f"not tested: no result{where}"), step
+
+
+@pytest.mark.parametrize(
+    ("tops", "seeds", "said"),
+    [
+        ({}, SEEDS, "nothing to say; none of these steps has a result here together with the rung before it"),
+        ({"baseline": 80.0}, SEEDS, "nothing to say"),
+        ({"baseline": 80.0, "stage_ratio": 81.0, "gelu": 82.0}, [0], "1 of the 1 steps"),
+        ({"baseline": 80.0, "stage_ratio": 81.0}, SEEDS, "Too few steps"),
+    ],
+    ids=["nothing", "one rung", "one seed and gaps", "two rungs"],
+)
+def test_the_report_of_part_of_a_ladder_says_what_is_not_there(
+    tops: dict[str, float], seeds: Sequence[int], said: str, make: Make, tmp_path: Path
+) -> None:
+    study = make(tmp_path / "runs", seeds=seeds)
+    finish(study, tops)
+    finish(study, {"kernel_7": 0.0}, state="failed")
+    write_report(study, tmp_path / "out")
+    text, page = ((tmp_path / "out" / name).read_text() for name in ("ladder.md", "report.html"))
+    assert said in text
+    assert said in page
+    assert re.search(r"^\| kernel_7 \| 0 \| failed \|", text, re.MULTILINE)
+    assert re.search(r"^\| depthwise_conv \| 0 \| missing \|", text, re.MULTILINE)
+    assert f"kernel_7, seed {seeds[0]}: failed: why" in text
+    assert ("tradeoff.svg" in os.listdir(tmp_path / "out")) == bool(tops)
+    assert ("verdicts.svg" in os.listdir(tmp_path / "out")) == (len(tops) > 1)
+
+
+@pytest.mark.parametrize("rung", ["baseline_original", "gelu"])
+def test_a_study_of_one_rung_has_a_report_without_a_verdict(rung: str, make: Make, tmp_path: Path) -> None:
+    study = make(tmp_path / "runs")
+    study = replace(study, rungs=tuple(one for one in study.rungs if one.id == rung))
+    finish(study, {rung: 80.0})
+    write_report(study, tmp_path / "out")
+    assert f"| {rung} | 3 | 80.10 ± 0.10 |" in (tmp_path / "out" / "ladder.md").read_text()
+    told = pd.read_csv(tmp_path / "out" / "verdicts.csv")
+    assert set(told.query("metric == 'top1'")["verdict"]) <= {"not tested: no result of kernel_7 here"}
+
+
+def test_figures_of_an_earlier_report_do_not_outlive_what_they_show(make: Make, tmp_path: Path) -> None:
+    study = make(tmp_path / "runs")
+    finish(study, {"baseline": 80.0, "stage_ratio": 81.0})
+    write_report(study, tmp_path / "out")
+    assert (tmp_path / "out" / "tradeoff.svg").exists()
+    files = write_report(make(tmp_path / "other"), tmp_path / "out")
+    assert {file.name for file in files} == set(os.listdir(tmp_path / "out"))
+    assert not (tmp_path / "out" / "tradeoff.svg").exists()
+
+
+# -- designs
+
+
+def test_a_steps_worth_has_the_same_sign_in_every_design(make: Make, tmp_path: Path) -> None:
+    studies = {design.name: make(tmp_path / "runs", design) for design in DESIGNS[:3]}
+    for study in studies.values():
+        finish(study, {rung.id: 70.0 for rung in study.rungs})
+    after = [rung.id for rung in RUNGS].index("gelu")
+    finish(studies["ladder"], {rung.id: 71.0 for rung in RUNGS[after:]})  # the last of them is also all_steps
+    finish(studies["leave-one-out"], {"without_gelu": 69.0})
+    finish(studies["add-one"], {"only_gelu": 75.0})
+    worths = step_worths(studies)
+    gelu = {name: frame.set_index("step").loc["gelu", "value"] for name, frame in worths.items()}
+    assert gelu["on the ladder"] == pytest.approx(1.0)
+    assert gelu["lost when left out"] == pytest.approx(2.0)
+    assert gelu["alone on the base"] == pytest.approx(5.0)
+    frame = worths["lost when left out"].set_index("step").loc["gelu"]
+    assert frame["ci_low"] < frame["value"] < frame["ci_high"]
+
+
+def test_designs_that_share_all_their_runs_with_others_are_not_told_as_their_own(make: Make, tmp_path: Path) -> None:
+    ladder, orders = (make(tmp_path / "runs", Design(name, samples=2)) for name in ("ladder", "orders"))
+    finish(ladder, {rung.id: 70.0 for rung in RUNGS})
+    assert not has_own_runs(orders, [ladder])
+    assert not find(ladder, beside={"ladder": ladder, "orders": orders}).worths
+    own = next(rung.id for rung in orders.rungs if rung.id.startswith("order2_"))
+    finish(orders, {own: 60.0})
+    assert has_own_runs(orders, [ladder])
+    assert list(find(ladder, beside={"ladder": ladder, "orders": orders}).worths) == ["on the ladder", "Shapley value"]
+
+
+def test_a_report_of_random_orders_has_the_shapley_values(make: Make, tmp_path: Path) -> None:
+    ladder, orders = (make(tmp_path / "runs", Design(name, samples=2)) for name in ("ladder", "orders"))
+    finish(orders, {rung.id: 70.0 for rung in orders.rungs})
+    write_report(orders, tmp_path / "out", beside={"ladder": ladder})
+    values = pd.read_csv(tmp_path / "out" / "shapley.csv")
+    assert set(values["step"]) == {step for order in orders.layout.orders for step in order.steps}
+    assert (values["value"].abs() < 1e-9).all()
+    assert "| step | orders | Shapley value (points) |" in (tmp_path / "out" / "ladder.md").read_text()
+    assert "Shapley value" in (tmp_path / "out" / "worths.svg").read_text()
+
+
+def test_a_report_of_a_pair_says_how_the_two_interact(make: Make, tmp_path: Path) -> None:
+    study = make(tmp_path / "runs", Design("pairs", ("gelu", "layer_norm")))
+    said = "How 'gelu' and 'layer_norm' interact: nothing to say; not all four rungs have results yet."
+    assert said in find(study).sentences
+    finish(study, dict(zip(study.layout.square, (70.0, 71.0, 72.0, 75.0), strict=True)))
+    (said,) = [sentence for sentence in find(study).sentences if "Together" in sentence]
+    assert said.startswith("Together 'gelu' and 'layer_norm' change top-1 by +2.00 points beyond the sum")
+    assert "95% interval" in said
+    runs = collect(study)
+    one = interaction_in_words(runs[runs["seed"] == 0], study.layout.square, ("gelu", "layer_norm"))
+    assert one.endswith("A rung with one seed has no spread, so how sure that is cannot be told.")
+
+
+def test_a_margin_decides_what_the_published_report_calls_no_different(tmp_path: Path) -> None:
+    for margin, verdict in ((None, "not distinguishable at 3 seeds"), (1.0, "no different within 1")):
+        write_published(PAPER, "resnet50", tmp_path, margin=margin)
+        told = pd.read_csv(tmp_path / "verdicts.csv").set_index("step")["verdict"]
+        assert told["gelu"].startswith(verdict)
+    assert "--margin 1" in (tmp_path / "report.html").read_text()
+
+
+def test_what_a_damaged_run_folder_says_is_not_believed(make: Make, tmp_path: Path) -> None:
+    study = make(tmp_path / "runs")
+    finish(study, {"baseline": 80.0, "stage_ratio": 81.0})
+    folder = study.folder(study.configs["stage_ratio", 0])
+    for content in (b"PK\x03\x04garbage", b"", npy([1, 2])):
+        (folder / run_folder.PREDICTIONS).write_bytes(content)
+        assert run_folder.read_right(folder) is None
+    about = files.read_object(folder / run_folder.RUN) or {}
+    files.write_json(folder / run_folder.RUN, about | {"command": ["a", 5, None], "macs": 10**400, "planned_at": 5})
+    write_report(study, tmp_path / "out")
+    row = pd.read_csv(tmp_path / "out" / "results.csv").query("rung == 'stage_ratio' and seed == 0").iloc[0]
+    assert math.isnan(row["macs"])
+    bad = files.read_object(folder / run_folder.RESULT) or {}
+    (folder / run_folder.RESULT).write_text(json.dumps(bad | {"top1": math.inf}))
+    with pytest.raises(UserError, match="is no result row"):
+        find(study)
+
+
+def test_predictions_of_a_run_that_did_not_finish_are_not_held_against_another(make: Make, tmp_path: Path) -> None:
+    study = make(tmp_path / "runs", seeds=[0, 1])
+    finish(study, {"baseline": 80.0, "stage_ratio": 81.0})
+    for rung in ("baseline", "stage_ratio"):
+        for seed in study.seeds:
+            run_folder.write_predictions(study.folder(study.configs[rung, seed]), np.arange(9) % 4, np.arange(9) % 3)
+    told = find(study).verdicts.query("metric == 'top1' and step == 'stage_ratio'").iloc[0]
+    assert told["mcnemar_pairs"] == 2
+    row = files.read_object(study.folder(study.configs["stage_ratio", 0]) / run_folder.RESULT) or {}
+    files.write_json(study.folder(study.configs["stage_ratio", 0]) / run_folder.RESULT, row | {"state": "failed"})
+    told = find(study).verdicts.query("metric == 'top1' and step == 'stage_ratio'").iloc[0]
+    assert told["mcnemar_pairs"] == 1
+
+
+def test_time_in_the_verdicts_is_that_of_measure(make: Make, tmp_path: Path) -> None:
+    runs = pd.DataFrame({"rung": ["a", "b"], "seed": 0, "state": "finished", "macs": [1.0, 2.0], "params": 1.0})
+    runs = runs.assign(**{metric: 1.0 for metric in METRICS})
+    speeds = {"a": [100.0, 50.0, 100.0], "b": [80.0, 40.0, 10.0]}  # of two rounds that slowed down, one hit b alone
+    measured = pd.DataFrame(
+        [(rung, i, speed, speed, 1.0, 1.0) for rung, all_ in speeds.items() for i, speed in enumerate(all_, 1)],
+        columns=list(MEASURED),
+    )
+    (row,) = with_costs(judge_everything(runs, measured, [("b", "a")]), measured).to_dict("records")
+    assert (row["macs_factor"], row["time_factor"]) == (2.0, pytest.approx(1.25))
+    assert row["verdict"] == "not tested: one seed"

@@ -1,0 +1,94 @@
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from roadmap.cli.progress import Watch, look
+from roadmap.common import files
+from roadmap.common.formats import clock
+from roadmap.runs import run_folder
+from roadmap.runs.config import RunConfig
+from roadmap.study.plan import PlannedRun
+
+
+@pytest.fixture
+def runs(tmp_path: Path, tiny_run: Callable[..., RunConfig]) -> list[PlannedRun]:
+    planned = [PlannedRun(tiny_run(seed), ("start",), tmp_path / str(seed)) for seed in (0, 1)]
+    for run in planned:
+        run.folder.mkdir()
+    return planned
+
+
+def finish(run: PlannedRun, state: str = "finished", top1: float | None = 80.0) -> None:
+    row = dict.fromkeys(run_folder.COLUMNS) | {"result_version": 1, "state": state, "top1": top1, "train_loss": 0.5}
+    files.write_json(run.folder / run_folder.RESULT, row)
+
+
+def report_progress(run: PlannedRun, step: int, steps: int = 10, at: float | None = None) -> None:
+    now: dict[str, Any] = {"state": "running", "epoch": 1, "epochs": 2, "step": step, "steps": steps}
+    now |= {"train_loss": 1.5, "images_per_s": 100.0, "at": time.time() if at is None else at}
+    (run.folder / run_folder.PROGRESS).write_text(json.dumps(now))
+
+
+def shown(watch: Watch, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(watch.picture())
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+def test_the_table_shows_each_rungs_state_epoch_loss_accuracy_and_speed(runs: list[PlannedRun]) -> None:
+    watch = Watch(runs, [1.0, 1.0], ["start"], Console())
+    finish(runs[0])
+    report_progress(runs[1], 5)
+    text = shown(watch)
+    assert [word for word in ("start", "1/2", "running", "1.500", "80.00", "100", "75%") if word not in text] == []
+
+
+def test_a_diverged_run_shows_in_its_rungs_row(runs: list[PlannedRun]) -> None:
+    watch = Watch(runs, [1.0, 1.0], ["start"], Console())
+    finish(runs[0], "diverged", None)
+    finish(runs[1])
+    assert "diverged" in shown(watch)
+
+
+def test_progress_of_an_earlier_attempt_does_not_count_as_this_ones(runs: list[PlannedRun]) -> None:
+    report_progress(runs[0], 5, at=time.time() - 60)
+    assert look(runs[0], time.time() - 1).state == "waiting"
+
+
+def test_the_time_left_comes_from_what_this_launch_has_done(runs: list[PlannedRun]) -> None:
+    finish(runs[0])
+    watch = Watch(runs, [100.0, 10.0], ["start"], Console())
+    assert watch.time_left() == "Starting"  # what was done before says nothing about speed
+    report_progress(runs[1], 1)
+    assert watch.time_left() == "Starting"  # nor does the first step, which had to wait for the start of its process
+    assert watch.first
+    watch.first = (watch.first[0] - 20, watch.first[1])
+    report_progress(runs[1], 5)
+    assert watch.time_left() == "About 25 s left"
+    finish(runs[1])
+    assert watch.time_left() == "All runs are done"
+
+
+def test_without_a_terminal_each_finished_run_is_a_line(runs: list[PlannedRun]) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    watch = Watch(runs, [1.0, 1.0], ["start"], console)
+    finish(runs[0], top1=81.25)
+    finish(runs[1], "diverged", None)
+    watch.follow(lambda: True)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[0].startswith("[1/2] start seed 0: finished, top-1 81.25.")
+    assert lines[1].startswith("[2/2] start seed 1: diverged.")
+    watch.follow(lambda: True)
+    assert len(console.file.getvalue().splitlines()) == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (89, "89 s"), (100, "2 min"), (7300, "2 h 02 min")])
+def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+    assert clock(seconds) == text

@@ -1,0 +1,276 @@
+"""Ladders on a real Slurm of two nodes, which the tests start where the machine has one."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from roadmap.jobs.cluster import Cluster
+from roadmap.jobs.launch_folders import JOBS
+from roadmap.jobs.launcher import launch, prepare
+from roadmap.jobs.status import standing
+from roadmap.ladder.ladder import read_ladder
+from roadmap.runs import run_folder
+from roadmap.runs.attempts import attempts_of, last_attempt
+from roadmap.study.plan import PlannedRun, make_study
+from roadmap.training.checkpoints import checkpoints
+from tests.conftest import write_tiny
+from tests.faults import FAULTS, Victim, disturb
+from tests.processes import Command, outcome, wait_for
+from tests.slurm import Slurm
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+RUNG = ("--only", "stage_ratio")
+# Left to records/faults: these take long, or, together with others, break what Slurm knows of its own jobs.
+ALONE = ("full disk", "time limit", "slurmd killed and restarted", "slurmctld killed and restarted")
+
+
+class SlurmLadder:
+    """The paper's ladder under a tiny recipe, from the command line; jobs and results in a folder of its own."""
+
+    def __init__(self, folder: Path, images: Path, cluster: str = "time_min: 20", **settings: object) -> None:
+        self.folder, self.images = folder, images
+        self.recipe = write_tiny(folder / "recipes", **settings)
+        self.cluster = folder / "cluster.yaml"
+        self.cluster.write_text(cluster + "\n")
+
+    def start(self, *action: str, executor: str = "slurm", where: str = "work") -> Command:
+        options = ["--base", "resnet50", "--recipe", str(self.recipe), "--data", str(self.images)]
+        options += ["--executor", executor, "--cluster", str(self.cluster)]
+        return Command(self.folder / where, *action, *options, cores=2)
+
+    def planned(self, where: str = "work", only: str | None = None) -> list[PlannedRun]:
+        ladder = read_ladder()
+        rungs = [rung for rung in ladder.climb("resnet50") if only in (None, rung.id)]
+        runs = self.folder / where / "runs"
+        return make_study(
+            ladder, "resnet50", str(self.recipe), runs=runs, rungs=rungs, data_root=self.images
+        ).planned()  # fmt: skip
+
+    def run(self) -> PlannedRun:
+        """Return the one run of `RUNG`."""
+        return self.planned(only=RUNG[1])[0]
+
+    def wait_until_under_way(self) -> None:
+        wait_for(lambda: run_folder.read_metrics(self.run().folder), what="an epoch")
+
+
+MakeLadder = Callable[..., SlurmLadder]
+
+
+@pytest.fixture
+def make_ladder(slurm: Slurm, tmp_path: Path, small_images: Path) -> MakeLadder:
+    return lambda cluster="time_min: 20", **settings: SlurmLadder(tmp_path, small_images, cluster, **settings)
+
+
+def test_the_ladder_as_one_array_on_two_nodes_equals_the_local_executors(slurm: Slurm, make_ladder: MakeLadder) -> None:
+    ladder = make_ladder()
+    command = ladder.start()
+    queue = wait_for(lambda: slurm.run("squeue", "--noheader", "--format=%F %N"), what="jobs in the queue")
+    nodes = set(queue.split())
+    while command.process.is_alive():
+        nodes |= set(slurm.run("squeue", "--noheader", "--format=%F %N").split())
+        time.sleep(0.2)
+    ended = command.wait()
+    assert (ended.code, ended.err) == (0, "")
+    assert "17 of 17 runs done" in ended.out
+    assert set(slurm.nodes) <= nodes
+    assert len(nodes - set(slurm.nodes)) == 1  # one number: all jobs belong to one array
+    assert len(list((ladder.folder / "work" / "runs" / JOBS).glob("*/*_submitted.pkl"))) == 17
+    assert ladder.start(executor="local", where="local").wait(300).code == 0
+    for ours, local in zip(ladder.planned(), ladder.planned("local"), strict=True):
+        assert outcome(ours.folder) == outcome(local.folder)
+
+
+def test_a_ladder_that_everything_happens_to_loses_nothing(slurm: Slurm, tmp_path: Path) -> None:
+    cluster = Cluster(partition="low", time_min=20, save_every_min=0.01, signal_delay_s=10)
+    victim = Victim(slurm, tmp_path / "victim", seeds=8, epochs=40, cluster=cluster)
+    faults = [fault for name, fault in FAULTS.items() if name not in ALONE]
+    happened, _ = disturb(victim, faults, len(faults), patience_s=400)
+    assert happened == len(faults)
+    ends = victim.ends()
+    assert ends["died"]
+    assert ends["preempted"]
+    logs = "".join(log.read_text() for log in victim.runs.rglob("*_log.out"))
+    assert "damaged" in logs
+    assert [outcome(run.folder) for run in victim.planned()] == victim.undisturbed(tmp_path / "undisturbed")
+    slurm.wait_idle()
+
+
+def test_processes_on_two_nodes_train_a_run_together(slurm: Slurm, make_ladder: MakeLadder) -> None:
+    ladder = make_ladder("nodes: 2\ntasks_per_node: 2")
+    ended = ladder.start("run", *RUNG).wait()
+    assert (ended.code, ended.err) == (0, "")
+    row = run_folder.read_result(ladder.run().folder)
+    assert row is not None
+    assert row["processes"] == 4
+    ladder.cluster.write_text("tasks_per_node: 4\n")
+    assert ladder.start("run", *RUNG, "--jobs", "1", executor="local", where="local").wait().code == 0
+    assert outcome(ladder.run().folder) == outcome(ladder.planned("local", only=RUNG[1])[0].folder)
+
+
+def test_two_launches_at_once_train_every_run_once(slurm: Slurm, make_ladder: MakeLadder) -> None:
+    ladder = make_ladder()
+    commands = [ladder.start("launch", *RUNG), ladder.start("launch", *RUNG)]
+    assert [command.wait().code for command in commands] == [0, 0]
+    wait_for(lambda: run_folder.is_done(ladder.run().folder), what="the result")
+    slurm.wait_idle()
+    assert [attempt.end for attempt in attempts_of(ladder.run().folder)] == ["finished"]
+    logs = "".join(log.read_text() for log in ladder.folder.rglob("*_log.out"))
+    assert logs.count(": start\n") == 1
+
+
+def test_a_launch_while_the_jobs_are_queued_submits_nothing_and_cancel_ends_them(
+    slurm: Slurm, make_ladder: MakeLadder
+) -> None:
+    ladder = make_ladder(epochs=1000)
+    assert ladder.start("launch", *RUNG, "kernel_7").wait().code == 0
+    ended = ladder.start("launch", *RUNG, "kernel_7").wait()
+    assert "2 at work, 0 to do" in ended.out
+    ladder.wait_until_under_way()
+    slurm.run("scontrol", "update", "PartitionName=main", "State=DOWN")
+    try:
+        assert ladder.start("launch", "--only", "gelu").wait().code == 0
+        rows = ladder.start("status", *RUNG, "gelu", "--json").wait().rows()
+        assert [row["state"] for row in rows] == ["running", "pending"]
+        assert rows[0]["left_s"] > 0
+        assert rows[1]["note"] == "PartitionDown"
+    finally:
+        slurm.run("scontrol", "update", "PartitionName=main", "State=UP")
+    ended = ladder.start("cancel").wait()
+    assert (ended.code, ended.err) == (0, "")
+    assert "Asked 3 jobs to stop" in ended.out
+    slurm.wait_idle()
+    rows = ladder.start("status", *RUNG, "gelu", "--json").wait().rows()
+    assert [row["state"] for row in rows] == ["interrupted", "waiting"]
+
+
+def test_ctrl_c_leaves_the_jobs_and_the_same_command_waits_for_them(slurm: Slurm, make_ladder: MakeLadder) -> None:
+    ladder = make_ladder(epochs=20)
+    command = ladder.start("run", *RUNG)
+    ladder.wait_until_under_way()
+    os.killpg(command.pid, signal.SIGINT)
+    ended = command.wait()
+    assert (ended.code, ended.err) == (130, "")
+    assert "stay in the queue. The same command waits for them again" in " ".join(ended.out.split())
+    again = ladder.start("run", *RUNG).wait()
+    assert (again.code, again.err) == (0, "")
+    slurm.wait_idle()
+    assert [attempt.end for attempt in attempts_of(ladder.run().folder)] == ["finished"]
+    assert len(list((ladder.folder / "work" / "runs" / JOBS).iterdir())) == 1
+
+
+def test_status_is_right_while_the_controller_is_down_and_after_it_is_back(
+    slurm: Slurm, make_ladder: MakeLadder
+) -> None:
+    ladder = make_ladder(epochs=1000)
+    assert ladder.start("launch", *RUNG).wait().code == 0
+    ladder.wait_until_under_way()
+    time.sleep(6)  # the controller saves what it knows every five seconds
+    slurm.kill_controller()
+    try:
+        ended = ladder.start("status", *RUNG).wait()
+        refused = ladder.start("cancel", *RUNG).wait()
+    finally:
+        slurm.start_controller()
+    assert "1 running" in ended.out
+    assert "Slurm does not answer" in ended.out
+    assert refused.code == 2
+    assert "Slurm does not answer" in refused.err
+    assert "1 at work, 0 to do" in ladder.start("launch", *RUNG).wait().out
+    assert "Asked 1 job" in ladder.start("cancel", *RUNG).wait().out
+    slurm.wait_idle()
+    assert [attempt.number for attempt in attempts_of(ladder.run().folder)] == [1]
+
+
+def test_runs_share_a_job_and_jobs_are_limited(slurm: Slurm, make_ladder: MakeLadder) -> None:
+    ladder = make_ladder()
+    options = ("--until", "depthwise_conv", "--runs-per-job", "3", "--jobs", "1")
+    text = ladder.start("launch", *options, "--dry-run").wait().out
+    assert "--array=0-1%1" in text
+    assert "5 runs in 2 jobs" in text
+    assert ladder.start("run", *options).wait().code == 0
+    assert len(list(ladder.folder.rglob("*_log.out"))) == 2
+    submitted = next(ladder.folder.rglob("*_submission.sh")).read_text().splitlines()
+    shown = text.splitlines()
+    assert len(shown) == len(submitted) + 1  # it ends with a line that counts
+    differ = [one for one, two in zip(submitted, shown, strict=False) if one != two]
+    assert all("resnet50-tiny" in line for line in differ)  # the name of the launch, which is each time another
+
+
+def test_more_runs_than_an_array_may_have_are_several_arrays(slurm: Slurm, make_ladder: MakeLadder) -> None:
+    ladder = make_ladder()
+    slurm.run("scontrol", "update", "PartitionName=main", "State=DOWN")
+    try:
+        seeds = ("--seeds", *map(str, range(60)))
+        ended = ladder.start("launch", *seeds).wait()
+        assert "1020 to do" in ended.out
+        assert slurm.run("squeue", "--noheader", "--format=%i").count("_[") == 2
+        states = {row["state"] for row in ladder.start("status", *seeds, "--json").wait().rows()}
+        assert states == {"pending"}
+        assert "Asked 1020 jobs" in ladder.start("cancel", *seeds).wait().out
+        wait_for(lambda: not slurm.run("squeue", "--noheader"), what="an empty queue")
+    finally:
+        slurm.run("scontrol", "update", "PartitionName=main", "State=UP")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("partition: nowhere", "invalid partition specified: nowhere"),
+        ("mem_gb: 100000", "Memory specification can not be satisfied"),
+        ("constraint: quantum", "Invalid feature specification"),
+        ("sbatch: {no-such-option: 1}", "unrecognized option"),
+    ],
+)
+def test_what_slurm_refuses_is_one_message(settings: str, message: str, slurm: Slurm, make_ladder: MakeLadder) -> None:
+    ended = make_ladder(settings).start("launch", *RUNG).wait()
+    assert ended.code == 2
+    assert "Traceback" not in ended.err
+    assert "Slurm did not take the jobs" in ended.err
+    assert message in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_without_slurm_there_is_one_message(
+    slurm: Slurm, make_ladder: MakeLadder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    ended = make_ladder().start("launch", *RUNG).wait()
+    assert ended.code == 2
+    assert "Slurm" in ended.err
+
+
+def test_killed_runs_of_an_array_come_back_by_themselves(slurm: Slurm, tmp_path: Path) -> None:
+    victim = Victim(slurm, tmp_path / "victim", seeds=3, epochs=80)
+    victim.launch()
+    for run in victim.planned():
+        wait_for(lambda run=run: checkpoints(run.folder), what="a checkpoint")
+        last = last_attempt(run.folder)
+        worker = last.worker() if last else None
+        assert worker
+        os.kill(worker.pid, signal.SIGKILL)
+    wait_for(victim.is_done, what="all results", timeout_s=120)
+    slurm.wait_idle()  # a job writes the result before it notes how its attempt ended
+    assert all([a.end for a in attempts_of(run.folder)] == ["died", "finished"] for run in victim.planned())
+    assert len(list((victim.runs / JOBS).iterdir())) == 1
+
+
+def test_a_run_killed_too_often_is_a_failure_with_its_log_in_the_status(slurm: Slurm, tmp_path: Path) -> None:
+    victim = Victim(slurm, tmp_path / "victim", seeds=1, epochs=400)
+    [run] = victim.planned()
+    options = replace(victim.options(), max_retries=1)
+    launch([run.folder for run in prepare([run])], options)
+    for number in (1, 2):
+        wait_for(lambda number=number: len(attempts_of(run.folder)) == number and victim.pick(), what="an attempt")
+        assert FAULTS["SIGKILL of a worker"](victim)
+    row = wait_for(lambda: run_folder.read_result(run.folder), what="the verdict")
+    slurm.wait_idle()
+    assert row["state"] == "failed"
+    assert "ended 2 times without a word" in row["error"]
+    assert [attempt.end for attempt in attempts_of(run.folder)] == ["died", "died", "failed"]
+    assert "failed: ended 2 times without a word" in "\n".join(standing(run.folder, victim.queue()).log_tail())
