@@ -65,6 +65,8 @@ class Chart:
         start: The network that the ladder starts from, a heading over the first row; none if empty.
         result: The network that it arrives at, named beside the last adopted rung; empty for a ladder that stops short.
         note: What the numbers are, boxed under the title; a proxy says here that it is one.
+        headline: The sentence that says which steps are answered, under the note.
+        width: Of the figure in inches.
         reference: The published network in the last row; None where its number cannot be compared.
         behind_label: What the grey bars are.
         behind_reference: The grey bar of the last row.
@@ -75,6 +77,8 @@ class Chart:
     start: str = ""
     result: str = ""
     note: str = ""
+    headline: str = ""
+    width: float = WIDTH
     reference: Reference | None = None
     behind_label: str = ""
     behind_reference: Reference | None = None
@@ -102,6 +106,9 @@ def draw_roadmap(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None 
     with matplotlib.style.context("default"):
         page = Page()
         page.head(chart.title, chart.note)
+        if chart.headline:
+            page.paragraph(chart.headline, WIDTH - 2 * MARGIN)
+            page.y += GAP
         axes = _draw_rows(page, table, marks)
         left, (low, _) = axes.get_position().x0 * WIDTH, axes.get_xlim()
         page.y += TICKS
