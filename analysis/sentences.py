@@ -166,7 +166,8 @@ def more_runs(verdicts: pd.DataFrame, run_s: Mapping[str, float] | None = None) 
     if near.empty:
         return None
     missing: dict[str, int] = {}
-    for row, needed in zip(near.itertuples(), wanted[near.index], strict=True):
+    rows: list[Any] = list(near.itertuples())
+    for row, needed in zip(rows, wanted[near.index], strict=True):
         for rung, n in ((str(row.step), row.n), (str(row.against), row.n_against)):
             missing[rung] = max(missing.get(rung, 0), math.ceil(needed) - int(n), 0)
     known = {rung: time for rung, time in (run_s or {}).items() if math.isfinite(time)}

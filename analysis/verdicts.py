@@ -252,8 +252,8 @@ def _in_columns(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with the columns of `VERDICT_COLUMNS`, NaN where nothing is known."""
     table = table.reindex(columns=list(VERDICT_COLUMNS))
     numbers = [name for name in VERDICT_COLUMNS if name not in (*WORDS, "n", "n_against")]
-    kinds: dict[str, type] = dict.fromkeys(WORDS, object) | dict.fromkeys(numbers, float)
-    return table.astype(kinds | {"n": int, "n_against": int})
+    kinds: dict[str, str] = dict.fromkeys(WORDS, "object") | dict.fromkeys(numbers, "float")
+    return table.astype(kinds | {"n": "int", "n_against": "int"})
 
 
 def _changes(by_seed: Mapping[str, "pd.Series[float]"], step: str, against: str) -> NDArray[np.float64]:

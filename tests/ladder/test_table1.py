@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from analysis.table1 import (
+from analysis.report.table1 import (
     MODEL_COLUMNS,
     TRAINING,
     about_models,
