@@ -45,7 +45,7 @@ def collect(study: Study) -> pd.DataFrame:
     )
 
 
-def collect_rights(study: Study, runs: pd.DataFrame) -> dict[str, dict[int, NDArray[np.bool_]]]:
+def collect_right_images(study: Study, runs: pd.DataFrame) -> dict[str, dict[int, NDArray[np.bool_]]]:
     """Read which test images each finished run's network had right.
 
     Args:
@@ -55,13 +55,13 @@ def collect_rights(study: Study, runs: pd.DataFrame) -> dict[str, dict[int, NDAr
     Returns:
         rung -> seed -> (test images,). A run that does not know is not there.
     """
-    rights: dict[str, dict[int, NDArray[np.bool_]]] = {}
+    images: dict[str, dict[int, NDArray[np.bool_]]] = {}
     done = runs[runs["state"] == "finished"]
     for rung, seed in zip(done["rung"], done["seed"], strict=True):
         right = run_folder.read_right(study.folder(study.configs[rung, seed]))
         if right is not None:
-            rights.setdefault(rung, {})[seed] = right
-    return rights
+            images.setdefault(rung, {})[seed] = right
+    return images
 
 
 def has_results(runs: pd.DataFrame) -> bool:

@@ -45,18 +45,24 @@ from analysis.figures.style import (
     width_of,
     wrap,
 )
-from analysis.stats.welch import BETTER, SAME, UNCLEAR, UNTESTED, WORSE
-from analysis.verdicts import METRICS, SPEEDS
+from analysis.metrics import metric_of
+from analysis.stats.answers import Answer
 
 NUMBERS, VERDICTS = 1.05, 1.75  # inches
 MARGIN_COLOR = "#DCEBF5"
 # A verdict's colour and marker, so that neither has to tell it alone.
-LOOKS = {BETTER: (BLUE, "^"), WORSE: (VERMILION, "v"), SAME: (GREEN, "s"), UNCLEAR: (GREY, "o"), UNTESTED: (INK, "x")}
+LOOKS = {
+    Answer.HELPS: (BLUE, "^"),
+    Answer.HURTS: (VERMILION, "v"),
+    Answer.NO_EFFECT: (GREEN, "s"),
+    Answer.UNDECIDED: (GREY, "o"),
+    Answer.NOT_TESTED: (INK, "x"),
+}
 PAPER: dict[str, Any] = {"marker": "D", "color": "white", "markeredgecolor": INK, "linestyle": "none"}
 PAPER |= {"markersize": 3.2, "markeredgewidth": THIN}
 HOLM = (
-    "Intervals are of one change alone. Verdicts allow for {} changes judged together (Holm), so that an interval may "
-    "leave out 0 and the change still not be told from none."
+    "Intervals are of one change alone. Answers allow for {} changes judged together, so that an interval may leave "
+    "out 0 and the change still be undecided."
 )
 
 
@@ -68,7 +74,7 @@ def draw_forest(
     An interval that would squeeze all others is cut at the edge, with an arrow there; its numbers stand beside it.
 
     Args:
-        verdicts: A row a change, with the columns step, against, metric, delta, ci_low, ci_high, p_holm, margin and
+        verdicts: A row a change, with the columns step, against, metric, delta, ci_low, ci_high, p_adjusted, margin and
             verdict of `verdicts.VERDICT_COLUMNS`. A step without a result has no mark, and its verdict says why.
         ladder: A row a rung in the ladder's order, with the columns rung, label and adopted of
             `compare.LADDER_COLUMNS`.
@@ -88,16 +94,16 @@ def draw_forest(
         page = Page()
         page.head(words.title, words.note)
         told = [wrap(text, VERDICTS, TEXT) for text in table["verdict"]]
-        verdict_x = WIDTH - MARGIN - max(width_of(text, TEXT) for text in [*told, "verdict"])
+        verdict_x = WIDTH - MARGIN - max(width_of(text, TEXT) for text in [*told, "answer"])
         delta_x = verdict_x - GAP - NUMBERS / 2
         for x, head, ha in ((delta_x, "change", "right"), (delta_x + 0.05, "± 95%", "left")):
             page.text(x, page.y, head, ha=ha, va="top", fontsize=SMALL)
-        page.text(verdict_x, page.y, "verdict", va="top", fontsize=SMALL)
+        page.text(verdict_x, page.y, "answer", va="top", fontsize=SMALL)
         page.y += height_of("", SMALL) + GAP / 2
         heights = [max(ROW, height_of(text, TEXT) + GAP) for text in told]
         axes, edges = label_rows(page, table, heights, limits, right=verdict_x - NUMBERS - 2 * GAP)
         _draw_margin(axes, table["margin"].astype(float), edges)
-        form = (METRICS | SPEEDS).get(table["metric"].iloc[0], METRICS["top1"]).digits if len(table) else ""
+        form = metric_of(table["metric"].iloc[0]).digits if len(table) else ""
         rows: list[Any] = list(table.itertuples())
         for row, text, y in zip(rows, told, middles_of(edges), strict=True):
             _draw_change(axes, row, y, limits)
@@ -114,7 +120,7 @@ def draw_forest(
         explain_axis(page, words.axis, left)
         page.legend(_forest_keys(table, axes), left)
         notes = [] if len(table) else ["The ladder has no step to judge."]
-        tested = int(table["p_holm"].notna().sum())
+        tested = int(table["p_adjusted"].notna().sum())
         if tested > 1:
             notes.append(HOLM.format(tested))
         if (table["adopted"] == 0).any():
@@ -147,7 +153,7 @@ def _draw_margin(axes: Axes, margins: "pd.Series[float]", edges: NDArray[np.floa
 
 def _look(verdict: str) -> tuple[str, str]:
     """Return a verdict's colour and marker, from its first words."""
-    return next((look for word, look in LOOKS.items() if verdict.startswith(word)), LOOKS[UNTESTED])
+    return next((look for word, look in LOOKS.items() if verdict.startswith(word)), LOOKS[Answer.NOT_TESTED])
 
 
 def _forest_keys(table: pd.DataFrame, axes: Axes) -> dict[str, Artist]:

@@ -49,7 +49,8 @@ def robustness(options: Namespace) -> int:
 
     A report and a comparison then tell of it too.
     """
-    from analysis.robustness import collect_robustness, print_robustness, robustness_rows
+    from analysis.robustness import collect_robustness, robustness_rows
+    from analysis.terminal import print_robustness
     from roadmap.common.files import check_writable
     from roadmap.common.formats import clock
     from roadmap.common.machine import look_around
@@ -87,7 +88,7 @@ def robustness(options: Namespace) -> int:
     if options.json:
         print_json(robustness_rows(study, found))
     else:
-        print_robustness(study, found, console)
+        print_robustness(found, console)
     return 0 if trained and are_well and done + len(work) == len(trained) else 1
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from roadmap.cli.measure_commands import measure_trained
 from roadmap.cli.options import job_options_of, margin_of, out_of, study_of
-from roadmap.cli.report_commands import print_files, print_table, report_options, say_what
+from roadmap.cli.report_commands import report_results, results_of, say_what
 from roadmap.common.errors import UserError
 from roadmap.common.process_group import my_rank, under_torchrun
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 def run(options: Namespace) -> int:
     """Train what is missing, with live progress, and report; the same command goes on with what was interrupted."""
-    from analysis.report.write import write_report
-    from analysis.run_frames import collect
     from roadmap.common.files import check_writable
     from roadmap.common.formats import clock
 
@@ -43,10 +41,7 @@ def run(options: Namespace) -> int:
         return 0
     if how.executor == "local":
         measure_trained(console, study, planned)
-    runs = collect(study)
-    files = write_report(study, out, runs=runs, **report_options(options, study))
-    print_table(study, runs)
-    print_files(files)
+    report_results(options, results_of(options, study), out)
     return _say_outcome(console, planned, how, clock(time.monotonic() - start))
 
 

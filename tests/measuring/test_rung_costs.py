@@ -10,8 +10,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from analysis.costs import COSTS, cost_rows, print_costs
+from analysis.costs import COSTS, cost_rows
 from analysis.run_frames import MEASURED, collect_measured
+from analysis.terminal import print_costs
 from roadmap.common.errors import UserError
 from roadmap.ladder.ladder import read_ladder
 from roadmap.measuring import meter
