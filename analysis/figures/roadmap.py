@@ -239,7 +239,7 @@ def _limits(table: pd.DataFrame) -> tuple[float, float]:
     low, high = ends.min(), ends.max()
     span = max(high - low, 2.0)  # a spread of less than 2 points is not blown up
     step = _step(1.11 * span)  # that of the whole axis
-    return max(0.0, math.floor((high - 1.08 * span) / step) * step), high + 0.03 * span
+    return max(0.0, math.floor((high - 1.08 * span) / step) * step), high + 0.05 * span
 
 
 def _step(span: float) -> float:
@@ -263,7 +263,7 @@ def _draw_bar(axes: Axes, row: Any, y: float, column: _Column, style: dict[str, 
         axes.annotate(row.word, (column.low, y), (4, 0), fontstyle="italic", gid=f"word-{row.rung}", **style | _halo())
         return
     fill, edge = row.color if row.adopted else mix(row.color, "white", 0.7), mix(row.color, "black", 0.15)
-    if row.top1 > column.low:
+    if row.top1 >= column.low:
         end = min(row.top1, column.high)
         look: dict[str, Any] = {"facecolor": fill, "edgecolor": edge, "linewidth": THIN, "gid": f"bar-{row.rung}"}
         (bar,) = axes.barh(y, end, height=BAR, **look)
@@ -272,7 +272,7 @@ def _draw_bar(axes: Axes, row: Any, y: float, column: _Column, style: dict[str, 
             bar.set_hatch_linewidth(THIN)
     spread = 0.0 if pd.isna(row.top1_std) else row.top1_std
     ends = (row.top1 - spread, row.top1 + spread)
-    is_beyond = row.top1 <= column.low or row.top1 > column.high
+    is_beyond = row.top1 < column.low or row.top1 > column.high
     if spread and not is_beyond:
         line: dict[str, Any] = {"color": INK, "linewidth": THICK, "capthick": THICK, "capsize": 2}
         axes.errorbar(row.top1, y, xerr=spread, **line, **_halo(2.5))
