@@ -110,21 +110,48 @@ def _random(rungs: int) -> tuple[Floats, Floats]:
     return (order + rng.random((VECTORS, rungs))) / VECTORS, rng.standard_normal((rungs, VECTORS, REPEATS))
 
 
-def step_down(contrasts: Contrasts, delta: Floats, margin: Floats) -> tuple[Floats, Floats]:
-    """Test all differences, the clearest first, and return p-values for each and for all together."""
+def step_down(contrasts: Contrasts, delta: Floats, margin: Floats, alpha: float) -> tuple[Floats, Floats, Floats]:
+    """Test for all differences whether they are none, the clearest first, and whether they are within the margin.
+
+    A difference has one answer, so its two errors share its part of alpha: while it is open it may be called better or
+    worse wrongly, on either side. Once it is told from zero, it may only be put within the margin wrongly, which takes
+    an error towards zero; and not even that, where the noise is too large for the margin. What remains of alpha goes to
+    the open ones. The probability of any error is the sum of all, less what the draws find to be counted twice.
+
+    Source: Westfall and Young 1993, "Resampling-based multiple testing", for step-down tests on the joint distribution;
+    Goeman and Solari 2010, "The sequential rejection principle of familywise error control", for what may be passed on;
+    Goeman, Solari and Stijnen 2010, "Three-sided hypothesis testing", for one alpha over all three answers.
+
+    Args:
+        contrasts: Distribution of the errors.
+        delta: Differences that were seen, shape (pairs,).
+        margin: Differences within it are as good as none, shape (pairs,).
+        alpha: Family-wise error, at which a difference counts as told.
+
+    Returns:
+        p-values of no difference, for each alone; the same for all together; p-values, for all together, of a
+        difference outside the margin. Shape (pairs,) each.
+    """
     log_p = contrasts.log_p(np.abs(delta))
-    p = np.exp(log_p)
-    limits = contrasts.threshold(log_p)  # (pairs, levels)
+    toward_zero = contrasts.errors * -np.sign(delta)[:, None]
     size = np.abs(contrasts.errors)
-    against = contrasts.errors * -np.sign(delta)[:, None]
+
+    def level(log_p: float, limit: Floats, open_: Ints, told: Ints) -> float:
+        told = told[limit[told] < margin[told]]
+        count = (size[open_] > limit[open_, None]).sum(axis=0) + (toward_zero[told] > limit[told, None]).sum(axis=0)
+        once = (len(open_) + len(told) / 2) * np.exp(log_p) - np.maximum(count - 1, 0).mean()
+        return float(np.clip(once, np.exp(log_p), 1.0))
+
     order = np.argsort(log_p, kind="stable")
+    limits = contrasts.threshold(log_p)  # (pairs, levels)
     adjusted = np.ones(len(delta))
-    worst = 0.0
     for i, k in enumerate(order):
-        left, done = order[i:], order[:i]
-        done = done[limits[done, k] < margin[done]]
-        count = (size[left] > limits[left, k, None]).sum(axis=0) + (against[done] > limits[done, k, None]).sum(axis=0)
-        level = (len(left) + len(done) / 2) * p[k] - np.maximum(count - 1, 0).mean()
-        worst = max(worst, min(level, 1.0), p[k])
-        adjusted[k] = worst
-    return p, adjusted
+        adjusted[k] = level(log_p[k], limits[:, k], order[i:], order[:i])
+    adjusted[order] = np.maximum.accumulate(adjusted[order])
+    same = np.ones(len(delta))
+    inside = np.flatnonzero(np.abs(delta) < margin)
+    log_same = contrasts.log_p(np.maximum(margin - np.abs(delta), 0.0))
+    limits = contrasts.threshold(log_same)
+    for k in inside:
+        same[k] = level(log_same[k], limits[:, k], np.flatnonzero(adjusted > alpha), np.flatnonzero(adjusted <= alpha))
+    return np.exp(log_p), adjusted, same

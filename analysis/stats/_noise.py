@@ -24,9 +24,9 @@ Floats = NDArray[np.float64]
 # The prior of the degrees of freedom; chosen by simulation (docs/verdicts.md): it leans to unequal noise, because an
 # error there costs a false answer and an error towards equal noise costs an undecided step.
 DF = (1.0, 2.0, 3.0, 5.0, 9.0, 20.0, np.inf)
-DF_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
-ODD = 0.05  # share of rungs whose noise may be unlike the others',
-ODD_DF = 1.0  # and the degrees of freedom from which theirs is drawn
+DF_WEIGHTS = (20.0, 20.0, 4.0, 1.0, 0.3, 0.3, 10.0)
+ODD = 0.005  # share of rungs whose noise may be unlike the others',
+ODD_DF = 0.5  # and the degrees of freedom from which theirs is drawn
 SPACING = 0.25  # of the grid, in log variance
 FINE = 150.0  # degrees of freedom in all from which the grid must be finer
 BELOW, ABOVE = 4.0, 9.0  # how far the grid reaches beyond the smallest and the largest variance seen
