@@ -11,7 +11,8 @@ import pandas as pd
 from analysis.ladder_table import notes_of
 from analysis.metrics import METRICS, metric_of
 from analysis.sentences import MARKS, marked
-from analysis.stats.answers import MOST_SEEDS, Answer
+from analysis.stats.answers import Answer
+from analysis.stats.power import MOST_SEEDS
 from roadmap.common.errors import unknown
 from roadmap.common.formats import MINUS, big, change, interval, number
 from roadmap.ladder.references import SECTION

@@ -22,8 +22,9 @@ from analysis.report.tables import Cells, correlation_cells, escaped, value_cell
 from analysis.robustness import check_cells, robustness_cells
 from analysis.run_frames import collect, has_results
 from analysis.sentences import headline
+from analysis.stats.answers import SHARED, Test
 from analysis.study_results import StudyResults
-from analysis.verdicts import POOLED, published_verdicts
+from analysis.verdicts import published_verdicts
 from roadmap.common.errors import UserError
 from roadmap.common.fields import flatten
 from roadmap.common.formats import clock
@@ -167,7 +168,7 @@ def write_published(
     out: Path,
     *,
     margin: float | None = None,
-    test: str = POOLED,
+    test: Test = SHARED,
     look: Presentation = DEFAULT,
 ) -> list[Path]:
     """Write the paper's own numbers in the same form: tables, figures and the page.

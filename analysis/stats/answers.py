@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,9 @@ from analysis.stats._noise import Floats, learn_noise
 from analysis.stats.tests import equivalence_p, holm, two_sided_p, welch
 
 ALPHA = 0.05
+Test = Literal["shared", "welch"]
+SHARED: Test = "shared"
+TESTS = get_args(Test)
 ROUNDING = 1e-12  # values that differ by less than this share are equal
 
 Pairs = Sequence[tuple[str, str]]
@@ -44,7 +47,7 @@ def judge(
     better: int = 1,
     margin: ArrayLike = 0.0,
     alpha: float = ALPHA,
-    test: Literal["shared", "welch"] = "shared",
+    test: Test = SHARED,
 ) -> pd.DataFrame:
     """Judge the steps of a ladder from the values of every seed.
 
@@ -78,7 +81,7 @@ def judge_summary(
     better: int = 1,
     margin: ArrayLike = 0.0,
     alpha: float = ALPHA,
-    test: Literal["shared", "welch"] = "shared",
+    test: Test = SHARED,
     step: float = 0.0,
 ) -> pd.DataFrame:
     """Judge the steps of a ladder from each rung's mean, standard deviation and number of seeds.
@@ -106,7 +109,7 @@ def judge_summary(
     Raises:
         ValueError: See `judge`.
     """
-    if test not in ("shared", "welch"):
+    if test not in TESTS:
         raise ValueError(f"test: 'shared' or 'welch', not {test!r}")
     asked = _Asked.of(mean, std, n, pairs, better=better, margin=margin, alpha=alpha, step=step)
     columns = {
@@ -135,7 +138,11 @@ def summarize(values: Mapping[str, ArrayLike]) -> tuple[dict[str, float], dict[s
 def _indices(rungs: Sequence[str], pairs: Pairs) -> tuple[Ints, Ints]:
     place = {rung: i for i, rung in enumerate(rungs)}
     wrong = [_unknown(rung, rungs) for pair in pairs for rung in pair if rung not in place]
-    wrong += [f"pair ({step!r}, {against!r}): a rung cannot be compared with itself" for step, against in pairs if step == against]
+    wrong += [
+        f"pair ({step!r}, {against!r}): a rung cannot be compared with itself"
+        for step, against in pairs
+        if step == against
+    ]
     if wrong:
         raise ValueError("; ".join(dict.fromkeys(wrong)))
     return (
@@ -146,7 +153,9 @@ def _indices(rungs: Sequence[str], pairs: Pairs) -> tuple[Ints, Ints]:
 
 def _unknown(rung: str, rungs: Sequence[str]) -> str:
     near = get_close_matches(str(rung), [str(known) for known in rungs], n=1)
-    return f"unknown rung {rung!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(map(str, rungs))}")
+    return f"unknown rung {rung!r}" + (
+        f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(map(str, rungs))}"
+    )
 
 
 @dataclass(frozen=True)
@@ -178,7 +187,9 @@ class _Asked:
     ) -> "_Asked":
         margins = np.asarray(margin, dtype=float)
         if margins.shape not in ((), (len(pairs),)) or not np.all(margins >= 0):
-            raise ValueError(f"margin: a number of zero or more, for all {len(pairs)} pairs or one for each; not {margin}")
+            raise ValueError(
+                f"margin: a number of zero or more, for all {len(pairs)} pairs or one for each; not {margin}"
+            )
         if better not in (1, -1):
             raise ValueError(f"better: 1 where more is better, -1 where less is; not {better}")
         if not 0 < alpha < 1:

@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.report.contents import Presentation
+    from analysis.stats.answers import Test
     from analysis.study_results import StudyResults
     from roadmap.study.plan import Study
 
@@ -151,14 +152,14 @@ def presentation_of(options: Namespace) -> "Presentation":
     )
 
 
-def test_of(options: Namespace) -> str:
+def test_of(options: Namespace) -> "Test":
     """Return the rule that gives the answers."""
     from analysis.stats.answers import TESTS
 
     test = getattr(options, "test", None) or TESTS[0]
     if test not in TESTS:
         raise unknown("test", test, TESTS, place="--test")
-    return str(test)
+    return cast("Test", test)
 
 
 def judge(options: Namespace) -> int:

@@ -205,9 +205,8 @@ def test_texts_from_files_are_shown_as_they_are_and_never_run(browser: Browser, 
     runs = runs_of(2)
     runs.loc[0, ["state", "error"]] = ["failed", HOSTILE]
     table = ladder_table(runs, RUNGS).assign(label=HOSTILE, erratum=HOSTILE)
-    trails = {
-        run: RunHistory(1, (0.5,), {"host": HOSTILE}, (AttemptSummary(WORKER, HOSTILE, 0.0),)) for run in runs["run"]
-    }
+    history = RunHistory(1, (0.5,), {"host": HOSTILE}, (AttemptSummary(WORKER, HOSTILE, 0.0),))
+    histories = dict.fromkeys(runs["run"], history)
     path = page_of(
         tmp_path,
         runs,
@@ -216,7 +215,7 @@ def test_texts_from_files_are_shown_as_they_are_and_never_run(browser: Browser, 
         ladder=table,
         sentences=[HOSTILE],
         tables=[(HOSTILE, [{HOSTILE: HOSTILE}])],
-        histories=trails,
+        histories=histories,
         settings={rung.id: {HOSTILE: HOSTILE + rung.id} for rung in RUNGS},
         commands=[(HOSTILE, HOSTILE)],
         provenance={HOSTILE: HOSTILE},
@@ -318,11 +317,11 @@ def test_settings_of_all_rungs_stand_once_and_others_with_what_they_were_before(
 
 def test_the_data_of_runs_is_json_whatever_a_run_left(tmp_path: Path) -> None:
     runs = runs_of(1)
-    trails = {
+    histories = {
         runs.loc[0, "run"]: RunHistory(3, (float("nan"), float("inf"), 0.123456)),
         runs.loc[1, "run"]: RunHistory(),
     }
-    text = page_of(tmp_path, runs, histories=trails).read_text()
+    text = page_of(tmp_path, runs, histories=histories).read_text()
     (data,) = re.findall(r'id="data">(.*)</script>', text)
     assert [run[1:3] for run in json.loads(data)["runs"]] == [[3, [None, None, 0.123]], [0, []]]
 

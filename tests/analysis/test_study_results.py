@@ -107,7 +107,7 @@ def test_any_part_of_a_ladder_is_judged_without_inventing_a_number(make: Make, t
         (
             {"baseline": 80.0, "stage_ratio": 81.0},
             SEEDS,
-            "one step is answered both here and there, stage_ratio, and goes",
+            "one step is answered both here and there, stage_ratio",
         ),
     ],
     ids=["nothing", "one rung", "one seed and gaps", "two rungs"],
@@ -229,7 +229,7 @@ def test_what_a_damaged_run_folder_says_is_not_believed(make: Make, tmp_path: Pa
     bad = files.read_object(folder / run_folder.RESULT) or {}
     (folder / run_folder.RESULT).write_text(json.dumps(bad | {"top1": math.inf}))
     with pytest.raises(UserError, match="is no result row"):
-        StudyResults(study).verdicts
+        _ = StudyResults(study).verdicts
 
 
 def test_predictions_of_a_run_that_did_not_finish_are_not_held_against_another(make: Make, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tests.samples import PAPER
 RUNGS = PAPER.climb("resnet50")
 # One seed, none, and a spread so wide that no number of seeds would do.
 FEW = runs_frame({"baseline": [70.0, 71.0], "stage_ratio": [69.0, 72.01], "patchify_stem": [80.0], "gelu": ["failed"]})
+DASH = "\N{EN DASH}"
 AWKWARD = 'A & B: 50% → $9, #1_{x} ~^\\ ± 2\N{MULTIPLICATION SIGN}2 <3> "q" [4]*|µ'
 DOCUMENT = """\\documentclass{article}
 \\usepackage{booktabs}
@@ -62,8 +63,8 @@ def test_a_verdict_reads_as_step_change_interval_p_word_noise_and_seeds() -> Non
 
 def test_what_is_not_known_of_a_verdict_is_empty() -> None:
     table = verdict_markdown(judged())
-    assert row(table, "patchify_stem") == ["patchify_stem", "+9.50", "– not tested: one seed", "", "", ""]
-    assert row(table, "gelu") == ["gelu", "", "– not tested: no result", "", "", ""]
+    assert row(table, "patchify_stem") == ["patchify_stem", "+9.50", f"{DASH} not tested: one seed", "", "", ""]
+    assert row(table, "gelu") == ["gelu", "", f"{DASH} not tested: no result", "", "", ""]
     assert "nan" not in table
 
 

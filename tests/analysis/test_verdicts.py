@@ -66,10 +66,11 @@ def test_the_papers_steps_have_the_ps_of_its_table() -> None:
     assert judged.loc["baseline", "verdict"] == "not tested: one seed"
 
 
-def test_noise_learned_from_all_rungs_answers_no_fewer_of_the_papers_steps() -> None:
-    by_welch, pooled = (published_verdicts(PAPER, "resnet50", **rule) for rule in ({"test": "welch"}, {}))
-    answered = by_welch["answer"].isin(["helps", "hurts"])
-    assert (pooled.loc[answered, "answer"] == by_welch.loc[answered, "answer"]).all()
+def test_noise_learned_from_all_rungs_answers_the_step_that_starts_from_a_single_run() -> None:
+    judged = published_verdicts(PAPER, "resnet50").set_index("step")
+    assert judged.loc["baseline", "answer"] == "helps"
+    assert judged.loc["gelu", "answer"] == "undecided"
+    assert judged["answer"].isin(["helps", "hurts"]).sum() >= 10
 
 
 def test_one_run_a_rung_tests_nothing() -> None:
@@ -174,7 +175,7 @@ def measured_of(speeds: dict[str, list[float]]) -> pd.DataFrame:
 def test_a_speed_is_judged_round_by_round_within_a_share_of_itself() -> None:
     measured = measured_of({"a": [100, 101, 99, 100, 100], "b": [50, 51, 50, 49, 50], "c": [50.1, 50.9, 50, 49.1, 50]})
     table = speed_table(measured, [("b", "a"), ("c", "b"), ("d", "c")], "train_images_per_s")
-    assert table["answer"].to_list() == ["hurts", "undecided", "not tested"]
+    assert table["answer"].to_list() == ["hurts", "no effect", "not tested"]
     assert table["margin"].to_list()[:2] == pytest.approx([2.0, 1.0])
     assert table.loc[0, "n"] == 5
     assert table.loc[2, "verdict"] == "not tested: no result"

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import run_ladder
 from analysis.figures import Words, draw_robustness
-from analysis.report.write import write_report
 from analysis.metrics import metric_of
+from analysis.report.write import write_report
 from analysis.robustness import ROBUSTNESS_COLUMNS, collect_robustness
 from analysis.study_results import StudyResults
 from roadmap.common import files
