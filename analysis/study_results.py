@@ -151,7 +151,10 @@ class StudyResults:
     @cached_property
     def correlations(self) -> pd.DataFrame:
         """Rank correlations with the paper's changes (`agreement.AGREEMENT_COLUMNS`); nothing for a smoke recipe."""
-        return correlations(self.runs, self.study.rungs) if self._compares else pd.DataFrame()
+        if not self._compares:
+            return pd.DataFrame()
+        found = correlations(self.runs, self.study.rungs)
+        return found[found["spearman"].notna()]
 
     # -- in words
 

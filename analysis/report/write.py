@@ -229,10 +229,9 @@ def _by_metric(results: StudyResults) -> list[pd.DataFrame]:
 def _tables(results: StudyResults) -> list[tuple[str, Sequence[Cells]]]:
     """Return the tables beside those of rungs and verdicts: (title, cells)."""
     tables: list[tuple[str, Sequence[Cells]]] = []
-    correlated = results.correlations
-    if len(correlated) and (known := correlated[correlated["spearman"].notna()]).size:
+    if len(results.correlations):
         title = "Correlation of each metric's changes with the paper's changes of top-1, turned so that more is better"
-        tables.append((title, correlation_cells(known)))
+        tables.append((title, correlation_cells(results.correlations)))
     if len(results.shapley):
         tables.append(("Shapley values of top-1, the mean change over the drawn orders", value_cells(results.shapley)))
     if len(results.robustness.frame):

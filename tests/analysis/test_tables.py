@@ -63,14 +63,15 @@ def test_a_verdict_reads_as_step_change_interval_p_word_noise_and_seeds() -> Non
 
 def test_what_is_not_known_of_a_verdict_is_empty() -> None:
     table = verdict_markdown(judged())
-    assert row(table, "patchify_stem") == ["patchify_stem", "+9.50", f"{DASH} not tested: one seed", "", "", ""]
+    cells = row(verdict_markdown(published_verdicts(PAPER, "resnet200")), "gelu")
+    assert cells[2] == f"{DASH} not tested: one seed"
     assert row(table, "gelu") == ["gelu", "", f"{DASH} not tested: no result", "", "", ""]
     assert "nan" not in table
 
 
 def test_a_change_that_would_take_too_many_seeds_says_so_and_one_of_nothing_has_no_sign() -> None:
     cells = row(verdict_markdown(judged()), "stage_ratio")
-    assert cells[-1] == ">1,000" or int(cells[-1].replace(",", "")) > 100
+    assert cells[-1] == ">1,000" or int(cells[-1]) > 100
     same = judged(runs_frame({"baseline": [70.0, 71.0], "stage_ratio": [69.999, 70.999]}))
     assert row(verdict_markdown(same), "stage_ratio")[1].startswith("0.00 (")
 
@@ -127,9 +128,9 @@ def test_a_ladder_that_is_only_begun_can_be_set_too(tmp_path: Path) -> None:
 def test_a_ladder_in_latex_has_the_numbers_and_footnotes_of_the_markdown() -> None:
     table = published_table(PAPER, "resnet50")
     text = ladder_latex(table)
-    assert "BN $\\rightarrow$ LN & 3 & 81.47 $\\pm$ 0.09 & +0.06 & 4.46 G {[}1] \\\\" in text
+    assert "BN $\\rightarrow$ LN & 3 & 81.47 $\\pm$ 0.09 & +0.06 &  & 4.46 G {[}1] \\\\" in text
     assert "prints 4.46 for a network that counts 4.146" in text
-    assert "| layer_norm | 3 | 81.47 ± 0.09 | +0.06 | 4.46 G [1] |" in markdown(table)
+    assert "| layer_norm | 3 | 81.47 ± 0.09 | +0.06 |  | 4.46 G [1] |" in markdown(table)
 
 
 def test_quotation_marks_open_and_close_and_lines_do_not_break() -> None:
