@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
     except OSError as error:
-        print(f"{program}: {error.filename or 'output'}: {error.strerror}.", file=sys.stderr)
+        print(f"{program}: {error.filename or 'output'}: {error.strerror or error}.", file=sys.stderr)
         return Exit.REFUSED
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
