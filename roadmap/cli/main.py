@@ -8,8 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from roadmap.cli.commands import COMMANDS
-from roadmap.cli.exit_codes import Exit
+from roadmap.cli.commands import COMMANDS, Exit
 from roadmap.cli.parser import PROGRAM, parse
 from roadmap.common.errors import UserError
 from roadmap.common.process_group import my_rank

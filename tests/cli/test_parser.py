@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from roadmap.cli import main as program
-from roadmap.cli.commands import COMMANDS
-from roadmap.cli.exit_codes import Exit
+from roadmap.cli.commands import COMMANDS, Exit
 from roadmap.cli.parser import FIRST_STEPS, OPTIONS, command_parsers, make_parser, parse, split_command
 from roadmap.common.errors import UserError
 from tests.processes import ROOT
