@@ -21,7 +21,7 @@ from analysis.report.record import RECORD, Record, describe_record
 from analysis.report.tables import Cells, correlation_cells, escaped, value_cells
 from analysis.robustness import check_cells, robustness_cells
 from analysis.run_frames import collect, has_results
-from analysis.sentences import headline
+from analysis.sentences import published_headline
 from analysis.stats.answers import SHARED, Test
 from analysis.study_results import StudyResults
 from analysis.verdicts import published_verdicts
@@ -192,7 +192,7 @@ def write_published(
     larger = [name for name, other in ladder.bases.items() if _cost(other) > _cost(info)]
     shadow = published_table(ladder, larger[0]) if larger else None
     note = f"Published numbers: Liu et al. 2022, {info.source}"
-    said = headline(verdicts, where="In the paper's own numbers: ")
+    said = published_headline(verdicts)
     chart = Chart(
         start=info.label,
         result=info.result,

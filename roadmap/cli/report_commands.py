@@ -99,6 +99,8 @@ def report(options: Namespace) -> Exit:
     """Write tables and figure from the run folders, from the published numbers, or (the figure) from a record."""
     from analysis.report.record import read_record
     from analysis.report.write import redraw, write_published
+    from analysis.sentences import published_headline
+    from analysis.terminal import say
 
     if options.published or options.record:
         _refuse_study(options, "--published" if options.published else "--record")
@@ -109,7 +111,9 @@ def report(options: Namespace) -> Exit:
         ladder, base = ladder_of(options), base_of(options)
         out = options.out or Path("out") / f"{base}-published"
         rule: dict[str, Any] = {"margin": margin_of(options), "test": test_of(options)}
-        print_files(write_published(ladder, base, out, **rule, look=presentation_of(options)))
+        files = write_published(ladder, base, out, **rule, look=presentation_of(options))
+        say(published_headline(_published_verdicts(options)), Console())
+        print_files(files)
         return Exit.OK
     study, shown = study_to_report(options, Console())
     report_results(shown, results_of(shown, study), out_of(options, study))
@@ -184,6 +188,7 @@ def judge(options: Namespace) -> Exit:
 
 def compare(options: Namespace) -> Exit:
     """Print the answers to all steps, or everything about one step against the rung before it (or any other)."""
+    from analysis.sentences import published_headline
     from analysis.step_comparison import compare_step
     from analysis.terminal import print_step, print_verdicts, say
 
@@ -199,9 +204,7 @@ def compare(options: Namespace) -> Exit:
         if options.json:
             print_verdict_rows([judged], base=options.base)
         else:
-            from analysis.sentences import headline
-
-            say(headline(judged, where="In the paper's own numbers: "), console)
+            say(published_headline(judged), console)
             print_verdicts(judged, console)
         return Exit.OK
     if options.step:
