@@ -27,9 +27,9 @@ DF = (1.0, 2.0, 3.0, 5.0, 9.0, 20.0, np.inf)
 DF_WEIGHTS = (20.0, 20.0, 4.0, 1.0, 0.3, 0.3, 10.0)
 ODD = 0.005  # share of rungs whose noise may be unlike the others',
 ODD_DF = 0.5  # and the degrees of freedom from which theirs is drawn
-SPACING = 0.25  # of the grid, in log variance
+SPACING = 1 / 3  # of the grid, in log variance
 FINE = 150.0  # degrees of freedom in all from which the grid must be finer
-BELOW, ABOVE = 4.0, 9.0  # how far the grid reaches beyond the smallest and the largest variance seen
+BELOW, ABOVE = 4.0, 8.0  # how far the grid reaches beyond the smallest and the largest variance seen
 QUIET = -12.0  # a variance is not taken to be smaller than exp(this) times the median: such zeros are no evidence
 RARE = 1e-3  # parameters less likely than this share of the likeliest are dropped
 
