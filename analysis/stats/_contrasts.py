@@ -58,7 +58,9 @@ def deviations(noise: Noise, n_new: Floats, n_old: Floats, new: Ints, old: Ints)
     if np.ptp(n_new) == np.ptp(n_old) == 0:
         n_new, n_old = n_new[:1], n_old[:1]
     variance = np.exp(noise.log_variance)
-    log_std = 0.5 * np.log(variance[:, None] / n_new[:, None, None] + variance / n_old[:, None, None] + 2 * noise.rounding)
+    log_std = 0.5 * np.log(
+        variance[:, None] / n_new[:, None, None] + variance / n_old[:, None, None] + 2 * noise.rounding
+    )
     low = np.floor(log_std.min() / BIN + 1e-6)
     place = log_std / BIN - low
     cell = np.maximum(place.astype(np.int64), 0)
@@ -68,7 +70,7 @@ def deviations(noise: Noise, n_new: Floats, n_old: Floats, new: Ints, old: Ints)
     upper = joint * share
     mass = np.bincount(index, (joint - upper).ravel(), len(new) * count)
     mass[1:] += np.bincount(index, upper.ravel(), len(new) * count)[:-1]
-    return (low + np.arange(count)) * BIN, mass.reshape(len(new), count)
+    return (low + np.arange(count)) * BIN, mass.reshape(len(new), count).astype(np.float64)
 
 
 def _tails(noise: Noise, n: Floats, new: Ints, old: Ints) -> tuple[Floats, Floats]:
