@@ -16,8 +16,8 @@ from analysis.stats._noise import Floats, Noise
 
 Ints = NDArray[np.int64]
 
-BIN = 0.04  # of log standard deviations and log differences
-NEAR, FAR = 75, 60  # bins that a table of tails reaches below the smallest and above the largest standard deviation
+BIN = 0.05  # of log standard deviations and log differences
+NEAR, FAR = 60, 48  # bins that a table of tails reaches below the smallest and above the largest standard deviation
 VECTORS, REPEATS = 512, 8  # draws of all rungs' noise; draws of all means' errors for each
 LEAST = 1e-250
 
@@ -70,12 +70,12 @@ def deviations(noise: Noise, n_new: Floats, n_old: Floats, new: Ints, old: Ints)
     upper = joint * share
     mass = np.bincount(index, (joint - upper).ravel(), len(new) * count)
     mass[1:] += np.bincount(index, upper.ravel(), len(new) * count)[:-1]
-    return (low + np.arange(count)) * BIN, mass.reshape(len(new), count)
+    return (low + np.arange(count)) * BIN, mass.reshape(len(new), count).astype(np.float64)
 
 
 def _tails(noise: Noise, n: Floats, new: Ints, old: Ints) -> tuple[Floats, Floats]:
     log_std, mass = deviations(noise, n[new], n[old], new, old)
-    tail = mass @ _kernel(len(log_std))
+    tail = np.einsum("ps,sx->px", mass, _kernel(len(log_std)))  # too small for the threads that matmul would start
     log_size = log_std[0] + np.arange(-NEAR, len(log_std) + FAR) * BIN
     return log_size, np.log(np.maximum(tail, LEAST))
 
@@ -135,25 +135,43 @@ def step_down(contrasts: Contrasts, delta: Floats, margin: Floats, alpha: float)
         difference outside the margin. Shape (pairs,) each.
     """
     log_p = contrasts.log_p(np.abs(delta))
-    toward_zero = contrasts.errors * -np.sign(delta)[:, None]
-    size = np.abs(contrasts.errors)
-
-    def level(log_p: float, limit: Floats, open_: Ints, told: Ints) -> float:
-        told = told[limit[told] < margin[told]]
-        count = (size[open_] > limit[open_, None]).sum(axis=0) + (toward_zero[told] > limit[told, None]).sum(axis=0)
-        once = (len(open_) + len(told) / 2) * np.exp(log_p) - np.maximum(count - 1, 0).mean()
-        return float(np.clip(once, np.exp(log_p), 1.0))
-
     order = np.argsort(log_p, kind="stable")
-    limits = contrasts.threshold(log_p)  # (pairs, levels)
-    adjusted = np.ones(len(delta))
-    for i, k in enumerate(order):
-        adjusted[k] = level(log_p[k], limits[:, k], order[i:], order[:i])
-    adjusted[order] = np.maximum.accumulate(adjusted[order])
-    same = np.ones(len(delta))
-    inside = np.flatnonzero(np.abs(delta) < margin)
+    limits = contrasts.threshold(log_p)[order]  # (pairs, levels); pairs from here on in order
+    family = _Family(contrasts.errors[order], np.sign(delta[order]), margin[order])
+    adjusted = np.empty(len(delta))
+    adjusted[order] = np.maximum.accumulate([family.error(log_p[k], limits[:, k], i) for i, k in enumerate(order)])
+    told = int((adjusted <= alpha).sum())
     log_same = contrasts.log_p(np.maximum(margin - np.abs(delta), 0.0))
-    limits = contrasts.threshold(log_same)
-    for k in inside:
-        same[k] = level(log_same[k], limits[:, k], np.flatnonzero(adjusted > alpha), np.flatnonzero(adjusted <= alpha))
+    limits = contrasts.threshold(log_same)[order]
+    same = np.ones(len(delta))
+    for k in np.flatnonzero(np.abs(delta) < margin):
+        same[k] = family.error(log_same[k], limits[:, k], told)
     return np.exp(log_p), adjusted, same
+
+
+class _Family:
+    """All differences in the order in which they are tested: how likely is any error?"""
+
+    def __init__(self, errors: Floats, sign: Floats, margin: Floats) -> None:
+        toward_zero = errors * -sign[:, None]
+        self.toward_zero = toward_zero.astype(np.float32)
+        self.size = np.abs(self.toward_zero)
+        self.margin = margin
+
+    def error(self, log_p: float, limit: Floats, told: int) -> float:
+        """Return the probability of any error larger than its limit, each of which alone is exp(log_p).
+
+        Args:
+            log_p: Log probability of each error, either way.
+            limit: The size that each error exceeds with it.
+            told: The first so many are told from zero already: of these only an error towards zero counts, if the
+                margin is wide enough for it to do harm.
+        """
+        narrow = limit.astype(np.float32)[:, None]
+        within = np.flatnonzero(limit[:told] < self.margin[:told])
+        count = (self.size[told:] > narrow[told:]).sum(axis=0, dtype=np.int16)
+        if len(within):
+            count += (self.toward_zero[within] > narrow[within]).sum(axis=0, dtype=np.int16)
+        p = np.exp(log_p)
+        more_than_once = np.maximum(count - 1, 0).mean()
+        return float(np.clip((len(limit) - told + len(within) / 2) * p - more_than_once, p, 1.0))

@@ -21,15 +21,15 @@ from scipy.special import gammainc, gammaln
 
 Floats = NDArray[np.float64]
 
-# The prior of the degrees of freedom; chosen by simulation (docs/verdicts.md): it leans to unequal noise, because an
-# error there costs a false answer and an error towards equal noise costs an undecided step.
+# The prior of the degrees of freedom, chosen by simulation (docs/verdicts-method.md). It leans to unequal noise: to
+# take unequal noise for equal costs a false answer, the other way round costs an undecided step.
 DF = (1.0, 2.0, 3.0, 5.0, 9.0, 20.0, np.inf)
-DF_WEIGHTS = (20.0, 20.0, 4.0, 1.0, 0.3, 0.3, 10.0)
-ODD = 0.005  # share of rungs whose noise may be unlike the others',
-ODD_DF = 0.5  # and the degrees of freedom from which theirs is drawn
-SPACING = 0.25  # of the grid, in log variance
+DF_WEIGHTS = (40.0, 20.0, 3.0, 1.0, 0.3, 0.3, 14.0)
+ODD = 0.02  # share of rungs that may be far noisier than the others, whatever the parameters say,
+ODD_FROM, ODD_TO = 2.5, 12.0  # and how far: evenly over this range of log variance above the scale
+SPACING = 1 / 3  # of the grid, in log variance
 FINE = 150.0  # degrees of freedom in all from which the grid must be finer
-BELOW, ABOVE = 4.0, 9.0  # how far the grid reaches beyond the smallest and the largest variance seen
+BELOW, ABOVE = 4.0, 8.0  # how far the grid reaches beyond the smallest and the largest variance seen
 QUIET = -12.0  # a variance is not taken to be smaller than exp(this) times the median: such zeros are no evidence
 RARE = 1e-3  # parameters less likely than this share of the likeliest are dropped
 
@@ -101,13 +101,17 @@ def _down(value: float, spacing: float) -> int:
 
 
 def _rounded_likelihood(grid: Floats, std: Floats, df: Floats, step: float) -> Floats:
-    """Return the probability of a deviation that rounds to each printed one, shape (rungs, G); 1 where df is 0."""
+    """Return the probability of a deviation that rounds to each printed one, shape (rungs, G); 1 where df is 0.
+
+    What is printed as zero counts as just below the step: it is no evidence of no noise at all.
+    """
     shape = np.maximum(df, 1)[:, None] / 2
     variance = np.exp(grid)
-    low, high = (np.maximum(std[:, None] + side * step / 2, 0.0) ** 2 * shape / variance for side in (-1, 1))
-    inside = np.where(df[:, None] > 0, gammainc(shape, high) - gammainc(shape, low), 1.0)
-    inside: Floats = inside / inside.max(axis=1, keepdims=True)
-    return inside
+    low, high = np.maximum(std - step / 2, step / 4), np.maximum(std, 0.0) + step / 2
+    below, above = (gammainc(shape, side[:, None] ** 2 * shape / variance) for side in (low, high))
+    inside = np.where(df[:, None] > 0, above - below, 1.0)
+    scaled: Floats = inside / inside.max(axis=1, keepdims=True)
+    return scaled
 
 
 @lru_cache(256)
@@ -123,7 +127,7 @@ def _prior(points: int, first: int, spacing: float) -> tuple[Floats, Floats]:
     scales = np.arange(_down(-7, spacing), _down(7, spacing) + 1)  # in steps; relative to the median variance
     rows, weights = [], []
     reach = np.arange(first - scales[-1], first + points - scales[0])  # log variance minus log scale, in steps
-    odd = _inverse_chi_square(reach * spacing, ODD_DF) * spacing
+    odd = spacing / (ODD_TO - ODD_FROM) * ((reach * spacing > ODD_FROM) & (reach * spacing < ODD_TO))
     for df, weight in zip(DF, DF_WEIGHTS, strict=True):
         alike = _inverse_chi_square(reach * spacing, df) * spacing if np.isfinite(df) else (reach == 0).astype(float)
         windows = sliding_window_view((1 - ODD) * alike + ODD * odd, points)[::-1]  # row s: scale s

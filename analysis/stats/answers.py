@@ -3,7 +3,7 @@
 The rule shares what is known of the noise among all rungs (`_noise`), sums the distribution of each difference under
 that noise and draws their joint distribution (`_contrasts`), and tests the steps one after the other so that a ladder
 with any false answer, of whichever kind, has a probability of at most alpha. Why this rule and how well it keeps its
-word: docs/verdicts.md and `python -m benchmarks.answers`.
+word: docs/verdicts-method.md and `python -m benchmarks.answers`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -187,9 +187,7 @@ class _Asked:
     ) -> "_Asked":
         margins = np.asarray(margin, dtype=float)
         if margins.shape not in ((), (len(pairs),)) or not np.all(margins >= 0):
-            raise ValueError(
-                f"margin: a number of zero or more, for all {len(pairs)} pairs or one for each; not {margin}"
-            )
+            raise ValueError(f"margin: zero or more, one for all {len(pairs)} pairs or one for each; not {margins}")
         if better not in (1, -1):
             raise ValueError(f"better: 1 where more is better, -1 where less is; not {better}")
         if not 0 < alpha < 1:
@@ -221,7 +219,7 @@ class _Asked:
         return tested[first], row.ravel()
 
 
-def _by_sharing(asked: _Asked) -> dict[str, object]:
+def _by_sharing(asked: _Asked) -> dict[str, NDArray[Any]]:
     """Judge by shared noise; return the columns of `judge_summary` from `ci_low` on."""
     columns = _empty(asked)
     tested = np.flatnonzero(np.isfinite(asked.delta))
@@ -249,7 +247,7 @@ def _by_sharing(asked: _Asked) -> dict[str, object]:
     return columns
 
 
-def _by_welch(asked: _Asked) -> dict[str, object]:
+def _by_welch(asked: _Asked) -> dict[str, NDArray[Any]]:
     """Judge by Welch's test; return the columns of `judge_summary` from `ci_low` on."""
     columns = _empty(asked)
     se, df = asked.welch()
