@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from analysis.figures.style import (
     GAP,
     INK,
-    LABELS,
     MARGIN,
     ROW,
     SMALL,
@@ -21,7 +20,6 @@ from analysis.figures.style import (
     THICK,
     THIN,
     TICKS,
-    WIDTH,
     Page,
     height_of,
     style_axes,
@@ -80,8 +78,8 @@ def label_rows(
     Returns:
         The axes beside the labels, and the rows' edges on the page, one more than rows.
     """
-    labels = [wrap(label, LABELS, TEXT) for label in table["label"]]
-    left = 2 * MARGIN + max((width_of(label, TEXT) for label in labels), default=LABELS)
+    labels = [wrap(label, page.labels, TEXT) for label in table["label"]]
+    left = 2 * MARGIN + max((width_of(label, TEXT) for label in labels), default=page.labels)
     axes = page.rows(left, right)
     heights = [max(height, height_of(label, TEXT) + GAP) for height, label in zip(heights, labels, strict=True)]
     edges = page.y + np.cumsum([0.0, *heights])
@@ -116,7 +114,7 @@ def draw_arrows(
 def arrow_keys(axes: Axes) -> dict[str, Artist]:
     """Explain the arrows, if there are any."""
     is_cut = any((line.get_gid() or "").startswith("beyond-") for line in axes.lines)
-    return {"goes on beyond the edge": Line2D([], [], linestyle="none", **ARROW, color=INK)} if is_cut else {}
+    return {"goes on beyond the edge": Line2D([], [], linestyle="none", markevery=[0], **ARROW, color=INK)} if is_cut else {}
 
 
 def signed(value: float, form: str) -> str:
@@ -128,10 +126,10 @@ def write_notes(page: Page, notes: list[str], left: float) -> None:
     """Write what a reader would stumble over."""
     for note in notes:
         page.y += GAP
-        page.paragraph(note, WIDTH - MARGIN - left, x=left, fontsize=SMALL)
+        page.paragraph(note, page.width - MARGIN - left, x=left, fontsize=SMALL)
 
 
 def explain_axis(page: Page, axis: str, left: float) -> None:
     """Say below the ticks what is measured."""
     page.y += TICKS
-    page.paragraph(axis, WIDTH - MARGIN - left, x=left)
+    page.paragraph(axis, page.width - MARGIN - left, x=left)
