@@ -127,7 +127,7 @@ def kendall(x: Floats, y: Floats) -> Floats:
 
 def correlation_in_words(table: pd.DataFrame, *, proxy: bool) -> str:
     """Say what the correlation of top-1 changes with the paper's is, and what that does and does not mean."""
-    row = table.set_index("metric").loc["top1"]
+    row = table.set_index("metric").reindex(["top1"]).iloc[0]
     if pd.isna(row["spearman"]):
         return "Too few steps have results for a correlation with the paper's changes."
     found = {

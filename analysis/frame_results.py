@@ -9,7 +9,8 @@ import pandas as pd
 from analysis.ladder_table import LADDER_COLUMNS, with_answers
 from analysis.metrics import Metric, metric_of
 from analysis.sentences import headline, more_runs
-from analysis.verdicts import POOLED, verdict_table
+from analysis.stats.answers import SHARED, Test
+from analysis.verdicts import verdict_table
 from roadmap.common.errors import UserError, unknown
 
 PREVIOUS = "previous"
@@ -41,7 +42,7 @@ class FrameResults:
     margin: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     title: str = "Results"
-    test: str = POOLED
+    test: Test = SHARED
 
     def __post_init__(self) -> None:
         """Refuse what cannot be judged.

@@ -57,7 +57,7 @@ def metric_of(name: str) -> Metric:
 
     Of a user's own metric more is better and no change is small enough to be none, unless a table says otherwise.
     """
-    return (METRICS | SPEEDS | COSTS).get(name) or _robust_metric(name) or Metric(name, 1, 0.0, ".4g", "")
+    return (METRICS | SPEEDS | COSTS).get(name) or _robust_metric(name) or Metric(name, 1, 0.0, ".3g", "")
 
 
 def _robust_metric(name: str) -> Metric | None:

@@ -112,6 +112,11 @@ def headline(verdicts: pd.DataFrame, *, noun: str = "step", more: MoreRuns | Non
     return where + " ".join(rest)
 
 
+def published_headline(verdicts: pd.DataFrame) -> str:
+    """Return the sentence on the paper's own steps (`verdicts.published_verdicts`)."""
+    return headline(verdicts, where="In the paper's own numbers: ")
+
+
 def _one(step: str, row: Any, at: str, margin: str, more: MoreRuns | None) -> str:
     """Say the answer of a step that is alone."""
     answer = Answer(row["answer"])

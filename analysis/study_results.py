@@ -15,9 +15,9 @@ from analysis.metrics import COSTS, METRICS, SPEEDS
 from analysis.robustness import Robustness, collect_robustness
 from analysis.run_frames import collect, collect_measured, collect_right_images
 from analysis.sentences import headline, more_runs
+from analysis.stats.answers import SHARED, Test
 from analysis.stats.shapley import interaction, shapley
 from analysis.verdicts import (
-    POOLED,
     Pairs,
     RightImages,
     cost_table,
@@ -53,7 +53,7 @@ class StudyResults:
     study: Study
     beside: Mapping[str, Study] = field(default_factory=dict)
     margin: float | None = None
-    test: str = POOLED
+    test: Test = SHARED
 
     # -- as read
 
@@ -151,7 +151,10 @@ class StudyResults:
     @cached_property
     def correlations(self) -> pd.DataFrame:
         """Rank correlations with the paper's changes (`agreement.AGREEMENT_COLUMNS`); nothing for a smoke recipe."""
-        return correlations(self.runs, self.study.rungs) if self._compares else pd.DataFrame()
+        if not self._compares:
+            return pd.DataFrame()
+        found = correlations(self.runs, self.study.rungs)
+        return found[found["spearman"].notna()]
 
     # -- in words
 
@@ -204,9 +207,12 @@ class StudyResults:
         Returns:
             The rows of all metrics, one metric after the other, with the columns of `verdicts.VERDICT_COLUMNS`.
         """
+        references = {rung.id for rung in self.study.rungs if rung.is_reference}
+        apart = references.difference(*pairs)  # a step's answer does not depend on their noise
+        runs = self.runs[~self.runs["rung"].isin(apart)]
         tables = [
             verdict_table(
-                self.runs,
+                runs,
                 pairs,
                 metric,
                 margin=self.margin if metric == "top1" else None,

@@ -10,7 +10,8 @@ from scipy import stats
 
 from analysis.metrics import METRICS, SPEEDS, Metric, metric_of
 from analysis.sentences import in_words
-from analysis.stats.answers import Answer, judge, judge_summary
+from analysis.stats.answers import SHARED, Answer, Test, judge_summary, summarize
+from analysis.stats.power import seeds_needed
 from analysis.stats.tests import holm, mcnemar_p, paired_p
 from roadmap.ladder.ladder import Ladder
 from roadmap.ladder.rung import Rung
@@ -57,8 +58,8 @@ SPEED_COLUMNS = (
     "log_ratio",
 )  # fmt: skip
 
-POOLED = "pooled"  # the rule of `analysis.judge` that learns the noise from all rungs together
 ALPHA = 0.05
+PRINTED = 0.01  # what the paper rounds its means and deviations to, points
 RightImages = Mapping[str, Mapping[int, NDArray[np.bool_]]]  # rung -> seed -> for each test image whether it was right
 Pairs = Sequence[tuple[str, str]]
 
@@ -81,12 +82,13 @@ def verdict_table(
     about: Metric | None = None,
     margin: float | None = None,
     right_images: RightImages | None = None,
-    test: str = POOLED,
+    test: Test = SHARED,
 ) -> pd.DataFrame:
     """Judge changes together, from runs.
 
     Args:
-        runs: A row a rung and seed with the columns rung, seed, state and the metric (`analysis.run_frames`).
+        runs: A row a rung and seed with the columns rung, seed, state and the metric (`analysis.run_frames`). All rungs
+            help to learn the noise, those in no pair too.
         pairs: The changes: (rung, the one it is judged against).
         metric: A column of the frame.
         about: What the metric is; None takes what `metric_of` says.
@@ -101,9 +103,8 @@ def verdict_table(
     margin = about.margin if margin is None else margin
     done = runs.loc[runs["state"] == "finished", ["rung", "seed", metric]].dropna()
     by_seed = {str(rung): group.set_index("seed")[metric] for rung, group in done.groupby("rung", sort=False)}
-    values = {rung: series.to_numpy(float) for rung, series in by_seed.items()}
-    judged = judge(values, pairs, better=about.better, margin=margin, test=test)
-    table = _with_words(judged, metric, about, margin)
+    summary = summarize({rung: series.to_numpy(float) for rung, series in by_seed.items()})
+    table = _with_words(_judged(summary, pairs, about, margin, test), metric, about, margin)
     table["p_paired"] = [paired_p(_changes(by_seed, step, against)) for step, against in pairs]
     if right_images is not None and metric == "top1":
         images = [_compare_images(right_images.get(against, {}), right_images.get(step, {})) for step, against in pairs]
@@ -112,7 +113,7 @@ def verdict_table(
 
 
 def published_verdicts(
-    ladder: Ladder, base: str, *, pairs: Pairs | None = None, margin: float | None = None, test: str = POOLED
+    ladder: Ladder, base: str, *, pairs: Pairs | None = None, margin: float | None = None, test: Test = SHARED
 ) -> pd.DataFrame:
     """Judge the paper's own steps by the same rule, from its printed means and standard deviations of top-1.
 
@@ -124,15 +125,13 @@ def published_verdicts(
         test: Likewise.
     """
     rungs, seeds = ladder.climb(base), ladder.bases[base].seeds
-    printed = {
-        rung.id: (rung.paper.top1, rung.paper.top1_std, seeds if rung.paper.top1_std is not None else 1)
-        for rung in rungs
-        if rung.paper.top1 is not None
-    }
-    summary = pd.DataFrame.from_dict(printed, orient="index", columns=["mean", "std", "n"]).astype(float)
+    mean = {rung.id: rung.paper.top1 for rung in rungs if rung.paper.top1 is not None}
+    std = {rung.id: rung.paper.top1_std for rung in rungs if rung.paper.top1_std is not None}
+    summary = (mean, std, {rung: seeds if rung in std else 1 for rung in mean})
     about = METRICS["top1"]
     margin = about.margin if margin is None else margin
-    judged = judge_summary(summary, pairs or pairs_of(rungs), better=about.better, margin=margin, test=test)
+    pairs = pairs_of(rungs) if pairs is None else pairs
+    judged = _judged(summary, pairs, about, margin, test, rounded_to=PRINTED)
     return _with_words(judged, "top1", about, margin)
 
 
@@ -236,6 +235,28 @@ def to_json(table: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for row in table.astype(object).to_dict("records")
     ]
+
+
+def _judged(
+    summary: tuple[dict[str, float], dict[str, float], dict[str, int]],
+    pairs: Pairs,
+    about: Metric,
+    margin: float,
+    test: Test,
+    rounded_to: float = 0.0,
+) -> pd.DataFrame:
+    """Judge changes from the means, standard deviations and numbers of seeds of all rungs."""
+    mean, std, n = summary
+    mean = dict.fromkeys((rung for pair in pairs for rung in pair), np.nan) | mean  # judged, whether it ran or not
+    judged = judge_summary(mean, std, n, pairs, better=about.better, margin=margin, test=test, step=rounded_to)
+    needed = seeds_needed(mean, std, n, pairs, margin=margin, step=rounded_to)
+    variances = judged["noise"] ** 2 / judged["n"], judged["noise_against"] ** 2 / judged["n_against"]
+    return judged.rename(columns={"verdict": "answer"}).assign(
+        value=[mean[step] for step, _ in pairs],
+        value_against=[mean[against] for _, against in pairs],
+        seed_se=np.sqrt(sum(variances)),
+        seeds_needed=needed["seeds_needed"],
+    )
 
 
 def _with_words(judged: pd.DataFrame, name: str, about: Metric, margin: float | NDArray[np.float64]) -> pd.DataFrame:

@@ -129,10 +129,10 @@ def read_record(folder: Path) -> Record:
     table[words] = table[words].astype(object)
     try:
         table = table.assign(adopted=table["adopted"].astype(str).map(ADOPTED))
-        for name in words:
-            table[name] = table[name].map(as_written, na_action="ignore")
         empty = ["erratum", "answer", "paper_answer"]
         table[empty] = table[empty].fillna("")
+        for name in words:
+            table[name] = [as_written(text) if isinstance(text, str) else text for text in table[name]]
         numbers = [name for name in LADDER_COLUMNS if name not in (*words, "adopted")]
         table[numbers] = table[numbers].apply(pd.to_numeric)
         record = Record(about, table)

@@ -1,6 +1,5 @@
 """Tables for reading, with rounded numbers and their units: a ladder's and verdicts', as Markdown and as LaTeX."""
 
-import html
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,8 @@ import pandas as pd
 from analysis.ladder_table import notes_of
 from analysis.metrics import METRICS, metric_of
 from analysis.sentences import MARKS, marked
-from analysis.stats.answers import MOST_SEEDS, Answer
+from analysis.stats.answers import Answer
+from analysis.stats.power import MOST_SEEDS
 from roadmap.common.errors import unknown
 from roadmap.common.formats import MINUS, big, change, interval, number
 from roadmap.ladder.references import SECTION
@@ -219,7 +219,8 @@ def cells_markdown(rows: Sequence[Cells]) -> str:
 
 def escaped(text: str) -> str:
     """Return a text as Markdown shows it as it is, on one line: no HTML, no table's bar, no emphasis, no link."""
-    line = html.escape(" ".join(text.split()), quote=False)
+    line = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(text.split()))
+    line = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line)
     return re.sub(r"([\\`*|~]|\](?=\()|(?<!\w)_|_(?!\w))", r"\\\1", line)
 
 

@@ -21,9 +21,10 @@ from analysis.report.record import RECORD, Record, describe_record
 from analysis.report.tables import Cells, correlation_cells, escaped, value_cells
 from analysis.robustness import check_cells, robustness_cells
 from analysis.run_frames import collect, has_results
-from analysis.sentences import headline
+from analysis.sentences import published_headline
+from analysis.stats.answers import SHARED, Test
 from analysis.study_results import StudyResults
-from analysis.verdicts import POOLED, published_verdicts
+from analysis.verdicts import published_verdicts
 from roadmap.common.errors import UserError
 from roadmap.common.fields import flatten
 from roadmap.common.formats import clock
@@ -167,7 +168,7 @@ def write_published(
     out: Path,
     *,
     margin: float | None = None,
-    test: str = POOLED,
+    test: Test = SHARED,
     look: Presentation = DEFAULT,
 ) -> list[Path]:
     """Write the paper's own numbers in the same form: tables, figures and the page.
@@ -191,7 +192,7 @@ def write_published(
     larger = [name for name, other in ladder.bases.items() if _cost(other) > _cost(info)]
     shadow = published_table(ladder, larger[0]) if larger else None
     note = f"Published numbers: Liu et al. 2022, {info.source}"
-    said = headline(verdicts, where="In the paper's own numbers: ")
+    said = published_headline(verdicts)
     chart = Chart(
         start=info.label,
         result=info.result,
@@ -228,10 +229,9 @@ def _by_metric(results: StudyResults) -> list[pd.DataFrame]:
 def _tables(results: StudyResults) -> list[tuple[str, Sequence[Cells]]]:
     """Return the tables beside those of rungs and verdicts: (title, cells)."""
     tables: list[tuple[str, Sequence[Cells]]] = []
-    correlated = results.correlations
-    if len(correlated) and (known := correlated[correlated["spearman"].notna()]).size:
+    if len(results.correlations):
         title = "Correlation of each metric's changes with the paper's changes of top-1, turned so that more is better"
-        tables.append((title, correlation_cells(known)))
+        tables.append((title, correlation_cells(results.correlations)))
     if len(results.shapley):
         tables.append(("Shapley values of top-1, the mean change over the drawn orders", value_cells(results.shapley)))
     if len(results.robustness.frame):

@@ -1,16 +1,14 @@
-"""The actions that look at runs: status, report, compare. Each is a screen, from its options to its exit code."""
+"""The commands that read runs: status, report, compare, judge. Each is a screen, from its options to its exit code."""
 
-import json
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from roadmap.cli.commands import Exit
 from roadmap.cli.options import (
     amount_of,
     base_of,
@@ -21,14 +19,18 @@ from roadmap.cli.options import (
     studies_beside,
     study_behind,
     study_of,
+    study_to_report,
+    with_seeds_found,
     words_of,
 )
+from roadmap.cli.terminal import make_table, print_files, print_json, print_lines, print_study
 from roadmap.common.errors import UserError, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.report.contents import Presentation
+    from analysis.stats.answers import Test
     from analysis.study_results import StudyResults
     from roadmap.study.plan import Study
 
@@ -36,13 +38,13 @@ STATUS_ROWS = 200  # more runs than these are counted, and those shown that some
 STATUS_LOGS = 5
 
 
-def status(options: Namespace) -> int:
+def status(options: Namespace) -> Exit:
     """Print where every run stands."""
     from roadmap.common.formats import clock
     from roadmap.jobs.status import look_at_queue, standing
-    from roadmap.runs.run_folder import read_progress, read_result
+    from roadmap.runs.run_folder import RUN, read_progress, read_result
 
-    study = study_of(options)
+    study = study_of(with_seeds_found(options, RUN))
     queue = look_at_queue(study.runs)
     rows, logs = [], []
     for run in study.planned():
@@ -68,53 +70,54 @@ def status(options: Namespace) -> int:
             logs.append((f"{run.rungs[0]} seed {run.config.seed}", stands))
     if options.json:
         print_json(rows)
-        return 0
+        return Exit.OK
     console = Console()
-    table = Table(box=None, pad_edge=False)
-    for name in ("rung", "seed", "state", "progress"):
-        table.add_column(name, justify="right" if name == "seed" else "left", no_wrap=name != "progress")
     shown = [row for row in rows if len(rows) <= STATUS_ROWS or row["state"] not in ("finished", "waiting")]
+    cells = []
     for row in shown[:STATUS_ROWS]:
-        told = [
+        progress = [
             f"top-1 {row['top1']:.2f}" if row["top1"] is not None else "",
             f"epoch {row['epoch']}" if row["epoch"] else "",
             f"{clock(row['left_s'])} left" if row["left_s"] is not None else "",
             row["note"],
         ]
-        cells = (row["rung"], row["seed"], row["state"], ", ".join(filter(None, told)))
-        table.add_row(*(escape(str(cell)) for cell in cells))
+        cells.append((row["rung"], row["seed"], row["state"], ", ".join(filter(None, progress))))
     if shown:
-        console.print(table)
+        columns = ("rung", "seed", "state", "progress")
+        console.print(make_table(columns, cells, numbers=["seed"], wrapped=["progress"]))
     for name, stands in logs[:STATUS_LOGS]:
         if tail := stands.log_tail():
-            console.print(f"\n{name}, the end of {stands.log}:", markup=False, highlight=False)
-            console.print("\n".join(f"  {line}" for line in tail), markup=False, highlight=False)
+            print_lines([f"\n{name}, the end of {stands.log}:", *(f"  {line}" for line in tail)], console)
     counts = Counter(row["state"] for row in rows)
     console.print(f"{len(rows)} runs: {', '.join(f'{n} {state}' for state, n in counts.items())}.", highlight=False)
     if not queue.answers:
         console.print("Slurm does not answer: what waits in its queue cannot be told now.")
-    return 0
+    return Exit.OK
 
 
-def report(options: Namespace) -> int:
+def report(options: Namespace) -> Exit:
     """Write tables and figure from the run folders, from the published numbers, or (the figure) from a record."""
     from analysis.report.record import read_record
     from analysis.report.write import redraw, write_published
+    from analysis.sentences import published_headline
+    from analysis.terminal import say
 
     if options.published or options.record:
         _refuse_study(options, "--published" if options.published else "--record")
     if options.record:
         print_files(redraw(read_record(options.record), options.out or options.record, presentation_of(options)))
-        return 0
+        return Exit.OK
     if options.published:
         ladder, base = ladder_of(options), base_of(options)
         out = options.out or Path("out") / f"{base}-published"
         rule: dict[str, Any] = {"margin": margin_of(options), "test": test_of(options)}
-        print_files(write_published(ladder, base, out, **rule, look=presentation_of(options)))
-        return 0
-    study = study_of(options)
-    report_results(options, results_of(options, study), out_of(options, study))
-    return 0
+        files = write_published(ladder, base, out, **rule, look=presentation_of(options))
+        say(published_headline(_published_verdicts(options)), Console())
+        print_files(files)
+        return Exit.OK
+    study, shown = study_to_report(options, Console())
+    report_results(shown, results_of(shown, study), out_of(options, study))
+    return Exit.OK
 
 
 def results_of(options: Namespace, study: "Study") -> "StudyResults":
@@ -141,27 +144,22 @@ def presentation_of(options: Namespace) -> "Presentation":
     from analysis.report.contents import DEFAULT, Presentation
     from analysis.results_file import read_labels
 
-    width = getattr(options, "width", None)
-    labels = getattr(options, "labels", None)
     return Presentation(
-        title=getattr(options, "title", None),
-        width=DEFAULT.width if width is None else amount_of(width, "--width"),
-        labels={} if labels is None else read_labels(labels),
-        columns=getattr(options, "columns", None) or DEFAULT.columns,
+        title=options.title,
+        width=DEFAULT.width if options.width is None else amount_of(options.width, "--width"),
+        labels={} if options.labels is None else read_labels(options.labels),
+        columns=options.columns or DEFAULT.columns,
     )
 
 
-def test_of(options: Namespace) -> str:
+def test_of(options: Namespace) -> "Test":
     """Return the rule that gives the answers."""
     from analysis.stats.answers import TESTS
 
-    test = getattr(options, "test", None) or TESTS[0]
-    if test not in TESTS:
-        raise unknown("test", test, TESTS, place="--test")
-    return str(test)
+    return cast("Test", options.test or TESTS[0])
 
 
-def judge(options: Namespace) -> int:
+def judge(options: Namespace) -> Exit:
     """Judge anybody's results, from a file with a row a run, and report them."""
     from analysis.frame_results import PREVIOUS, FrameResults
     from analysis.report.write import write_report
@@ -181,15 +179,16 @@ def judge(options: Namespace) -> int:
     )
     if options.json:
         print_verdict_rows(results.verdicts)
-        return 0
+        return Exit.OK
     files = write_report(results, options.out or Path("out") / path.stem, look=look)
     print_frame_results(results, Console())
     print_files(files)
-    return 0
+    return Exit.OK
 
 
-def compare(options: Namespace) -> int:
+def compare(options: Namespace) -> Exit:
     """Print the answers to all steps, or everything about one step against the rung before it (or any other)."""
+    from analysis.sentences import published_headline
     from analysis.step_comparison import compare_step
     from analysis.terminal import print_step, print_verdicts, say
 
@@ -205,27 +204,27 @@ def compare(options: Namespace) -> int:
         if options.json:
             print_verdict_rows([judged], base=options.base)
         else:
-            from analysis.sentences import headline
-
-            say(headline(judged, where="In the paper's own numbers: "), console)
+            say(published_headline(judged), console)
             print_verdicts(judged, console)
-        return 0
+        return Exit.OK
     if options.step:
         options.only = options.until = None
-    results = results_of(options, study_of(options))
-    if options.step:
+        results = results_of(options, study_of(with_seeds_found(options)))
         comparison = compare_step(results, options.step, options.against)
         if options.json:
             print_json(comparison.rows())
         else:
             print_step(comparison, console)
-    elif options.json:
-        print_verdict_rows([results.verdicts], base=results.study.base)
+        return Exit.OK
+    study, shown = study_to_report(options, Console(stderr=options.json))
+    results = results_of(shown, study)
+    if options.json:
+        print_verdict_rows([results.verdicts], base=study.base)
     else:
         say(results.headline, console)
-        say_what(results.study, console)
+        print_study(study, console)
         print_verdicts(results.verdicts[results.verdicts["metric"] == "top1"], console)
-    return 0
+    return Exit.OK
 
 
 def print_verdict_rows(tables: Iterable["pd.DataFrame"], **more: Any) -> None:
@@ -258,20 +257,3 @@ def _published_verdicts(options: Namespace) -> "pd.DataFrame":
             f"'{options.step}' is where the ladder starts: there is no rung before it. Name one with --against."
         )
     return judged[judged["step"] == options.step] if options.step else judged
-
-
-def say_what(study: "Study", console: Console) -> None:
-    """Print what a study's numbers are, and what its design has no rung for."""
-    for line in (study.describe(), *study.notes):
-        console.print(line, highlight=False, markup=False)
-
-
-def print_json(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Print one JSON object a line."""
-    for row in rows:
-        print(json.dumps(row))
-
-
-def print_files(files: list[Path]) -> None:
-    """Say what was written."""
-    print(f"Wrote {files[0].parent}/: {', '.join(file.name for file in files)}")

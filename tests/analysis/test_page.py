@@ -205,9 +205,8 @@ def test_texts_from_files_are_shown_as_they_are_and_never_run(browser: Browser, 
     runs = runs_of(2)
     runs.loc[0, ["state", "error"]] = ["failed", HOSTILE]
     table = ladder_table(runs, RUNGS).assign(label=HOSTILE, erratum=HOSTILE)
-    histories = {
-        run: RunHistory(1, (0.5,), {"host": HOSTILE}, (AttemptSummary(WORKER, HOSTILE, 0.0),)) for run in runs["run"]
-    }
+    history = RunHistory(1, (0.5,), {"host": HOSTILE}, (AttemptSummary(WORKER, HOSTILE, 0.0),))
+    histories = dict.fromkeys(runs["run"], history)
     path = page_of(
         tmp_path,
         runs,

@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import run_ladder
 from analysis.ladder_table import LADDER_COLUMNS, ladder_table, published_table
 from analysis.report.record import RECORD_VERSION, read_record
 from analysis.report.tables import markdown
 from analysis.report.write import redraw, write_published, write_report
 from roadmap.cli.options import words_of
+from roadmap.cli.parser import parse
 from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.common.formats import big
@@ -100,12 +100,12 @@ def test_the_pages_commands_are_those_of_this_study(study: Study, tmp_path: Path
     put_result(study, "baseline_original", 0, top1=70.0)
     put_result(study, "baseline", 0, top1=75.0)
     asked = "--base resnet50 --seeds 0 1 --recipe 'my own.yaml' --data d --runs r --until gelu --validate"
-    words = words_of(run_ladder.parse(shlex.split(asked)))
+    words = words_of(parse(shlex.split(asked)))
     write_report(study, tmp_path / "out", words=words)
     page = html.unescape((tmp_path / "out" / "report.html").read_text())
     commands = re.findall(r"<code>python run_ladder\.py (.*)</code>", page)
-    told = [run_ladder.parse(shlex.split(command)) for command in commands]
-    assert [options.action for options in told] == ["plan", "run", "report", "compare"]
+    told = [parse(shlex.split(command)) for command in commands]
+    assert [options.command for options in told] == ["plan", "run", "report", "compare"]
     assert told[-1].step == "baseline"
     assert all(words_of(options) == words for options in told)
     write_report(study, tmp_path / "out")
@@ -230,7 +230,8 @@ def test_published_numbers_come_in_the_same_form_and_name_their_misprints(tmp_pa
     for base in PAPER.bases:
         write_published(PAPER, base, tmp_path / base)
     text = (tmp_path / "resnet50" / "ladder.md").read_text()
-    assert "| separate_downsampling | 3 | 81.97 ± 0.06 | +0.50 |" in text
+    assert "| separate_downsampling | 3 | 81.97 ± 0.06 | +0.50 (" in text
+    assert text.split("\n\n")[1].startswith("In the paper's own numbers: ")
     assert "prints 4.46 for a network that counts 4.146" in text
     assert "ResNet-200 ladder" in (tmp_path / "resnet50" / "roadmap.svg").read_text()
     assert set(os.listdir(tmp_path / "resnet50")) == {"report.html"} | TABLES | FIGURE

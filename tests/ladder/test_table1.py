@@ -5,6 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import run_ladder
+from analysis.figures import draw_bubbles
+from analysis.figures.style import Words
 from analysis.report.table1 import (
     MODEL_COLUMNS,
     TRAINING,
@@ -15,11 +20,6 @@ from analysis.report.table1 import (
     with_speeds,
     write_models,
 )
-from torch.utils.flop_counter import FlopCounterMode
-
-import run_ladder
-from analysis.figures import draw_bubbles
-from analysis.figures.style import Words
 from roadmap import build_model, count_macs, count_params
 from roadmap.ladder import table1
 from roadmap.ladder.table1 import read_table1
