@@ -272,7 +272,13 @@ def _draw_bar(axes: Axes, row: Any, y: float, column: _Column, style: dict[str, 
     ends = (row.top1 - spread, row.top1 + spread)
     is_beyond = row.top1 <= column.low or row.top1 > column.high
     if spread and not is_beyond:
-        line = {"color": INK, "linewidth": THICK, "capthick": THICK, "capsize": 2, "path_effects": _halo(2.5)["path_effects"]}
+        line = {
+            "color": INK,
+            "linewidth": THICK,
+            "capthick": THICK,
+            "capsize": 2,
+            "path_effects": _halo(2.5)["path_effects"],
+        }
         axes.errorbar(row.top1, y, xerr=spread, **line)
     draw_arrows(axes, ends if spread else (row.top1,), y, (column.low, column.high), INK, row.rung)
     value = f"{row.top1:.2f}" + (f" ± {spread:.2f}" if spread and is_beyond else "")
@@ -307,7 +313,11 @@ def _halo(width: float = 1.5, color: Any = PAPER) -> dict[str, Any]:
 def _draw_legend(page: Page, table: pd.DataFrame, behind_label: str, left: float, axes: Axes) -> None:
     """Explain what the bars do not say themselves."""
     answers = table["answer"].value_counts()
-    told = [f"{mark}\N{NO-BREAK SPACE}{answer} ({answers[answer]})" for answer, (mark, _) in ANSWERS.items() if answer in answers]
+    told = [
+        f"{mark}\N{NO-BREAK SPACE}{answer} ({answers[answer]})"
+        for answer, (mark, _) in ANSWERS.items()
+        if answer in answers
+    ]
     if told:
         page.y += GAP / 2
         page.paragraph("   ".join(told), page.width - MARGIN - left, x=left, fontsize=SMALL, gid="answers")
