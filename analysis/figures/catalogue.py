@@ -49,7 +49,7 @@ def roadmap(table: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None = Non
 
 
 def forest(verdicts: pd.DataFrame, table: pd.DataFrame, about: About, published: pd.DataFrame | None = None) -> Drawing:
-    """Return the changes of top-1 with their intervals and verdicts; arguments as for `plots.draw_forest`."""
+    """Return the changes of top-1 with their intervals and verdicts; arguments as for `draw_forest`."""
     title = "What each step did, and how sure that is"
     caption = (
         "The change of top-1 that each step makes, with its 95% interval and the answer; a step that is undecided may "
@@ -73,7 +73,7 @@ def design_effects(found: Mapping[str, pd.DataFrame], labels: pd.DataFrame, abou
 
 
 def tradeoff(table: pd.DataFrame, about: About) -> Drawing:
-    """Return accuracy against costs; the table is that of `plots.draw_tradeoff`."""
+    """Return accuracy against costs; the table is that of `draw_tradeoff`."""
     title = "Accuracy against cost"
     caption = (
         "Top-1 against what a network costs. The line is the ladder's path; a network on the Pareto front is beaten "
@@ -98,7 +98,7 @@ def robustness(found: Robustness, table: pd.DataFrame, about: About) -> Drawing:
 
 
 def curves(found: pd.DataFrame, table: pd.DataFrame, about: About) -> Drawing:
-    """Return the learning curves; arguments as for `plots.draw_curves`."""
+    """Return the learning curves; arguments as for `draw_curves`."""
     title = "Learning curves"
     caption = "Training loss by epoch, the mean over seeds with their range, a panel a heading."
     return Drawing(

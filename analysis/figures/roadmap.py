@@ -22,7 +22,6 @@ from matplotlib.patheffects import withStroke
 
 from analysis.figures.rows import arrow_keys, draw_arrows
 from analysis.figures.style import (
-    ANSWERS,
     GAP,
     GREY,
     GRID,
@@ -46,6 +45,8 @@ from analysis.figures.style import (
     wrap,
 )
 from analysis.ladder_table import notes_of
+from analysis.sentences import marked
+from analysis.stats.answers import Answer
 from roadmap.common.files import write_atomically
 from roadmap.ladder.references import SECTION
 from roadmap.ladder.schema import Reference
@@ -53,6 +54,7 @@ from roadmap.ladder.schema import Reference
 BAR, BEHIND, ANSWER = 0.15, 0.21, 0.17  # inches; the last is the column of the answers' marks
 HATCH = "//////"
 MARKS = "*†‡§¶"
+NBSP = "\N{NO-BREAK SPACE}"
 WORDS = {"missing": "not run yet", "finished": "no result"}  # any other state is printed as it is
 STEPS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # between ticks, points
 UNITS = {"G": 1e9, "M": 1e6, "k": 1e3}
@@ -130,7 +132,7 @@ def draw_roadmap(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None 
         page.y += TICKS
         page.paragraph(f"{chart.axis}; the axis starts at {low:g}", page.width - MARGIN - left, x=left)
         left = left if page.width >= NARROW else MARGIN
-        _draw_legend(page, table, chart.behind_label, left, axes)
+        _draw_legend(page, table, chart.behind_label, left, arrow_keys(axes))
         page.y += GAP
         for note, mark in marks.items():
             page.paragraph(f"{mark} {note}", page.width - 2 * MARGIN, fontsize=SMALL)
@@ -156,7 +158,7 @@ def _table(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None) -> pd
         row["word"] = WORDS.get(row["state"], row["state"])
         row["bold"] = row["rung"] == result
         if row["bold"]:  # a line may end before "=", not after it
-            row["label"] += f" =\N{NO-BREAK SPACE}{chart.result}"
+            row["label"] += f" ={NBSP}{chart.result}"
     if chart.reference:
         own, other = chart.reference, chart.behind_reference
         name, shadow = (f"{own.label} / {other.label}", other.top1) if other else (own.label, None)
@@ -194,9 +196,9 @@ def _draw_rows(page: Page, table: pd.DataFrame, marks: dict[str, str]) -> Axes:
         middle = page.y + height / 2
         style: dict[str, Any] = {"va": "center_baseline", "weight": "bold" if row.bold else "normal"}
         page.text(2 * MARGIN, middle, label, gid=f"label-{row.rung}", **style)
-        if row.answer in ANSWERS:
+        if row.answer:
             mark = {"ha": "center", "va": "center_baseline", "weight": "bold", "gid": f"answer-{row.rung}"}
-            page.text(column.left - ANSWER / 2, middle, ANSWERS[row.answer][0], **mark)
+            page.text(column.left - ANSWER / 2, middle, marked(row.answer)[0], **mark)
         _draw_bar(axes, row, middle, column, style)
         cost = "-" if pd.isna(row.macs) else f"{row.macs / size:.2f}"
         page.text(digits, middle, cost, ha="right", gid=f"cost-{row.rung}", **style)
@@ -217,7 +219,7 @@ def _column(page: Page, table: pd.DataFrame, labels: list[str], headings: list[s
     """Return the place that labels and costs leave to the bars, and their axis."""
     width = max(width_of(text, TEXT, "bold") for text in labels)
     left = 2.5 * MARGIN + max(width, *(width_of(text, TEXT, "bold") - MARGIN for text in headings))
-    left += ANSWER if table["answer"].isin(list(ANSWERS)).any() else MARGIN / 2
+    left += ANSWER if (table["answer"] != "").any() else MARGIN / 2
     right = page.width - 3 * MARGIN - width_of(head, SMALL)
     low, high = _limits(table)
     return _Column(left, right, low, high)
@@ -237,7 +239,7 @@ def _limits(table: pd.DataFrame) -> tuple[float, float]:
     low, high = ends.min(), ends.max()
     span = max(high - low, 2.0)  # a spread of less than 2 points is not blown up
     step = _step(1.11 * span)  # that of the whole axis
-    return max(0.0, math.floor((high - 1.08 * span) / step) * step), high + 0.03 * span
+    return max(0.0, math.floor((high - 1.08 * span) / step) * step), high + 0.05 * span
 
 
 def _step(span: float) -> float:
@@ -261,7 +263,7 @@ def _draw_bar(axes: Axes, row: Any, y: float, column: _Column, style: dict[str, 
         axes.annotate(row.word, (column.low, y), (4, 0), fontstyle="italic", gid=f"word-{row.rung}", **style | _halo())
         return
     fill, edge = row.color if row.adopted else mix(row.color, "white", 0.7), mix(row.color, "black", 0.15)
-    if row.top1 > column.low:
+    if row.top1 >= column.low:
         end = min(row.top1, column.high)
         look: dict[str, Any] = {"facecolor": fill, "edgecolor": edge, "linewidth": THIN, "gid": f"bar-{row.rung}"}
         (bar,) = axes.barh(y, end, height=BAR, **look)
@@ -270,8 +272,9 @@ def _draw_bar(axes: Axes, row: Any, y: float, column: _Column, style: dict[str, 
             bar.set_hatch_linewidth(THIN)
     spread = 0.0 if pd.isna(row.top1_std) else row.top1_std
     ends = (row.top1 - spread, row.top1 + spread)
-    is_beyond = row.top1 <= column.low or row.top1 > column.high
+    is_beyond = row.top1 < column.low or row.top1 > column.high
     if spread and not is_beyond:
+<<<<<<< HEAD
         line = {
             "color": INK,
             "linewidth": THICK,
@@ -280,6 +283,10 @@ def _draw_bar(axes: Axes, row: Any, y: float, column: _Column, style: dict[str, 
             "path_effects": _halo(2.5)["path_effects"],
         }
         axes.errorbar(row.top1, y, xerr=spread, **line)
+=======
+        line: dict[str, Any] = {"color": INK, "linewidth": THICK, "capthick": THICK, "capsize": 2}
+        axes.errorbar(row.top1, y, xerr=spread, **line, **_halo(2.5))
+>>>>>>> figures
     draw_arrows(axes, ends if spread else (row.top1,), y, (column.low, column.high), INK, row.rung)
     value = f"{row.top1:.2f}" + (f" ± {spread:.2f}" if spread and is_beyond else "")
     _write_value(axes, row, y, column, (value, (column.low, column.low) if is_beyond else ends, fill), style)
@@ -310,14 +317,18 @@ def _halo(width: float = 1.5, color: Any = PAPER) -> dict[str, Any]:
     return {"path_effects": [withStroke(linewidth=width, foreground=color)]}
 
 
-def _draw_legend(page: Page, table: pd.DataFrame, behind_label: str, left: float, axes: Axes) -> None:
+def _draw_legend(page: Page, table: pd.DataFrame, behind_label: str, left: float, arrows: dict[str, Artist]) -> None:
     """Explain what the bars do not say themselves."""
     answers = table["answer"].value_counts()
+<<<<<<< HEAD
     told = [
         f"{mark}\N{NO-BREAK SPACE}{answer} ({answers[answer]})"
         for answer, (mark, _) in ANSWERS.items()
         if answer in answers
     ]
+=======
+    told = [f"{marked(answer)} ({answers[answer]})".replace(" ", NBSP) for answer in Answer if answer in answers]
+>>>>>>> figures
     if told:
         page.y += GAP / 2
         page.paragraph("   ".join(told), page.width - MARGIN - left, x=left, fontsize=SMALL, gid="answers")
@@ -331,7 +342,7 @@ def _draw_legend(page: Page, table: pd.DataFrame, behind_label: str, left: float
         seeds = f"{runs.min()}" if runs.min() == runs.max() else f"{runs.min()} to {runs.max()}"
         line = Line2D([], [], color=INK, linewidth=THICK, marker="|", markersize=5)
         keys[f"standard deviation over {seeds} seeds"] = line
-    page.legend(keys | arrow_keys(axes), left, numpoints=2)
+    page.legend(keys | arrows, left, numpoints=2)
 
 
 def save_figure(figure: Figure, stem: Path, forms: Iterable[str] = ("png", "svg", "pdf")) -> list[Path]:

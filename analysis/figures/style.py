@@ -18,11 +18,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.legend_handler import HandlerLine2D
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from matplotlib.transforms import Affine2D
 
+from analysis.stats.answers import Answer
 from roadmap.ladder.references import SECTION
 
 # Inches. A column of labels is as wide as the widest, and no wider than LABELS.
@@ -46,13 +48,13 @@ START_COLOR, PALETTE = PINK, (YELLOW, SKY, ORANGE, BLUE, VERMILION, GREEN, BROWN
 INK, GREY, GRID, PAPER, SHADOW, BAND = "#222222", "#666666", "#E8E8E8", "#FFFFFF", "#D4D4D4", "#DCEBF5"
 # These stay as they are where a page turns dark: what they are written on does.
 NOTE_COLOR, NOTE_INK, ON_LIGHT, ON_DARK = "#FFE9A8", "#2B2300", "#111111", "#FDFDFD"
-# An answer's mark in a text and in axes, so that colour need not say it.
-ANSWERS = {
-    "helps": ("▲", "^"),
-    "hurts": ("▼", "v"),
-    "no effect": ("=", "s"),
-    "undecided": ("?", "o"),
-    "not tested": ("\N{EN DASH}", "x"),
+# An answer's marker in axes, so that colour need not say it; `analysis.sentences.MARKS` has its marks in a text.
+MARKERS = {
+    Answer.HELPS: "^",
+    Answer.HURTS: "v",
+    Answer.NO_EFFECT: "s",
+    Answer.UNDECIDED: "o",
+    Answer.NOT_TESTED: "x",
 }
 
 
@@ -156,6 +158,7 @@ class Page:
             fontsize=SMALL,
             labelcolor=INK,
             numpoints=numpoints,
+            handler_map={key: HandlerLine2D(numpoints=1) for key in keys.values() if _is_marker(key)},
             borderpad=0,
             borderaxespad=0,
             frameon=False,
@@ -175,6 +178,11 @@ class Page:
                 top, tall = self.panels[axes]
                 bottom = top + tall
             axes.set_position((box.x0, 1 - bottom / height, box.width, (bottom - top) / height))
+
+
+def _is_marker(key: Artist) -> bool:
+    """Whether a legend's key is a marker without a line, which stands there once."""
+    return isinstance(key, Line2D) and key.get_linestyle() == "None"
 
 
 def style_axes(axes: Axes, *, y_ticks: bool, width: float | None = None, whole: bool = False) -> None:
