@@ -98,7 +98,7 @@ def collect_measured(study: Study, measured: dict[str, Any] | None = None) -> pd
 
 
 def cost_rows(study: Study, measured: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return JSON-able rows, one a rung: its costs by the names of `metrics.COSTS` and `metrics.SPEEDS`, and the change of each as a factor.
+    """Return JSON-able rows, one a rung: its costs (`metrics.COSTS`, `metrics.SPEEDS`), and their changes as factors.
 
     Args:
         study: The rungs.

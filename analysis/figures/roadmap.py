@@ -274,19 +274,8 @@ def _draw_bar(axes: Axes, row: Any, y: float, column: _Column, style: dict[str, 
     ends = (row.top1 - spread, row.top1 + spread)
     is_beyond = row.top1 < column.low or row.top1 > column.high
     if spread and not is_beyond:
-<<<<<<< HEAD
-        line = {
-            "color": INK,
-            "linewidth": THICK,
-            "capthick": THICK,
-            "capsize": 2,
-            "path_effects": _halo(2.5)["path_effects"],
-        }
-        axes.errorbar(row.top1, y, xerr=spread, **line)
-=======
         line: dict[str, Any] = {"color": INK, "linewidth": THICK, "capthick": THICK, "capsize": 2}
         axes.errorbar(row.top1, y, xerr=spread, **line, **_halo(2.5))
->>>>>>> figures
     draw_arrows(axes, ends if spread else (row.top1,), y, (column.low, column.high), INK, row.rung)
     value = f"{row.top1:.2f}" + (f" ± {spread:.2f}" if spread and is_beyond else "")
     _write_value(axes, row, y, column, (value, (column.low, column.low) if is_beyond else ends, fill), style)
@@ -320,15 +309,7 @@ def _halo(width: float = 1.5, color: Any = PAPER) -> dict[str, Any]:
 def _draw_legend(page: Page, table: pd.DataFrame, behind_label: str, left: float, arrows: dict[str, Artist]) -> None:
     """Explain what the bars do not say themselves."""
     answers = table["answer"].value_counts()
-<<<<<<< HEAD
-    told = [
-        f"{mark}\N{NO-BREAK SPACE}{answer} ({answers[answer]})"
-        for answer, (mark, _) in ANSWERS.items()
-        if answer in answers
-    ]
-=======
     told = [f"{marked(answer)} ({answers[answer]})".replace(" ", NBSP) for answer in Answer if answer in answers]
->>>>>>> figures
     if told:
         page.y += GAP / 2
         page.paragraph("   ".join(told), page.width - MARGIN - left, x=left, fontsize=SMALL, gid="answers")

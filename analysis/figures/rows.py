@@ -123,15 +123,7 @@ def draw_arrows(
 def arrow_keys(axes: Axes) -> dict[str, Artist]:
     """Explain the arrows, if there are any."""
     is_cut = any((line.get_gid() or "").startswith("beyond-") for line in axes.lines)
-<<<<<<< HEAD
-    return (
-        {"goes on beyond the edge": Line2D([], [], linestyle="none", markevery=[0], **ARROW, color=INK)}
-        if is_cut
-        else {}
-    )
-=======
     return {"goes on beyond the edge": Line2D([], [], linestyle="none", **ARROW, color=INK)} if is_cut else {}
->>>>>>> figures
 
 
 def signed(value: float, form: str) -> str:
