@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from analysis.metrics import METRICS
 from analysis.sentences import is_answered
@@ -108,7 +107,7 @@ def _means_again(sample: Floats, draw: np.random.Generator) -> Floats:
 
 def spearman(x: Floats, y: Floats) -> Floats:
     """Return Spearman's correlation of each row of x with that of y, (rows, steps) each; NaN where one is constant."""
-    ranks = [stats.rankdata(values, axis=1) for values in (x, y)]
+    ranks = [pd.DataFrame(values).rank(axis=1).to_numpy(float) for values in (x, y)]
     centred = [rank - rank.mean(1, keepdims=True) for rank in ranks]
     with np.errstate(invalid="ignore"):
         found: Floats = (centred[0] * centred[1]).sum(1) / np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))

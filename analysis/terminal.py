@@ -7,9 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from analysis.costs import COSTS
 from analysis.frame_results import FrameResults
-from analysis.metrics import COUNTED, metric_of
+from analysis.metrics import COSTS, COUNTED, SPEEDS, metric_of
 from analysis.report.table1 import TRAINING, models_cells
 from analysis.report.tables import p_value, seeds_in_words
 from analysis.robustness import Robustness
@@ -201,11 +200,11 @@ def _costs_table(rows: list[dict[str, Any]], between: str) -> Table:
     narrow = between == "\n"
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0) if narrow else (0, 1))
     table.add_column("rung", no_wrap=True)
-    for name in COSTS.values():
+    for name in (metric.label for metric in (COSTS | SPEEDS).values()):
         heading = NARROW_COSTS.get(name, name) if narrow else name
         table.add_column(heading.replace(" ", "\n"), justify="right")
     for row in rows:
-        cells = (_cost_cell(cost, row[cost], row[f"{cost}_factor"], between) for cost in COSTS)
+        cells = (_cost_cell(cost, row[cost], row[f"{cost}_factor"], between) for cost in COSTS | SPEEDS)
         table.add_row(escape(row["rung"]), *cells)
     return table
 

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 def measure(options: Namespace) -> Exit:
     """Measure what every rung costs in time and memory, print it beside what is counted, and keep it."""
-    from analysis.costs import cost_rows
-    from analysis.run_frames import collect_measured
+    from analysis.run_frames import collect_measured, cost_rows
     from analysis.terminal import print_costs
     from roadmap.cli.progress import show_steps
     from roadmap.common.files import check_writable
