@@ -87,7 +87,7 @@ def train_under(plain_start: bool, steps: tuple[RecipeStep, ...], target: Recipe
     return replace(recipe, name=" + ".join([start.name, *(step.name for step in steps)]))
 
 
-def select(rungs: list[Rung], *, only: list[str] | None = None, until: str | None = None) -> list[Rung]:
+def select(rungs: list[Rung], *, only: Collection[str] | None = None, until: str | None = None) -> list[Rung]:
     """Return the rungs that a user asked for (`--only`, `--until`), in the ladder's order, and references.
 
     `only` chooses among references too, `until` leaves them and has them judged against the last rung that it leaves.

@@ -266,7 +266,10 @@ def test_a_recipe_of_ones_own_is_read_by_its_path(tmp_path: Path) -> None:
             {"for_base": {"resnet20": {"lr": 0.1}}},
             ["FILE:12: ", "unknown base 'resnet20'", "Did you mean 'resnet200'?"],
         ),
-        ({"name": "smell"}, ["FILE: ", "name is 'smell'", "must be the file's name, 'small'"]),
+        (
+            {"name": "smoke"},
+            ["FILE: ", "name is 'smoke'", "differs in ", "batch_size", "name of its own"],
+        ),
         ({"plain": "smalll"}, ["FILE: ", "plain", "unknown recipe 'smalll'", "Known: "]),
     ],
     ids=str,
