@@ -1,13 +1,16 @@
 """A planned study: its rungs, its seeds and every run that they need."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from roadmap.common import files
 from roadmap.ladder.designs import Layout
 from roadmap.ladder.ladder import Ladder
 from roadmap.ladder.rung import Rung
 from roadmap.recipe import Recipe, read_paper
+from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig
 
 ASSUMED = "assumed"  # the name of data that nobody has looked at
@@ -28,6 +31,22 @@ class PlannedRun:
     rungs: tuple[str, ...]
     folder: Path
     deviations: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    def write(self, where: Mapping[str, Any]) -> None:
+        """Write the run's run.json, unless it is there.
+
+        Args:
+            where: Where and with what it was planned, as `roadmap.common.provenance.provenance` says.
+
+        Raises:
+            UserError: If the folder cannot be written.
+        """
+        path = self.folder / run_folder.RUN
+        about = files.read_object(path)
+        if about is None or not _is_config_of(about.get("config"), self.config.id):
+            about = {"rungs": self.rungs, "macs": self.macs, "params": self.params, "config": self.config.to_json()}
+            paper = {"paper_recipe": self.config.recipe.paper, "deviations": self.deviations}
+            files.write_json(path, about | paper | dict(where))
 
     @property
     def macs(self) -> int:
@@ -66,6 +85,14 @@ class PlannedRun:
     def cost(self) -> float:
         """Multiply-adds of the whole run: forward and backward (twice the forward) over the images it sees."""
         return 3.0 * self.macs * self.config.images_seen
+
+
+def _is_config_of(content: Any, name: str) -> bool:
+    """Whether a run.json's configuration is that of the run of this name."""
+    try:
+        return RunConfig.from_json(content).id == name
+    except (AttributeError, LookupError, TypeError, ValueError):  # damaged in whatever way
+        return False
 
 
 @dataclass(frozen=True)
