@@ -12,9 +12,9 @@ from roadmap.common.paths import LADDERS, STEPS_FILE
 from roadmap.common.yaml_files import read_yaml
 from roadmap.ladder.recipe_steps import RECIPE_STEPS
 from roadmap.ladder.references import check_references
-from roadmap.ladder.rung import RecipeStep, Rung, train_under
+from roadmap.ladder.rung import AppliedStep, Rung, train_under
 from roadmap.ladder.schema import Base, Erratum, Match, Part, Published, Reference, RungEntry
-from roadmap.ladder.steps import NET_STEPS, STEPS
+from roadmap.ladder.steps import ALL_STEPS, NET_STEPS
 from roadmap.networks.config import NetConfig
 from roadmap.networks.families import BASES
 from roadmap.recipe import Recipe, read_recipe
@@ -122,9 +122,9 @@ class Ladder(Part):
         if rung.parent is not None and rung.parent not in above:
             found.append(unknown("rung", rung.parent, above, place=f"{place}: from"))
         if rung.step is None:
-            found.append(f"{place}: has no step. Known: {', '.join(STEPS)}.")
-        elif rung.step not in STEPS:
-            found.append(f"{unknown('step', rung.step, STEPS, place=place)} Your own? Say --steps-module FILE.")
+            found.append(f"{place}: has no step. Known: {', '.join(ALL_STEPS)}.")
+        elif rung.step not in ALL_STEPS:
+            found.append(f"{unknown('step', rung.step, ALL_STEPS, place=place)} Your own? Say --steps-module FILE.")
         else:
             if rung.match and rung.step in RECIPE_STEPS:
                 found.append(f"{place}: step '{rung.step}' leaves the network as it is. Take 'match' out.")
@@ -140,7 +140,7 @@ class Ladder(Part):
             if not isinstance(rung.args.get(base, {}), dict):
                 given = rung.args[base]
                 return [f"{place}: args of {base} are {given!r}, but must be names and values, as in {{size: 7}}."]
-        step, arguments = STEPS[rung.step or ""], arguments_of(rung, base, self.bases)
+        step, arguments = ALL_STEPS[rung.step or ""], arguments_of(rung, base, self.bases)
         types = get_type_hints(step, localns={"Recipe": Recipe})
         parameters = {
             name: parameter
@@ -163,8 +163,8 @@ class Ladder(Part):
         ]
 
     def take(
-        self, entry: RungEntry, base: str, net: NetConfig, recipe_steps: tuple[RecipeStep, ...]
-    ) -> tuple[NetConfig, tuple[RecipeStep, ...], float]:
+        self, entry: RungEntry, base: str, net: NetConfig, recipe_steps: tuple[AppliedStep, ...]
+    ) -> tuple[NetConfig, tuple[AppliedStep, ...], float]:
         """Return what a rung's step makes of a network and of what has changed in the recipe so far.
 
         The third value is by how much the network's multiply-adds miss what they are matched to, as a share of it.
@@ -182,12 +182,12 @@ class Ladder(Part):
                 made, miss = match.fit(made, BASES[base], net, self._count)
             return made, recipe_steps, miss
         if entry.step is not None:
-            taken = (*recipe_steps, RecipeStep(entry.step, tuple(arguments.items())))
+            taken = (*recipe_steps, AppliedStep(entry.step, tuple(arguments.items())))
             if not self._recipe or self._recipe_of(taken, base) != self._recipe_of(recipe_steps, base):
                 recipe_steps = taken
         return net, recipe_steps, 0.0
 
-    def _recipe_of(self, steps: tuple[RecipeStep, ...], base: str) -> dict[str, Any]:
+    def _recipe_of(self, steps: tuple[AppliedStep, ...], base: str) -> dict[str, Any]:
         """Return the settings of training under the recipe that the ladder leads towards."""
         target = read_recipe(self._recipe or "", base)
         return train_under(self.rungs[0].recipe == "plain", steps, target, base).training()
@@ -307,8 +307,10 @@ def find_ladder(ladder: str | Path | None = None, base: str | None = None) -> La
     """
     if base is None:
         return read_ladder(ladder or "steps")
-    ladders = [read_ladder(path) for path in ([ladder] if ladder else known_ladders().values())]
-    for found in ladders:
+    bases: dict[str, Base] = {}
+    for path in [ladder] if ladder else known_ladders().values():
+        found = read_ladder(path)
         if base in found.bases:
             return found
-    raise unknown("base", base, dict.fromkeys(name for found in ladders for name in found.bases))
+        bases |= found.bases
+    raise unknown("base", base, bases)

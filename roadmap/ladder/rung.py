@@ -14,7 +14,7 @@ Changes = dict[str, tuple[Any, Any]]  # setting -> (before, after)
 
 
 @dataclass(frozen=True)
-class RecipeStep:
+class AppliedStep:
     """A step on the recipe, as a rung applies it."""
 
     name: str
@@ -49,7 +49,7 @@ class Rung:
     step: str | None
     net: Net
     plain_start: bool
-    recipe_steps: tuple[RecipeStep, ...]
+    recipe_steps: tuple[AppliedStep, ...]
     paper: Published
     match: Match | None = None
     match_miss: float = 0.0
@@ -72,7 +72,7 @@ def recipe_changes(rungs: Collection[Rung], target: Recipe, base: str | None = N
     return {name: changed for name, changed in changes.items() if changed}
 
 
-def train_under(plain_start: bool, steps: tuple[RecipeStep, ...], target: Recipe, base: str | None) -> Recipe:
+def train_under(plain_start: bool, steps: tuple[AppliedStep, ...], target: Recipe, base: str | None) -> Recipe:
     """Return what steps make of the recipe that a ladder starts under; the target itself where nothing differs from it.
 
     A recipe in between is named after its start and its steps.
