@@ -97,7 +97,7 @@ class Page:
         headline: The sentence that says which steps are answered, and what would answer the rest.
         pictures: The figures; the first stands at the top.
         verdicts: Tables of `verdicts.VERDICT_COLUMNS`, each of one metric, the main one first.
-        ladder: A row a rung with the columns of `compare.LADDER_COLUMNS`.
+        ladder: A row a rung with the columns of `ladder_table.LADDER_COLUMNS`.
         sentences: Paragraphs that say in words what the numbers do.
         tables: Further tables: (title, cells).
         runs: A row a rung and seed (`analysis.run_frames`).
