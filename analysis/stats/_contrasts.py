@@ -155,7 +155,7 @@ class _Family:
     def __init__(self, errors: Floats, sign: Floats, margin: Floats) -> None:
         toward_zero = errors * -sign[:, None]
         self.toward_zero = toward_zero.astype(np.float32)
-        self.size = np.abs(self.toward_zero)
+        self.size = np.abs(errors).astype(np.float32)
         self.margin = margin
 
     def error(self, log_p: float, limit: Floats, told: int) -> float:
