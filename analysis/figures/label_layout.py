@@ -14,7 +14,7 @@ REACHES = (0.0, 0.05, 0.1, 0.16, 0.24, 0.34, 0.46, 0.6)  # inches from a mark's 
 ANGLES = np.radians([0, 90, 180, 270, 45, 135, 225, 315, *range(15, 360, 30)])
 GAP, PASSES = 0.02, 4
 # What a square inch of overlap counts with a text, a mark, a line, the panel's outside; what an inch of distance does.
-TEXT, MARK, LINE, OUTSIDE, FAR = 10.0, 6.0, 2.0, 40.0, 0.01
+TEXT, MARK, LINE, OUTSIDE, FAR = 60.0, 6.0, 0.7, 60.0, 0.03
 DASH = 0.025  # inches of a line that are looked at as a box
 
 
@@ -39,7 +39,7 @@ def place_texts(
     """
     if not len(texts):
         return np.zeros((0, 2))
-    boxes = np.array([(width_of(text, font) + 0.01, font / 72) for text in texts])
+    boxes = np.array([(width_of(text, font) + 0.02, 1.15 * font / 72) for text in texts])
     dots = np.column_stack([marks, diameters, diameters])
     dashes = np.concatenate([_dashes(line) for line in lines]) if lines else np.zeros((0, 4))
     tries, costs = [], []
