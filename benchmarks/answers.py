@@ -139,7 +139,7 @@ class Asked:
         """Return whether any answer is false; the share of changes told, by Welch's too; whether Welch's is false."""
         delta = self.error + effect
         margins = np.full(len(delta), margin)
-        _, adjusted, same = step_down(self.contrasts, delta / self.unit, margins / self.unit, ALPHA)
+        _, adjusted, same = step_down(self.contrasts, delta / self.unit, margins / self.unit, ALPHA, brief=True)
         by_welch = holm(two_sided_p(delta, self.se, self.df)) <= ALPHA
         right = delta * effect > 0
         real = max(1, int((effect != 0).sum()))

@@ -112,7 +112,9 @@ def _random(rungs: int) -> tuple[Floats, Floats]:
     return (order + rng.random((VECTORS, rungs))) / VECTORS, rng.standard_normal((rungs, VECTORS, REPEATS))
 
 
-def step_down(contrasts: Contrasts, delta: Floats, margin: Floats, alpha: float) -> tuple[Floats, Floats, Floats]:
+def step_down(
+    contrasts: Contrasts, delta: Floats, margin: Floats, alpha: float, *, brief: bool = False
+) -> tuple[Floats, Floats, Floats]:
     """Test for all differences whether they are none, the clearest first, and whether they are within the margin.
 
     A difference has one answer, so its two errors share its part of alpha: while it is open it may be called better or
@@ -129,6 +131,7 @@ def step_down(contrasts: Contrasts, delta: Floats, margin: Floats, alpha: float)
         delta: Differences that were seen, shape (pairs,).
         margin: Differences within it are as good as none, shape (pairs,).
         alpha: Family-wise error, at which a difference counts as told.
+        brief: Do not work out p-values above alpha, but leave them at 1: enough for the answers, and faster.
 
     Returns:
         p-values of no difference, for each alone; the same for all together; p-values, for all together, of a
@@ -138,13 +141,16 @@ def step_down(contrasts: Contrasts, delta: Floats, margin: Floats, alpha: float)
     order = np.argsort(log_p, kind="stable")
     limits = contrasts.threshold(log_p)[order]  # (pairs, levels); pairs from here on in order
     family = _Family(contrasts.errors[order], np.sign(delta[order]), margin[order])
-    adjusted = np.empty(len(delta))
-    adjusted[order] = np.maximum.accumulate([family.error(log_p[k], limits[:, k], i) for i, k in enumerate(order)])
+    adjusted = np.ones(len(delta))
+    for i, k in enumerate(order):
+        adjusted[k] = max(family.error(log_p[k], limits[:, k], i), adjusted[order[i - 1]] if i else 0.0)
+        if brief and adjusted[k] > alpha:
+            break
     told = int((adjusted <= alpha).sum())
     log_same = contrasts.log_p(np.maximum(margin - np.abs(delta), 0.0))
     limits = contrasts.threshold(log_same)[order]
     same = np.ones(len(delta))
-    for k in np.flatnonzero(np.abs(delta) < margin):
+    for k in np.flatnonzero((np.abs(delta) < margin) & (log_same <= (np.log(alpha) if brief else 0.0))):
         same[k] = family.error(log_same[k], limits[:, k], told)
     return np.exp(log_p), adjusted, same
 
@@ -155,7 +161,7 @@ class _Family:
     def __init__(self, errors: Floats, sign: Floats, margin: Floats) -> None:
         toward_zero = errors * -sign[:, None]
         self.toward_zero = toward_zero.astype(np.float32)
-        self.size = np.abs(self.toward_zero)
+        self.size = np.abs(errors).astype(np.float32)
         self.margin = margin
 
     def error(self, log_p: float, limit: Floats, told: int) -> float:

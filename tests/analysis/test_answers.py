@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from analysis.stats._contrasts import contrast, deviations
+from analysis.stats._contrasts import contrast, deviations, step_down
 from analysis.stats._noise import Noise, learn_noise
 from analysis.stats.answers import Answer, judge, judge_summary, summarize
 from analysis.stats.power import MOST_SEEDS, more_seeds, seeds_needed
@@ -362,6 +362,21 @@ def test_a_rule_that_takes_noise_for_known_would_fail_that_bound():
     z = np.abs(mean[:, new] - mean[:, old]) / np.sqrt(se2[:, new] + se2[:, old])
     false = (2 * stats.norm.sf(z) * len(new) <= 0.05).any(axis=1)
     assert false.sum() > stats.binom.ppf(0.999, 150, 0.05)
+
+
+@few
+@given(st.integers(0, 1000))
+def test_the_brief_test_of_the_simulation_gives_the_answers_of_the_whole(seed):
+    values = draw(seed, [0, 0, 5, 5, 9, 9, 9], n=8)
+    std, n = np.array(list(summarize(values)[1].values())), np.full(7, 8.0)
+    noise = learn_noise(std, n)
+    contrasts = contrast(noise, n, np.arange(1, 7), np.arange(6))
+    delta, margin = np.diff(list(summarize(values)[0].values())) / noise.unit, np.full(6, 3.0)
+    for whole, brief in zip(
+        step_down(contrasts, delta, margin, 0.05), step_down(contrasts, delta, margin, 0.05, brief=True), strict=True
+    ):
+        assert ((whole <= 0.05) == (brief <= 0.05)).all()
+        np.testing.assert_array_equal(whole[whole <= 0.05], brief[whole <= 0.05])
 
 
 def test_false_no_effects_are_counted_and_rare_with_many_seeds():

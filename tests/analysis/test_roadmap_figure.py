@@ -374,6 +374,18 @@ def test_the_axis_says_where_it_starts():
     assert axes.get_xticks()[0] == low
 
 
+@pytest.mark.parametrize(("factor", "value"), [(0.01, "0.7882"), (20, "1576"), (-1, "-78.82")])
+def test_a_metric_that_is_no_percentage_has_an_axis_of_its_own(factor, value):
+    frame = published().query("rung != 'baseline_original'")
+    frame = frame.assign(top1=frame["top1"] * factor, top1_std=frame["top1_std"] * abs(factor))
+    figure = draw_roadmap(frame, chart(reference=None))
+    low, high = figure.axes[0].get_xlim()
+    assert low <= frame["top1"].min() < frame["top1"].max() < high
+    assert 2 <= len(figure.axes[0].get_xticks()) <= 10
+    assert words(figure, "value")["baseline"].startswith(value)
+    assert_legible(figure)
+
+
 def test_no_tick_stands_beyond_100_percent():
     (axes,) = draw_roadmap(published().assign(top1=99.9, top1_std=0.1), chart(reference=None)).axes
     assert max(axes.get_xticks()) <= 100
