@@ -98,7 +98,6 @@ class _Column(NamedTuple):
     right: float
     low: float
     high: float
-    scale: float
 
     def place(self, value: float) -> float:
         """Return where a value lies, inches from the axis's low end."""
@@ -222,17 +221,11 @@ def _column(page: Page, table: pd.DataFrame, labels: list[str], headings: list[s
     left = 2.5 * MARGIN + max(width, *(width_of(text, TEXT, "bold") - MARGIN for text in headings))
     left += ANSWER if (table["answer"] != "").any() else MARGIN / 2
     right = page.width - 3 * MARGIN - width_of(head, SMALL)
-    scale = _scale(table["top1"])
-    return _Column(left, right, *_limits(table, scale), scale)
+    low, high = _limits(table)
+    return _Column(left, right, low, high)
 
 
-def _scale(values: "pd.Series[float]") -> float:
-    """Return what a point of percent corresponds to: 1, or of a user's own metric another power of ten."""
-    largest = values.abs().max()
-    return 10.0 ** (math.ceil(math.log10(largest)) - 2) if largest > 100 or 0 < largest <= 1.5 else 1.0
-
-
-def _limits(table: pd.DataFrame, scale: float) -> tuple[float, float]:
+def _limits(table: pd.DataFrame) -> tuple[float, float]:
     """Return an axis on which the adopted rungs show, but for one that would squeeze all others."""
     own = table[table["adopted"] & table["top1"].notna()]
     own = own if len(own) else table[table["top1"].notna()]
@@ -241,26 +234,24 @@ def _limits(table: pd.DataFrame, scale: float) -> tuple[float, float]:
     if ends.empty:
         return 0.0, 100.0
     first, third = pd.concat([own["top1"], table["behind"].dropna()]).quantile([0.25, 0.75])
-    reach = FENCE * max(third - first, scale)
+    reach = FENCE * max(third - first, 1.0)
     ends = ends[ends.between(first - reach, third + reach)]
     low, high = ends.min(), ends.max()
-    span = max(high - low, 2.0 * scale)  # a spread of less than 2 points is not blown up
-    step = _step(1.11 * span, scale)  # that of the whole axis
-    start = math.floor((high - 1.08 * span) / step) * step
-    return start if low < 0 else max(0.0, start), high + 0.05 * span
+    span = max(high - low, 2.0)  # a spread of less than 2 points is not blown up
+    step = _step(1.11 * span)  # that of the whole axis
+    return max(0.0, math.floor((high - 1.08 * span) / step) * step), high + 0.05 * span
 
 
-def _step(span: float, scale: float) -> float:
-    return next((step * scale for step in STEPS if span <= 8 * step * scale), STEPS[-1] * scale)
+def _step(span: float) -> float:
+    return next((step for step in STEPS if span <= 8 * step), STEPS[-1])
 
 
 def _ticks(column: _Column) -> list[float]:
     """Return round values from the axis's low end on, as far apart as their labels need."""
-    step, apart = _step(column.high - column.low, column.scale), width_of("88.5 ", SMALL)
-    steps = [one * column.scale for one in STEPS]
-    step = next((one for one in steps if one >= step and column.place(column.low + one) >= apart), steps[-1])
-    high = min(column.high, 100) if column.scale == 1 else column.high
-    return [column.low + i * step for i in range(1 + int((high - column.low) / step))]
+    step = _step(column.high - column.low)
+    apart = width_of("88.5 ", SMALL)
+    step = next((one for one in STEPS if one >= step and column.place(column.low + one) >= apart), STEPS[-1])
+    return [column.low + i * step for i in range(1 + int((min(column.high, 100) - column.low) / step))]
 
 
 def _draw_bar(axes: Axes, row: Any, y: float, column: _Column, style: dict[str, Any]) -> None:
@@ -286,8 +277,7 @@ def _draw_bar(axes: Axes, row: Any, y: float, column: _Column, style: dict[str, 
         line: dict[str, Any] = {"color": INK, "linewidth": THICK, "capthick": THICK, "capsize": 2}
         axes.errorbar(row.top1, y, xerr=spread, **line, **_halo(2.5))
     draw_arrows(axes, ends if spread else (row.top1,), y, (column.low, column.high), INK, row.rung)
-    form = f".{max(2 - round(math.log10(column.scale)), 0)}f"
-    value = f"{row.top1:{form}}" + (f" ± {spread:{form}}" if spread and is_beyond else "")
+    value = f"{row.top1:.2f}" + (f" ± {spread:.2f}" if spread and is_beyond else "")
     _write_value(axes, row, y, column, (value, (column.low, column.low) if is_beyond else ends, fill), style)
 
 
