@@ -58,14 +58,14 @@ def measure(options: Namespace) -> int:
 def calibrate(options: Namespace) -> int:
     """Try which way of training is fastest on this device, and print what that says and why."""
     from roadmap.cli.progress import show_steps
-    from roadmap.common.machine import look_around
+    from roadmap.common.machine import this_machine
     from roadmap.measuring.calibration import calibrate as try_ways
 
     if under_torchrun():
         raise UserError("calibrate: is one process, on one device. Start it without torchrun.")
     study, console = study_of(options, assume_data=True), Console(stderr=options.json)
     with show_steps(console) as show:
-        found = try_ways(study, look_around(), show)
+        found = try_ways(study, this_machine(), show)
     if options.json:
         print_json({"device": found.device, **vars(way)} for way in found.ways)
         return 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.common.errors import UserError
-from roadmap.common.paths import ROOT
+from roadmap.common.machine import environment_lines
 from roadmap.jobs import slurm_queue
 from roadmap.jobs.cluster import LINE
 from roadmap.jobs.launch_folders import JOBS, LAUNCH, make_logs
@@ -131,8 +131,7 @@ def _parameters(name: str, logs: Path, options: "JobOptions") -> dict[str, Any]:
     inherit = [
         "set +e",
         "unset SLURM_EXPORT_ENV",
-        f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
-        'export OMP_NUM_THREADS="$SLURM_CPUS_PER_TASK" MKL_NUM_THREADS="$SLURM_CPUS_PER_TASK"',
+        *environment_lines("$SLURM_CPUS_PER_TASK"),
     ]
     return cluster.sbatch_parameters() | {
         "job_name": name,

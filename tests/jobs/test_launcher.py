@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from roadmap.cli.options import job_options_of
 from roadmap.common import files, machine
 from roadmap.common.errors import UserError
-from roadmap.common.machine import count_cores, look_around
+from roadmap.common.machine import count_cores, this_machine
 from roadmap.jobs import launch_folders, launcher, slurm_queue
 from roadmap.jobs import worker as job_module
 from roadmap.jobs.launch_folders import JOBS
@@ -622,7 +622,7 @@ def test_cores_are_shared_out_among_the_jobs(monkeypatch: pytest.MonkeyPatch) ->
         (4, 1, (1, 8)),
     ):
         monkeypatch.setattr(machine, "_count_gpus", lambda gpus=gpus: gpus)
-        found = look_around(jobs)
+        found = this_machine(jobs)
         assert (found.jobs, found.threads, found.gpus) == (*expected, gpus)
 
 
@@ -635,7 +635,7 @@ def test_a_run_of_several_processes_takes_the_room_of_as_many(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setattr(machine, "_count_gpus", lambda: gpus)
-    found = look_around(jobs, processes)
+    found = this_machine(jobs, processes)
     assert (found.jobs, found.threads) == expected
 
 
