@@ -45,12 +45,19 @@ def take_turns(
             break
         order = list(visits)[:: -1 if number % 2 else 1]
         for place, key in enumerate(order):
-            what = f"round {number + 1} of {rounds}" if number >= 0 else "warming up"
-            show(max(number, 0) * len(order) + place * (number >= 0), rounds * len(order), f"{label(key)}: {what}")
+            done = number * len(order) + place if number >= 0 else 0
+            show(done, rounds * len(order), f"{label(key)}{_round(number, rounds)}")
             result = visits[key]()
             if number >= 0:
                 results[key].append(result)
     return results
+
+
+def _round(number: int, rounds: int) -> str:
+    """Return what is said of a round after the name of what is visited; nothing where there is one round alone."""
+    if number < 0:
+        return ": warming up"
+    return f": round {number + 1} of {rounds}" if rounds > 1 else ""
 
 
 @contextmanager

@@ -9,7 +9,8 @@ runs/<run id>/ holds
 - model.safetensors: the trained weights; model_ema.safetensors: their moving average, where the recipe has one;
 - predictions.npy: the class predicted for each test image, and its label;
 - result.json: the outcome, one flat JSON row whose keys are `COLUMNS`;
-- robustness.json: what was found of its robustness (`roadmap.robustness.settings`), where that was asked for.
+- robustness.json: what was found of its robustness (`roadmap.robustness.settings`), where that was asked for;
+- robustness/attempts/: who evaluates that and who did.
 """
 
 import json
@@ -27,6 +28,7 @@ RUN, METRICS, PROGRESS = "run.json", "metrics.jsonl", "progress.json"
 WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 PREDICTIONS, RESULT = "predictions.npy", "result.json"
 ROBUSTNESS = "robustness.json"
+ROBUSTNESS_CLAIMS = "robustness"
 
 
 # The version of the row below; a result of another version is refused, not guessed at.

@@ -43,9 +43,16 @@ def test_progress_counts_the_visits_that_count() -> None:
 
 def test_threads_are_those_of_before_whatever_happens() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(ValueError, match="stop"), cpu_threads(before + 1):
-        assert torch.get_num_threads() == before + 1
-        raise ValueError("stop")
+    seen: list[int] = []
+
+    def fail() -> None:
+        with cpu_threads(before + 1):
+            seen.append(torch.get_num_threads())
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fail()
+    assert seen == [before + 1]
     assert torch.get_num_threads() == before
 
 
