@@ -119,7 +119,7 @@ class Job:
         if self._is_to_end():
             if (claim := self._claim) is not None:
                 claim.end = "stopped"
-                claim.release()
+                claim.release()  # does nothing where the work has just ended by itself
             os._exit(0)
 
     def _do_all(self) -> None:
@@ -169,7 +169,6 @@ class Job:
                 self._fail(folder, claim, f"ended {died} times without a word: killed (out of memory?)")
             else:
                 self._do(folder, claim, group)
-            self._claim = None
             return True
 
     def _do(self, folder: Path, claim: Claim, group: "Group") -> None:
