@@ -1,4 +1,4 @@
-"""The command that evaluates trained networks beyond their test set: robustness."""
+"""The command `robustness`: trained networks under attacks and corruptions."""
 
 import signal
 import time
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from roadmap.cli.commands import Exit
 from roadmap.cli.options import job_options_of, robustness_settings_of, study_of
-from roadmap.cli.report_commands import print_json, say_what
+from roadmap.cli.terminal import print_json, print_study
 from roadmap.common.errors import UserError
 from roadmap.common.process_group import under_torchrun
 from roadmap.robustness.settings import Damaged, Settings, read_found
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.5
 
 
-def robustness(options: Namespace) -> int:
+def robustness(options: Namespace) -> Exit:
     """Attack and corrupt what every trained network of a study sees, as far as that is not done, and print the outcome.
 
     A report and a comparison then show it too.
@@ -45,7 +46,7 @@ def robustness(options: Namespace) -> int:
     check_writable(study.runs, "--runs")
     planned = study.planned()
     trained = [run for run in planned if (read_result(run.folder) or {}).get("state") == "finished"]
-    say_what(study, console)
+    print_study(study, console)
     missing = {run.config.id: _missing(run, settings, console) for run in trained}
     todo = sorted((run for run in trained if missing[run.config.id]), key=lambda run: -run.macs)
     done = sum(parts == () for parts in missing.values())
@@ -63,7 +64,7 @@ def robustness(options: Namespace) -> int:
         print_json(robustness_rows(study, found))
     else:
         print_robustness(study, found, console)
-    return 0 if trained and are_well and done + len(todo) == len(trained) else 1
+    return Exit.OK if trained and are_well and done + len(todo) == len(trained) else Exit.FAILED
 
 
 def _missing(run: "PlannedRun", settings: Settings, console: Console) -> tuple[str, ...] | None:
