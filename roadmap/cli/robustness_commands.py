@@ -1,9 +1,11 @@
 """The command `robustness`: trained networks under attacks and corruptions."""
 
 import signal
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -108,7 +110,9 @@ def _evaluate(runs: Sequence["PlannedRun"], settings: Settings, how: "JobOptions
     try:
         while True:
             if pending:
-                jobs = launch(pending, how, retries.number, task)
+                # What a job in this process (debug) says is no part of the outcome.
+                with redirect_stdout(sys.stderr if console.stderr else sys.stdout):
+                    jobs = launch(pending, how, retries.number, task)
             _follow(runs, task, retries, jobs, console)
             if not (pending := retries.to_try_again()):
                 break
