@@ -13,13 +13,12 @@ from roadmap.jobs.cluster import Cluster
 from roadmap.jobs.launch_folders import JOBS
 from roadmap.jobs.launcher import launch, prepare
 from roadmap.jobs.status import standing
-from roadmap.ladder.ladder import read_ladder
-from roadmap.ladder.rung import select
 from roadmap.measuring.rung_costs import read_measured
 from roadmap.robustness.settings import is_complete, read_found
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import attempts_of, last_attempt
-from roadmap.study.plan import PlannedRun, make_study
+from roadmap.study.plan import PlannedRun
+from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.checkpoints import checkpoints
 from roadmap.training.loop import train
 from tests.conftest import write_tiny
@@ -50,11 +49,9 @@ class SlurmLadder:
         return Command(self.folder / where, *action, *options, cores=2)
 
     def planned(self, where: str = "work", *only: str) -> list[PlannedRun]:
-        ladder = read_ladder()
-        rungs = select(ladder.climb("resnet50"), only=list(only) or None)
         runs = self.folder / where / "runs"
-        return make_study(
-            ladder, "resnet50", str(self.recipe), runs=runs, rungs=rungs, data_root=self.images
+        return plan_study(
+            StudySpec("resnet50", self.recipe, only=list(only) or None, runs=runs, data_root=self.images)
         ).planned()  # fmt: skip
 
     def run(self) -> PlannedRun:
