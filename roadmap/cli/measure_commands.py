@@ -87,7 +87,7 @@ def _measure_in_a_job(options: Namespace, study: "Study", console: Console) -> t
         failure = task.failure(folder)
         reason = failure.content.get("error") if failure else "its job ended without a word (killed?)"
         raise UserError(f"measure: not measured: {reason}. The job's log is in {how.runs / 'jobs'}.")
-    return path, measured
+    return study.runs / FOLDER / path.name, measured
 
 
 def calibrate(options: Namespace) -> Exit:

@@ -91,7 +91,7 @@ def test_the_ladder_as_one_array_on_two_nodes_equals_the_local_executors(slurm: 
 
 def test_a_ladder_that_everything_happens_to_loses_nothing(slurm: Slurm, tmp_path: Path) -> None:
     cluster = Cluster(partition="low", time_min=20, save_every_min=0.01, signal_delay_s=10)
-    victim = Victim(slurm, tmp_path / "victim", seeds=4, epochs=80, cluster=cluster)
+    victim = Victim(slurm, tmp_path / "victim", seeds=4, epochs=60, cluster=cluster)
     faults = [fault for name, fault in FAULTS.items() if name not in ALONE]
     happened, _ = disturb(victim, faults, len(faults), patience_s=400)
     assert happened == len(faults)
