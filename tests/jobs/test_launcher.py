@@ -29,6 +29,7 @@ from roadmap.jobs.options import JobOptions
 from roadmap.jobs.retries import Retries
 from roadmap.jobs.slurm_arrays import share_out
 from roadmap.jobs.status import Queue, standing
+from roadmap.jobs.tasks import TRAINING
 from roadmap.jobs.worker import Job
 from roadmap.ladder.ladder import read_ladder
 from roadmap.runs import run_folder
@@ -407,7 +408,7 @@ def test_what_is_done_stays_and_what_failed_is_cleared_for_another_try(planned: 
     assert states(planned) == ["failed", "diverged"]
     assert prepare(planned) == planned[:1]
     assert states(planned) == ["failed", "diverged"]
-    with launcher._failures_cleared([run.folder for run in planned]):
+    with launcher._failures_cleared([run.folder for run in planned], TRAINING):
         assert states(planned) == ["waiting", "diverged"]
     assert states(planned) == ["waiting", "diverged"]
 
