@@ -39,12 +39,12 @@ def measure(options: Namespace) -> Exit:
     console = Console(stderr=options.json)
     if not options.json:
         console.print(study.describe(), highlight=False, markup=False)
+    path: Path | None = None
     if options.executor == "slurm":
         path, measured = _measure_in_a_job(options, study, console)
     else:
         with show_steps(console) as show:
             measured = measuring.measure(study, show=show)
-        path = measuring.write_measured(study.runs, measured)
     rows = cost_rows(study, collect_measured(study, measured))
     if options.json:
         print_json(rows)
@@ -56,6 +56,7 @@ def measure(options: Namespace) -> Exit:
             f"{measured['test_batch_size']} in inference; loading images is not measured. x: times the rung before.",
             highlight=False,
         )
+    path = path or measuring.write_measured(study.runs, measured)  # now: a full disk costs no table
     if not options.json:
         print(f"Wrote {path}")
     return Exit.OK
