@@ -8,9 +8,11 @@ judge.py counts the answers.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -52,13 +54,25 @@ def train(kind: str, name: str, changes: dict[str, object], seeds: list[int], jo
         plain = write_recipe(f"plain_{name}", f"fashion{full}_original", changes, f"plain_{name}")
         path = write_recipe(f"of_plain_{name}", f"fashion{full}", scale, plain.stem)
         rungs = ["baseline_original"]
-    out = WORK / f"out-{kind}-{name}"
-    command = [sys.executable, "run_ladder.py", "run", "--base", "resnet50", "--recipe", str(path), "--validate"]
-    command += ["--seeds", *map(str, seeds), "--only", *rungs, "--jobs", str(jobs)]
-    command += ["--runs", str(WORK / "runs"), "--out", str(out)]
+    runs = WORK / "runs"
+    command = [sys.executable, "run_ladder.py", "launch", "--base", "resnet50", "--recipe", str(path), "--validate"]
+    command += ["--seeds", *map(str, seeds), "--only", *rungs, "--jobs", str(jobs), "--runs", str(runs)]
     subprocess.run(command, cwd=ROOT, check=True)
-    rows = pd.read_csv(out / "results.csv")
-    return rows.assign(kind=kind, candidate=name)[COLUMNS]
+    while len(rows := collect(runs, path.stem if kind == "modern" else f"plain_{name}", seeds)) < len(seeds) * len(rungs):
+        time.sleep(2)
+    return pd.DataFrame(rows).assign(kind=kind, candidate=name)[COLUMNS]
+
+
+def collect(runs: Path, recipe: str, seeds: list[int]) -> list[dict[str, object]]:
+    """Return a row for each run of a recipe that has ended."""
+    rows = []
+    for path in sorted(runs.glob("*/result.json")):
+        about = json.loads((path.parent / "run.json").read_text())
+        config, result = about["config"], json.loads(path.read_text())
+        if config["recipe"]["name"] == recipe and config["seed"] in seeds:
+            named = {"rung": next(iter(about["rungs"])), "seed": config["seed"], "run": path.parent.name}
+            rows.append(named | {column: result[column] for column in COLUMNS if column in result})
+    return rows
 
 
 def main() -> None:
