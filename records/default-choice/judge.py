@@ -1,9 +1,11 @@
 """Count the steps that each candidate answers at the number of seeds that its budget has room for.
 
-`python records/default-choice/judge.py` reads trials.csv and costs.csv and writes answers.csv. What it does is point 4
+`python records/default-choice/judge.py` (with `--final` from a checkout that has analysis/stats/answers.py on its
+PYTHONPATH, to judge by the program's own rule too, on 500 draws) reads trials.csv and costs.csv and writes answers.csv. What it does is point 4
 of README.md's criterion.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ RUNGS = ["baseline", *PARENTS]
 # Effects of all steps (rows) from the means of all rungs (columns), and back: a rung is the sum of its path's steps.
 STEPS = np.array([[(r == s) * 1.0 - (r == PARENTS[s]) for r in RUNGS] for s in PARENTS])
 PATHS = np.linalg.inv(np.vstack([np.eye(len(RUNGS))[0], STEPS]))
-DRAWS, LEVEL = 2000, 0.05
+DRAWS, FINAL_DRAWS, LEVEL = 2000, 500, 0.05
 SEEDS_OF_BUDGET = 6.4
 
 
@@ -73,6 +75,14 @@ def answered(values: np.ndarray) -> np.ndarray:
     return result
 
 
+def answered_by_the_program(values: np.ndarray) -> int:
+    """Return how many of the 15 steps help or hurt by the rule of analysis/stats."""
+    from analysis.stats.answers import judge
+
+    verdicts = judge(dict(zip(RUNGS, values, strict=True)), list(PARENTS.items()), margin=0.2).verdict
+    return int(verdicts.isin(["helps", "hurts"]).sum())
+
+
 def expect(values: np.ndarray, seeds: int, rng: np.random.Generator) -> dict[str, float]:
     """Return the expected number of answers at so many seeds, and what it comes from."""
     k = values.shape[1]
@@ -84,10 +94,13 @@ def expect(values: np.ndarray, seeds: int, rng: np.random.Generator) -> dict[str
     precision = PATHS.T @ np.diag(k / shared) @ PATHS + prior
     cov = np.linalg.inv(precision)
     mean = cov @ PATHS.T @ (values.mean(1) * k / shared)
-    counts = []
-    for _ in range(DRAWS):
+    counts, final = [], []
+    for draw in range(DRAWS):
         truth = PATHS @ rng.multivariate_normal(mean, cov)
-        counts.append(answered(truth[:, None] + rng.normal(size=(len(RUNGS), seeds)) * np.sqrt(shared)[:, None]).sum())
+        study = truth[:, None] + rng.normal(size=(len(RUNGS), seeds)) * np.sqrt(shared)[:, None]
+        counts.append(answered(study).sum())
+        if "--final" in sys.argv and draw < FINAL_DRAWS:
+            final.append(answered_by_the_program(study))
     return {
         "noise": np.sqrt(shared.mean()),
         "median_effect": np.median(np.abs(effects)),
@@ -95,7 +108,7 @@ def expect(values: np.ndarray, seeds: int, rng: np.random.Generator) -> dict[str
         "mean_top1": values.mean(),
         "answers_in_trials": answered(values).sum(),
         "expected_answers": np.mean(counts),
-    }
+    } | ({"expected_answers_final_rule": np.mean(final)} if final else {})
 
 
 def main() -> None:
@@ -104,6 +117,8 @@ def main() -> None:
     costs = pd.read_csv(HERE / "costs.csv", index_col="candidate").ratio
     rows = []
     for name, runs in trials[trials.kind == "modern"].groupby("candidate", sort=False):
+        if len(runs) < 2 * len(RUNGS):  # stopped before its end
+            continue
         values = runs.pivot(index="rung", columns="seed", values="top1").loc[RUNGS].dropna(axis=1).to_numpy()
         seeds = int(SEEDS_OF_BUDGET / costs[name])
         found = expect(values, seeds, np.random.default_rng(0))
