@@ -66,13 +66,8 @@ def robustness(options: Namespace) -> Exit:
     if options.json:
         print_json(robustness_rows(study, found))
     else:
-<<<<<<< HEAD
         print_robustness(found, console)
-    return Exit.OK if trained and are_well and done + len(work) == len(trained) else Exit.FAILED
-=======
-        print_robustness(study, found, console)
     return Exit.OK if trained and are_well and done + len(todo) == len(trained) else Exit.FAILED
->>>>>>> main
 
 
 def _missing(run: "PlannedRun", settings: Settings, console: Console) -> tuple[str, ...] | None:
