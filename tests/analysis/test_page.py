@@ -13,6 +13,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from selenium.webdriver.common.keys import Keys
 
+from analysis.figures.roadmap import Chart, draw_roadmap, save_figure
 from analysis.history import AttemptSummary, RunHistory, points_of_each, read_curve, spread
 from analysis.ladder_table import ladder_table, published_table, with_answers
 from analysis.report.page import Page, Picture, inline_svg, words, write_page
@@ -327,6 +328,17 @@ def test_the_papers_numbers_make_a_page_without_runs(browser: Browser, tmp_path:
 
 
 # -- without one
+
+
+def test_ids_and_labels_of_a_figure_are_text_in_the_page(tmp_path: Path) -> None:
+    table = published_table(PAPER, "resnet50").assign(answer="helps")
+    hostile = "</script><b>"
+    table = table.replace({"rung": {"gelu": hostile}, "label": {"ReLU → GELU": hostile}})
+    (path,) = save_figure(draw_roadmap(table, Chart(title=hostile, axis=hostile)), tmp_path / "roadmap", ["svg"])
+    svg = inline_svg(path, "f1")
+    assert "&lt;/script&gt;&lt;b&gt;" in svg
+    assert hostile not in svg
+    assert not re.search("#222222|#ffffff", svg, re.IGNORECASE)
 
 
 def test_a_proxys_note_stands_out_and_a_figure_has_words_for_those_who_do_not_see_it(small: Path) -> None:
