@@ -156,7 +156,7 @@ def _notes(comparison: Comparison) -> list[str]:
             f"test tells {top1['mcnemar_told']:.0f} of {top1['mcnemar_pairs']:.0f} seeds' pairs of networks apart."
         )
     if not top1["n"] and not top1["n_against"]:
-        lines.append("Neither has a finished run yet: the action run trains them.")
+        lines.append("Neither has a finished run yet: 'run' trains them.")
     elif comparison.family > 1:
         lines.append(f"Holm's correction and the verdicts are over the {comparison.family} steps of the study.")
     old, new = comparison.paper

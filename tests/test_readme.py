@@ -32,8 +32,8 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str.strip)
 def test_every_command_of_the_readme_is_one_that_the_program_knows(command: str) -> None:
-    options = run_ladder.parse(shlex.split(command))
-    assert options.action in run_ladder.ACTIONS
+    options = parse(shlex.split(command))
+    assert options.command in COMMANDS
     if "my_ladder" not in command:
         assert options.base in (None, *(base for ladder in LADDERS.values() for base in ladder.bases))
     assert options.recipe in {path.stem for path in RECIPES.glob("*.yaml")}
@@ -42,7 +42,7 @@ def test_every_command_of_the_readme_is_one_that_the_program_knows(command: str)
 def test_every_option_of_the_program_is_in_the_readme() -> None:
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        run_ladder.parse(["--help"])
+        parse(["--help"])
     options = set(re.findall(r"--[a-z-]+", out.getvalue())) - {"--help"}
     assert not {option for option in options if option not in README}
 

@@ -4,15 +4,15 @@ from argparse import Namespace
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from roadmap.cli.exit_codes import Exit
 from roadmap.cli.options import ladder_of
-from roadmap.cli.report_commands import print_json
+from roadmap.cli.terminal import make_table, print_json, print_lines
 from roadmap.ladder.conformance import CHECKS, TARGET, problems, trials
 from roadmap.recipe import read_recipe
 
 
-def check(options: Namespace) -> int:
+def check(options: Namespace) -> Exit:
     """Hold every step of a ladder to what a step must keep; 1 where one does not."""
     from roadmap.networks.cost import count_macs, count_params
 
@@ -20,9 +20,7 @@ def check(options: Namespace) -> int:
     console = Console(stderr=options.json)
     failed = False
     for base in [options.base] if options.base else list(ladder.bases):
-        table = Table(title=escape(f"{ladder.bases[base].label}: what every step must keep"), box=None)
-        for column in ("rung", *CHECKS, "1e9 MACs"):
-            table.add_column(column, justify="right" if column == "1e9 MACs" else "left", no_wrap=True)
+        rows: list[list[str]] = []
         said: list[str] = []
         with console.status("") as status:
             for trial in trials(ladder, base, read_recipe(TARGET, base)):
@@ -32,14 +30,14 @@ def check(options: Namespace) -> int:
                 said += [f"{rung.id}: {name}: {text}" for name, text in found.items() if text]
                 broken = found.get("builds") or found.get("costs")
                 macs, params = (0, 0) if broken else (count_macs(rung.net), count_params(rung.net))
-                marks = ["" if name not in found else "[red]no[/red]" if found[name] else "yes" for name in CHECKS]
-                table.add_row(rung.id, *marks, "" if broken else f"{macs / 1e9:.3f}")
+                marks = ["" if name not in found else "no" if found[name] else "yes" for name in CHECKS]
+                rows.append([rung.id, *marks, "" if broken else f"{macs / 1e9:.3f}"])
                 if options.json:
                     print_json([{"base": base, "rung": rung.id, "step": rung.step, "macs": macs, "params": params,
                                  "problems": {name: text for name, text in found.items() if text}}])  # fmt: skip
         failed |= bool(said)
-        console.print(table)
-        for line in said:
-            console.print(line, markup=False, highlight=False)
-        console.print()
-    return 1 if failed else 0
+        print_lines([f"{ladder.bases[base].label}: what every step must keep"], console)
+        columns = ("rung", *CHECKS, "1e9 MACs")
+        console.print(make_table(columns, rows, numbers=["1e9 MACs"], colours={"no": "red"}))
+        print_lines([*said, ""], console)
+    return Exit.FAILED if failed else Exit.OK

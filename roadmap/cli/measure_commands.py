@@ -1,4 +1,4 @@
-"""The actions that count and time networks: measure, calibrate, models. Each is a screen, from options to exit code."""
+"""The commands that count and time networks: measure, calibrate, models. Each is a screen."""
 
 import os
 import time
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
+from roadmap.cli.exit_codes import Exit
 from roadmap.cli.options import study_of
-from roadmap.cli.report_commands import print_files, print_json
+from roadmap.cli.terminal import make_table, print_files, print_json, print_lines
 from roadmap.common.errors import UserError
 from roadmap.common.process_group import under_torchrun
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from roadmap.study.plan import PlannedRun, Study
 
 
-def measure(options: Namespace) -> int:
+def measure(options: Namespace) -> Exit:
     """Measure what every rung costs in time and memory, print it beside what is counted, and keep it."""
     from analysis.costs import cost_rows, print_costs
     from analysis.run_frames import collect_measured
@@ -52,10 +52,10 @@ def measure(options: Namespace) -> int:
     path = measuring.write_measured(study.runs, measured)
     if not options.json:
         print(f"Wrote {path}")
-    return 0
+    return Exit.OK
 
 
-def calibrate(options: Namespace) -> int:
+def calibrate(options: Namespace) -> Exit:
     """Try which way of training is fastest on this device, and print what that says and why."""
     from roadmap.cli.progress import show_steps
     from roadmap.common.machine import look_around
@@ -68,24 +68,22 @@ def calibrate(options: Namespace) -> int:
         found = try_ways(study, look_around(), show)
     if options.json:
         print_json({"device": found.device, **vars(way)} for way in found.ways)
-        return 0
+        return Exit.OK
     console.print(f"Training images/s on {found.device}:", highlight=False)
     rungs = list(found.ways[0].images_per_s)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for name in (*rungs, "ratio"):
-        table.add_column(name, justify="right")
+    rows = []
     for way in found.ways:
         speeds = (f"{way.images_per_s[rung]:,.0f}" if rung in way.images_per_s else "" for rung in rungs)
-        table.add_row(way.words, *speeds, f"{way.ratio:.2f}" if way.images_per_s else "")
-    console.print(table)
+        rows.append([way.words, *speeds, f"{way.ratio:.2f}" if way.images_per_s else ""])
+    columns = ("", *rungs, "ratio")
+    console.print(make_table(columns, rows, numbers=columns[1:], wrapped=columns))
     console.print("Fastest here; put what belongs to a recipe into a copy of yours:", highlight=False)
     for choice in found.choices:
         console.print(f"  {choice}", highlight=False, soft_wrap=True)
-    return 0
+    return Exit.OK
 
 
-def models(options: Namespace) -> int:
+def models(options: Namespace) -> Exit:
     """Count the models of the paper's Table 1, print that beside what it prints, draw its Figure 1.
 
     With `--measure` their inference is timed too. 1 where a count is off and nobody has said why.
@@ -114,12 +112,11 @@ def models(options: Namespace) -> int:
         print_json(rows_of(table))
     else:
         print_models(table, console)
-        for line in (about_models(speeds), *notes):
-            console.print(line, highlight=False, markup=False)
+        print_lines([about_models(speeds), *notes], console)
     files = write_models(table, out, speeds)
     if not options.json:
         print_files(files)
-    return int(bool((~table["as_printed"] & (table["note"] == "")).any()))
+    return Exit.FAILED if (~table["as_printed"] & (table["note"] == "")).any() else Exit.OK
 
 
 def measure_trained(console: Console, study: "Study", planned: Sequence["PlannedRun"]) -> None:
@@ -154,7 +151,7 @@ def measure_trained(console: Console, study: "Study", planned: Sequence["Planned
             measured = measuring.measure(study, visit_s=visit_s, limit_s=budget_s, show=show)
         measuring.write_measured(study.runs, measured)
     except KeyboardInterrupt:
-        console.print("Not measured. The action measure does it.")
+        console.print("Not measured. 'measure' does it.")
     except Exception as error:
-        text = f"Not measured ({type(error).__name__}: {error}). The action measure tries again."
+        text = f"Not measured ({type(error).__name__}: {error}). 'measure' tries again."
         console.print(text, markup=False, highlight=False)

@@ -6,11 +6,14 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from roadmap.common.errors import UserError
 from roadmap.ladder.designs import SAMPLES, Design, Layout, lay_out
 from roadmap.ladder.ladder import Ladder, find_ladder, known_ladders
 from roadmap.ladder.rung import select
 from roadmap.ladder.schema import Match
+from roadmap.runs import run_folder
 
 if TYPE_CHECKING:
     from roadmap.jobs.launcher import JobOptions
@@ -106,6 +109,65 @@ def words_of(options: Namespace) -> list[str]:
     return [*words, "--validate"] if options.validate else words
 
 
+def with_seeds_found(options: Namespace, file: str = run_folder.RESULT) -> Namespace:
+    """Return options that name, where none were named, the recipe's seeds and all others that the study's runs have.
+
+    Args:
+        options: The options.
+        file: Which file of a run folder says that there is such a run.
+    """
+    if options.seeds is not None:
+        return options
+    study = study_of(options)
+    keys = {config.key for config in study.configs.values()}
+    more = run_folder.seeds_with(file, study.runs, keys) - set(study.seeds)
+    if not more:
+        return options
+    found = Namespace(**vars(options) | {"seeds": [str(seed) for seed in (*study.seeds, *sorted(more))]})
+    if any(config.weights for config in study.configs.values()):
+        try:
+            study_of(found)
+        except UserError:  # those seeds started from weights that are elsewhere: they are another study's
+            return options
+    return found
+
+
+def with_rungs_before(options: Namespace) -> Namespace:
+    """Return options that name, beside the rungs of `--only`, those that they are judged against and that have results.
+
+    Nothing is trained for it: it is for tables of what there is.
+    """
+    if not options.only:
+        return options
+    chosen = {rung.id: rung.parent for rung in study_of(options).rungs}
+    before = dict.fromkeys(parent for parent in chosen.values() if parent is not None and parent not in chosen)
+    if not before:
+        return options
+    study = study_of(Namespace(**vars(options) | {"only": [*chosen, *before]}))
+    done = dict.fromkeys(
+        rung
+        for (rung, _), config in study.configs.items()
+        if rung in before and run_folder.is_done(study.folder(config))
+    )
+    return Namespace(**vars(options) | {"only": [*options.only, *done]})
+
+
+def study_to_report(options: Namespace, console: Console) -> "tuple[Study, Namespace]":
+    """Return the study that tables are to show, with all that belongs beside what was asked for, and its options.
+
+    It says which rungs it shows that were not named.
+    """
+    shown = with_rungs_before(with_seeds_found(options))
+    if added := (shown.only or [])[len(options.only or []) :]:
+        verb = "are" if len(added) > 1 else "is"
+        console.print(
+            f"{', '.join(added)} {verb} shown too: --only names rungs that are judged against it.",
+            highlight=False,
+            markup=False,
+        )
+    return study_of(shown), shown
+
+
 def study_behind(options: Namespace, study: "Study") -> "Study | None":
     """Return the same study from the next other base, for the grey bars."""
     others = [name for name in study.ladder.bases if name != study.base]
@@ -118,11 +180,14 @@ def study_behind(options: Namespace, study: "Study") -> "Study | None":
 def studies_beside(options: Namespace, study: "Study") -> "dict[str, Study]":
     """Return the ladder and the designs that say what each step is worth, whole, with a study's base, recipe and seeds.
 
-    A design that cannot be laid out, as on a ladder that was not meant for it, is left out.
+    A design that cannot be laid out, as on a ladder that was not meant for it, is left out; so are all where part of
+    the ladder was asked for (`--only`, `--until`).
     """
     from analysis.design_effects import NAMES
 
-    studies = {}
+    studies: dict[str, Study] = {}
+    if options.only or options.until:
+        return studies
     for design in NAMES:
         try:
             studies[design] = _whole_study(options, study, [design])
@@ -158,7 +223,7 @@ def jobs_of(options: Namespace) -> int | None:
 
 
 def robustness_settings_of(options: Namespace) -> "Settings":
-    """Return what the action robustness is to ask of every network."""
+    """Return what `robustness` is to ask of every network."""
     from roadmap.robustness.settings import IMAGES, RADII, Settings
 
     images = IMAGES if options.images is None else whole(options.images, "--images", 1)

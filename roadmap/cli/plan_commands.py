@@ -1,15 +1,15 @@
-"""The actions before anything runs: verify, plan, diff. Each is a screen, from its options to its exit code."""
+"""The commands before anything runs: verify, plan, diff. Each is a screen, from its options to its exit code."""
 
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from roadmap.cli.exit_codes import Exit
 from roadmap.cli.options import amount_of, jobs_of, ladder_behind, ladder_of, study_of
-from roadmap.cli.report_commands import print_json, say_what
+from roadmap.cli.terminal import make_table, print_json, print_lines, print_study
 from roadmap.common.errors import UserError
 from roadmap.ladder.ladder import Ladder
 from roadmap.ladder.rung import Changes, recipe_changes
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TOLERANCE_GMACS = 0.006  # between our count and the paper's print of two decimals
 
 
-def verify(options: Namespace) -> int:
+def verify(options: Namespace) -> Exit:
     """Print our multiply-adds and parameters beside the paper's; 1 where a cell is off by more than 0.006 G."""
     from roadmap.networks.cost import count_macs, count_params
     from roadmap.recipe import read_recipe
@@ -57,46 +57,43 @@ def verify(options: Namespace) -> int:
         else:
             _print_verify(base, ladder, rows)
             _print_changes(changes, options.recipe)
-    return 1 if failed else 0
+    return Exit.FAILED if failed else Exit.OK
 
 
 def _print_verify(base: str, ladder: Ladder, rows: list[dict[str, Any]]) -> None:
     info = ladder.bases[base]
     title = f"{info.label}: multiply-adds (1e9) at 224x224 beside {info.source or 'the paper'}"
-    table = Table(title=escape(title), box=None)
-    for name in ("rung", "ours", "paper", "parameters", ""):
-        table.add_column(name, justify="left" if name in ("rung", "") else "right")
+    cells: list[tuple[str, ...]] = []
     notes: list[str] = []
     for row in rows:
-        mark = "ok" if row["ok"] else "[red]DRIFT[/red]"
+        mark = "ok" if row["ok"] else "DRIFT"
         if row["note"]:
             notes.append(f"[{len(notes) + 1}] {row['rung']}: {row['note']}.")
-            mark += f" \\[{len(notes)}]"
+            mark += f" [{len(notes)}]"
         paper = "" if row["paper_gmacs"] is None else f"{row['paper_gmacs']:.2f}"
-        table.add_row(row["rung"], f"{row['macs'] / 1e9:.3f}", paper, f"{row['params']:,}", mark)
-    console = Console()
-    console.print(table)
-    for note in notes:
-        console.print(note, markup=False, highlight=False)
-    console.print()
+        cells.append((row["rung"], f"{row['macs'] / 1e9:.3f}", paper, f"{row['params']:,}", mark))
+    console, columns = Console(), ("rung", "ours", "paper", "parameters", "")
+    print_lines([title], console)
+    drifts = {cell: "red" for *_, cell in cells if cell.startswith("DRIFT")}
+    console.print(make_table(columns, cells, numbers=columns[1:4], colours=drifts))
+    print_lines([*notes, ""], console)
 
 
 def _print_changes(changes: dict[str, Changes], recipe: str, console: Console | None = None) -> None:
     """Print what the steps on the recipe change in it, where there are any."""
     if not changes:
         return
-    table = Table(title=escape(f"What changes in training, up to recipe '{recipe}'"), box=None, title_justify="left")
-    table.add_column("rung", no_wrap=True)
-    table.add_column("settings")
-    for rung, changed in changes.items():
-        words = (f"{name} {_in_yaml(before)} → {_in_yaml(after)}" for name, (before, after) in changed.items())
-        table.add_row(rung, escape(", ".join(words)))
+    rows = [
+        (rung, ", ".join(f"{name} {_in_yaml(old)} → {_in_yaml(new)}" for name, (old, new) in changed.items()))
+        for rung, changed in changes.items()
+    ]
     console = console or Console()
-    console.print(table, highlight=False)
+    print_lines([f"What changes in training, up to recipe '{recipe}'"], console)
+    console.print(make_table(("rung", "settings"), rows, wrapped=["settings"]), highlight=False)
     console.print()
 
 
-def plan(options: Namespace) -> int:
+def plan(options: Namespace) -> Exit:
     """Print what would run, what it costs, how long it takes and what is done already."""
     from roadmap.common.machine import look_around
     from roadmap.jobs.status import look_at_queue, standing
@@ -116,9 +113,9 @@ def plan(options: Namespace) -> int:
              "state": states[r.config.id], "images_per_s": ahead.images_per_s[r.config.id],
              "hours": ahead.hours([r]), "source": ahead.source} for r in planned
         )  # fmt: skip
-        return 0
+        return Exit.OK
     pending = [run for run in planned if states[run.config.id] not in ("finished", "diverged")]
-    say_what(study, console)
+    print_study(study, console)
     console.print(_rung_table(study, planned, pending, ahead, price))
     if changes:
         _print_changes(
@@ -136,7 +133,7 @@ def plan(options: Namespace) -> int:
             highlight=False,
             soft_wrap=True,
         )
-    return 0
+    return Exit.OK
 
 
 def _forecast(options: Namespace, study: "Study", machine: "Machine", console: Console) -> "Forecast":
@@ -158,12 +155,8 @@ def _rung_table(
 ) -> Table:
     from roadmap.common.formats import big
 
-    table = Table(box=None, pad_edge=False, collapse_padding=True)
-    columns = ["multiply-\nadds", "para-\nmeters", "images/s", "a run", "done", *(["to pay"] if price else [])]
-    table.add_column("rung", no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("note")
+    numbers = ["multiply-\nadds", "para-\nmeters", "images/s", "a run", "done", *(["to pay"] if price else [])]
+    rows = []
     for rung in study.rungs:
         own = [run for run in planned if rung.id in run.rungs]
         left = [run for run in pending if rung.id in run.rungs]
@@ -175,8 +168,8 @@ def _rung_table(
         speed, seconds = ahead.images_per_s[first.config.id], ahead.seconds[first.config.id]
         money = [f"{price * ahead.hours(left):,.0f}"] if price else []
         cells = (f"{speed:,.0f}", _time(seconds), f"{len(own) - len(left)}/{len(own)}", *money, ", ".join(notes))
-        table.add_row(rung.id, big(first.macs), big(first.params), *cells)
-    return table
+        rows.append((rung.id, big(first.macs), big(first.params), *cells))
+    return make_table(["rung", *numbers, "note"], rows, numbers=numbers, wrapped=["note"], tight=True)
 
 
 def _in_words(pending: "Sequence[PlannedRun]", ahead: "Forecast", price: float) -> str:
@@ -197,7 +190,7 @@ def _time(seconds: float) -> str:
     return clock(seconds) if seconds < 3600 else f"{seconds / 3600:,.1f} h"
 
 
-def diff(options: Namespace) -> int:
+def diff(options: Namespace) -> Exit:
     """Print the settings in which a recipe differs from the paper's that it stands for, or from any other."""
     from roadmap.recipe import read_recipe
 
@@ -206,15 +199,12 @@ def diff(options: Namespace) -> int:
     changes = recipe.differences(other)
     if options.json:
         print_json({"setting": name, other.name: theirs, recipe.name: ours} for name, (theirs, ours) in changes.items())
-        return 0
-    table = Table(box=None)
-    for name in ("setting", escape(other.name), escape(recipe.name)):
-        table.add_column(name)
-    for name, values in changes.items():
-        table.add_row(name, *(escape(_in_yaml(value)) for value in values))
-    console = Console()
+        return Exit.OK
+    columns = ("setting", other.name, recipe.name)
+    rows = [(name, *map(_in_yaml, values)) for name, values in changes.items()]
+    table, console = make_table(columns, rows, wrapped=columns), Console()
     console.print(table if changes else f"'{recipe.name}' and '{other.name}' train the same way.", highlight=False)
-    return 0
+    return Exit.OK
 
 
 def _in_yaml(value: Any) -> str:

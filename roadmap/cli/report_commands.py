@@ -1,16 +1,13 @@
-"""The actions that look at runs: status, report, compare. Each is a screen, from its options to its exit code."""
+"""The commands that read runs: status, report, compare. Each is a screen, from its options to its exit code."""
 
-import json
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from roadmap.cli.exit_codes import Exit
 from roadmap.cli.options import (
     base_of,
     ladder_of,
@@ -20,8 +17,11 @@ from roadmap.cli.options import (
     studies_beside,
     study_behind,
     study_of,
+    study_to_report,
+    with_seeds_found,
     words_of,
 )
+from roadmap.cli.terminal import make_table, print_files, print_json, print_lines, print_study
 from roadmap.common.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ STATUS_ROWS = 200  # more runs than these are counted, and those shown that some
 STATUS_LOGS = 5
 
 
-def status(options: Namespace) -> int:
+def status(options: Namespace) -> Exit:
     """Print where every run stands."""
     from roadmap.common.formats import clock
     from roadmap.jobs.status import look_at_queue, standing
-    from roadmap.runs.run_folder import read_progress, read_result
+    from roadmap.runs.run_folder import RUN, read_progress, read_result
 
-    study = study_of(options)
+    study = study_of(with_seeds_found(options, RUN))
     queue = look_at_queue(study.runs)
     rows, logs = [], []
     for run in study.planned():
@@ -65,35 +65,32 @@ def status(options: Namespace) -> int:
             logs.append((f"{run.rungs[0]} seed {run.config.seed}", stands))
     if options.json:
         print_json(rows)
-        return 0
+        return Exit.OK
     console = Console()
-    table = Table(box=None, pad_edge=False)
-    for name in ("rung", "seed", "state", "progress"):
-        table.add_column(name, justify="right" if name == "seed" else "left", no_wrap=name != "progress")
     shown = [row for row in rows if len(rows) <= STATUS_ROWS or row["state"] not in ("finished", "waiting")]
+    cells = []
     for row in shown[:STATUS_ROWS]:
-        told = [
+        progress = [
             f"top-1 {row['top1']:.2f}" if row["top1"] is not None else "",
             f"epoch {row['epoch']}" if row["epoch"] else "",
             f"{clock(row['left_s'])} left" if row["left_s"] is not None else "",
             row["note"],
         ]
-        cells = (row["rung"], row["seed"], row["state"], ", ".join(filter(None, told)))
-        table.add_row(*(escape(str(cell)) for cell in cells))
+        cells.append((row["rung"], row["seed"], row["state"], ", ".join(filter(None, progress))))
     if shown:
-        console.print(table)
+        columns = ("rung", "seed", "state", "progress")
+        console.print(make_table(columns, cells, numbers=["seed"], wrapped=["progress"]))
     for name, stands in logs[:STATUS_LOGS]:
         if tail := stands.log_tail():
-            console.print(f"\n{name}, the end of {stands.log}:", markup=False, highlight=False)
-            console.print("\n".join(f"  {line}" for line in tail), markup=False, highlight=False)
+            print_lines([f"\n{name}, the end of {stands.log}:", *(f"  {line}" for line in tail)], console)
     counts = Counter(row["state"] for row in rows)
     console.print(f"{len(rows)} runs: {', '.join(f'{n} {state}' for state, n in counts.items())}.", highlight=False)
     if not queue.answers:
         console.print("Slurm does not answer: what waits in its queue cannot be told now.")
-    return 0
+    return Exit.OK
 
 
-def report(options: Namespace) -> int:
+def report(options: Namespace) -> Exit:
     """Write tables and figure from the run folders, from the published numbers, or (the figure) from a record."""
     from analysis.report.record import read_record
     from analysis.report.write import redraw, write_published, write_report
@@ -108,12 +105,12 @@ def report(options: Namespace) -> int:
         out = options.out or Path("out") / f"{base}-published"
         files = write_published(ladder, base, out, margin=margin_of(options))
     else:
-        study = study_of(options)
+        study, shown = study_to_report(options, Console())
         runs = collect(study)
-        files = write_report(study, out_of(options, study), runs=runs, **report_options(options, study))
+        files = write_report(study, out_of(options, study), runs=runs, **report_options(shown, study))
         print_table(study, runs)
     print_files(files)
-    return 0
+    return Exit.OK
 
 
 def report_options(options: Namespace, study: "Study") -> dict[str, Any]:
@@ -126,7 +123,7 @@ def report_options(options: Namespace, study: "Study") -> dict[str, Any]:
     }
 
 
-def compare(options: Namespace) -> int:
+def compare(options: Namespace) -> Exit:
     """Print the verdicts on all steps, or everything about one step against the rung before it (or any other)."""
     from analysis.step_comparison import compare_step, print_step, print_verdicts
     from analysis.verdicts import judge_study, to_json
@@ -146,20 +143,20 @@ def compare(options: Namespace) -> int:
             print_verdicts(judged, console)
     elif options.step:
         options.only = options.until = None
-        comparison = compare_step(study_of(options), options.step, options.against, margin=margin)
+        comparison = compare_step(study_of(with_seeds_found(options)), options.step, options.against, margin=margin)
         if options.json:
             print_json(comparison.rows())
         else:
             print_step(comparison, console)
     else:
-        study = study_of(options)
+        study, _ = study_to_report(options, Console(stderr=options.json))
         judged = judge_study(study, margin=margin)
         if options.json:
             print_json({"base": study.base} | row for row in to_json(judged))
         else:
-            say_what(study, console)
+            print_study(study, console)
             print_verdicts(judged[judged["metric"] == "top1"], console)
-    return 0
+    return Exit.OK
 
 
 def _refuse_study(options: Namespace, other: str) -> None:
@@ -196,20 +193,3 @@ def print_table(study: "Study", runs: "pd.DataFrame") -> None:
     print_ladder(table, console)
     if study.design == "ladder":  # other designs have other steps than the paper separates
         console.print(agreement(table, study.ladder, study.base), highlight=False, markup=False)
-
-
-def say_what(study: "Study", console: Console) -> None:
-    """Print what a study's numbers are, and what its design has no rung for."""
-    for line in (study.describe(), *study.notes):
-        console.print(line, highlight=False, markup=False)
-
-
-def print_json(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Print one JSON object a line."""
-    for row in rows:
-        print(json.dumps(row))
-
-
-def print_files(files: list[Path]) -> None:
-    """Say what was written."""
-    print(f"Wrote {files[0].parent}/: {', '.join(file.name for file in files)}")

@@ -1,4 +1,4 @@
-"""The action that examines trained networks beyond their test set: robustness. A screen, from options to exit code."""
+"""The command `robustness`: trained networks under attacks and corruptions."""
 
 import signal
 import time
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from roadmap.cli.options import robustness_settings_of, study_of, whole
-from roadmap.cli.report_commands import print_json, say_what
+from roadmap.cli.exit_codes import Exit
+from roadmap.cli.options import jobs_of, robustness_settings_of, study_of
+from roadmap.cli.terminal import print_json, print_study
 from roadmap.common.errors import UserError
 from roadmap.common.process_group import under_torchrun
 from roadmap.robustness.settings import Settings
@@ -44,7 +45,7 @@ class Examination:
         examine(self.run.folder, self.run.config, self.settings, data_root=self.data_root, device=device, tell=tell)
 
 
-def robustness(options: Namespace) -> int:
+def robustness(options: Namespace) -> Exit:
     """Attack and corrupt what every trained network of a study sees, as far as that is not done, and print the outcome.
 
     A report and a comparison then tell of it too.
@@ -65,8 +66,8 @@ def robustness(options: Namespace) -> int:
     check_writable(study.runs, "--runs")
     planned = study.planned()
     trained = [run for run in planned if (read_result(run.folder) or {}).get("state") == "finished"]
-    machine = look_around(None if options.jobs is None else whole(options.jobs, "--jobs", 1))
-    say_what(study, console)
+    machine = look_around(jobs_of(options))
+    print_study(study, console)
     missing = {run.config.id: _missing(run, settings, console) for run in trained}
     work = [
         Examination(run, settings, options.data, machine.gpus > 0, parts, run.macs)
@@ -88,7 +89,7 @@ def robustness(options: Namespace) -> int:
         print_json(robustness_rows(study, found))
     else:
         print_robustness(study, found, console)
-    return 0 if trained and are_well and done + len(work) == len(trained) else 1
+    return Exit.OK if trained and are_well and done + len(work) == len(trained) else Exit.FAILED
 
 
 def _missing(run: "PlannedRun", settings: Settings, console: Console) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""The actions that start and stop work or take its fruits: run, launch, cancel, export. Each is a screen."""
+"""The commands that start jobs, stop them and export what they trained: run, launch, cancel, export."""
 
 import signal
 import time
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from roadmap.cli.exit_codes import Exit
 from roadmap.cli.measure_commands import measure_trained
-from roadmap.cli.options import job_options_of, margin_of, out_of, study_of
-from roadmap.cli.report_commands import print_files, print_table, report_options, say_what
+from roadmap.cli.options import job_options_of, margin_of, out_of, study_of, study_to_report, with_seeds_found
+from roadmap.cli.report_commands import print_table, report_options
+from roadmap.cli.terminal import print_files, print_study
 from roadmap.common.errors import UserError
 from roadmap.common.process_group import my_rank, under_torchrun
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from roadmap.study.plan import PlannedRun, Study
 
 
-def run(options: Namespace) -> int:
+def run(options: Namespace) -> Exit:
     """Train what is missing, with live progress, and report; the same command goes on with what was interrupted."""
     from analysis.report.write import write_report
     from analysis.run_frames import collect
@@ -38,24 +40,25 @@ def run(options: Namespace) -> int:
     margin_of(options)  # wrong options and folders are told now, not after the training
     check_writable(out)
     if not _train(console, study, planned, how):
-        return 130
+        return Exit.INTERRUPTED
     if my_rank():  # under torchrun: the first process reports for all
-        return 0
+        return Exit.OK
     if how.executor == "local":
         measure_trained(console, study, planned)
+    study, shown = study_to_report(options, console)
     runs = collect(study)
-    files = write_report(study, out, runs=runs, **report_options(options, study))
+    files = write_report(study, out, runs=runs, **report_options(shown, study))
     print_table(study, runs)
     print_files(files)
     return _say_outcome(console, planned, how, clock(time.monotonic() - start))
 
 
-def launch(options: Namespace) -> int:
+def launch(options: Namespace) -> Exit:
     """Start the jobs for what is missing and return."""
     from roadmap.jobs import launcher as jobs
 
     if options.executor == "debug":
-        raise UserError("launch: the debug executor runs in this process, which would not return. Use the action run.")
+        raise UserError("launch: the debug executor runs in this process, which would not return. Use run.")
     console = Console()
     study = study_of(options)
     how, planned = job_options_of(options, study, wait=False), study.planned()
@@ -64,10 +67,10 @@ def launch(options: Namespace) -> int:
     if folders := [run.folder for run in _pending(console, study, planned, how)]:
         jobs.launch(folders, how)
         console.print("Started. See 'status'; 'report' when done.")
-    return 0
+    return Exit.OK
 
 
-def cancel(options: Namespace) -> int:
+def cancel(options: Namespace) -> Exit:
     """Have no job go on with this study's runs: those at work save, those that wait are taken out of the queue."""
     from roadmap.jobs.launcher import cancel as cancel_jobs
 
@@ -76,27 +79,27 @@ def cancel(options: Namespace) -> int:
     print(f"Asked {stopped} job{'s' if stopped != 1 else ''} to stop. 'launch' or 'run' goes on from the checkpoints.")
     if not stopped:
         print("None was seen at work; one that is only starting will pass these runs by.")
-    return 0
+    return Exit.OK
 
 
-def export(options: Namespace) -> int:
+def export(options: Namespace) -> Exit:
     """Write every trained rung's weights with their configuration, for timm and `load_model`; say what is missing."""
     from roadmap.common.files import check_writable
     from roadmap.export.safetensors_files import export_study
 
-    study = study_of(options)
+    study = study_of(with_seeds_found(options))
     out = options.out or out_of(options, study) / "export"
     check_writable(out)
-    say_what(study, Console())
+    print_study(study, Console())
     written, missing = export_study(study, out, options.data)
     for reason, names in missing.items():
         print(f"Not exported ({reason}): {', '.join(names)}")
     if not written:
         print("There is nothing to export yet. 'run' trains what is missing.")
-        return 1
+        return Exit.FAILED
     print(f"Wrote {out}/: {', '.join(folder.name for folder in written)}")
     print(f"Load one with roadmap.load_model('{written[-1]}').")
-    return 0
+    return Exit.OK
 
 
 def _train(console: Console, study: "Study", planned: list["PlannedRun"], how: "JobOptions") -> bool:
@@ -149,7 +152,7 @@ def _pending(
 
     undone, free, queue = _undone_and_free(planned, how)
     pending = prepare(free)
-    say_what(study, console)
+    print_study(study, console)
     at_work = f", {len(undone) - len(pending)} at work" if len(undone) > len(pending) else ""
     text = f"{len(planned)} runs, {len(planned) - len(undone)} done already{at_work}, {len(pending)} to do."
     console.print(text, highlight=False)
@@ -172,7 +175,7 @@ def _undone_and_free(
     return undone, [run for run in undone if not is_at_work(run.folder, queue)], queue
 
 
-def _print_dry_run(planned: Sequence["PlannedRun"], how: "JobOptions") -> int:
+def _print_dry_run(planned: Sequence["PlannedRun"], how: "JobOptions") -> Exit:
     """Print what would be submitted."""
     from roadmap.jobs.slurm_arrays import sbatch_text, share_out
 
@@ -182,10 +185,10 @@ def _print_dry_run(planned: Sequence["PlannedRun"], how: "JobOptions") -> int:
     if folders:
         print(sbatch_text(folders, how))
     print(f"# {len(folders)} runs in {len(share_out(folders, how.runs_per_job))} jobs. Nothing was submitted.")
-    return 0
+    return Exit.OK
 
 
-def _say_outcome(console: Console, planned: Sequence["PlannedRun"], how: "JobOptions", took: str) -> int:
+def _say_outcome(console: Console, planned: Sequence["PlannedRun"], how: "JobOptions", took: str) -> Exit:
     from roadmap.jobs.status import look_at_queue, standing
 
     queue = look_at_queue(how.runs)
@@ -200,4 +203,4 @@ def _say_outcome(console: Console, planned: Sequence["PlannedRun"], how: "JobOpt
     if unfinished := len(planned) - done - failed:
         console.print(f"{unfinished} runs did not finish. The same command goes on with them.", highlight=False)
     console.print(f"{done} of {len(planned)} runs done. Took {took}.", highlight=False)
-    return 0 if done == len(planned) else 1
+    return Exit.OK if done == len(planned) else Exit.FAILED

@@ -1,4 +1,4 @@
-"""What every step must keep, held against each rung of a ladder: the action `check`, and the tests of our own ladders.
+"""What every step must keep, held against each rung of a ladder: the command `check`, and the tests of our own ladders.
 
 A step is pure and deterministic and changes something; what it makes can be built, trains, and has a cost.
 """

@@ -56,9 +56,7 @@ class Design:
                 f"--design pairs: takes two steps, but {found}. Name two, such as --design pairs gelu layer_norm."
             )
         if self.name != "pairs" and given:
-            raise UserError(
-                f"--design {self.name}: takes no steps, but was given '{given}'. Leave that out; an action comes first."
-            )
+            raise UserError(f"--design {self.name}: takes no steps, but was given '{given}'. Leave that out.")
         if not 1 <= self.samples <= MOST_SAMPLES:
             raise UserError(f"--samples: is {self.samples}, but must be from 1 to {MOST_SAMPLES:,}.")
 

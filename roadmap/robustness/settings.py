@@ -90,7 +90,7 @@ def read_found(folder: Path) -> list[dict[str, Any]]:
     if isinstance(version, int) and version != ROBUSTNESS_VERSION:
         return []
     if version is None or not isinstance(found, list) or not all(map(_is_entry, found)):
-        raise Damaged(f"{path}: is damaged. The action robustness makes it anew.")
+        raise Damaged(f"{path}: is damaged. 'robustness' measures it again.")
     return found
 
 

@@ -13,6 +13,9 @@ runs/<run id>/ holds
 """
 
 import json
+import os
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -27,7 +30,7 @@ RUN, METRICS, PROGRESS = "run.json", "metrics.jsonl", "progress.json"
 WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 PREDICTIONS, RESULT = "predictions.npy", "result.json"
 ROBUSTNESS = "robustness.json"
-
+RUN_NAME = re.compile(r"[0-9a-f]+-s(\d+)(?:-w[0-9a-f]+)?")  # a run folder's name, `RunConfig.id`
 
 # The version of the row below; a result of another version is refused, not guessed at.
 RESULT_VERSION = 1
@@ -123,6 +126,22 @@ def is_done(folder: Path) -> bool:
     """Whether a run needs no more training: finished or diverged. A failed run is tried again."""
     row = read_result(folder)
     return row is not None and row["state"] in ("finished", "diverged")
+
+
+def seeds_with(name: str, runs: Path, keys: Collection[str]) -> set[int]:
+    """Return the seeds of which some run has a file of that name.
+
+    Args:
+        name: A file of a run folder, such as `RESULT`.
+        runs: The runs folder, which is listed once however many runs it holds.
+        keys: `RunConfig.key` of the runs that are asked about.
+    """
+    try:
+        folders = [entry for entry in os.scandir(runs) if entry.name.split("-")[0] in keys]
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    named = {(entry, RUN_NAME.fullmatch(entry.name)) for entry in folders}
+    return {int(match[1]) for entry, match in named if match and Path(entry.path, name).is_file()}
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ def find_weights(place: str, rung: str, seed: int) -> WeightsConfig:
     """Find the weights that a run starts from.
 
     Args:
-        place: A folder that the action export wrote, with weights for each rung and seed; a file for all of them,
+        place: A folder that `export` wrote, with weights for each rung and seed; a file for all of them,
             under our names or timm's; or timm:NAME, for pretrained weights of timm's, which are kept in the cache.
         rung: The rung's id.
         seed: The run's seed.

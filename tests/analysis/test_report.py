@@ -100,12 +100,12 @@ def test_the_pages_commands_are_those_of_this_study(study: Study, tmp_path: Path
     put_result(study, "baseline_original", 0, top1=70.0)
     put_result(study, "baseline", 0, top1=75.0)
     asked = "--base resnet50 --seeds 0 1 --recipe 'my own.yaml' --data d --runs r --until gelu --validate"
-    words = words_of(run_ladder.parse(shlex.split(asked)))
+    words = words_of(parse(shlex.split(asked)))
     write_report(study, tmp_path / "out", words=words)
     page = html.unescape((tmp_path / "out" / "report.html").read_text())
     commands = re.findall(r"<code>python run_ladder\.py (.*)</code>", page)
-    told = [run_ladder.parse(shlex.split(command)) for command in commands]
-    assert [options.action for options in told] == ["plan", "run", "report", "compare"]
+    told = [parse(shlex.split(command)) for command in commands]
+    assert [options.command for options in told] == ["plan", "run", "report", "compare"]
     assert told[-1].step == "baseline"
     assert all(words_of(options) == words for options in told)
     write_report(study, tmp_path / "out")

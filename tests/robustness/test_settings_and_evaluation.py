@@ -301,7 +301,7 @@ def test_other_settings_or_weights_are_asked_anew_and_what_was_found_stays(study
 )
 def test_a_damaged_file_says_so(damage: str, tmp_path: Path) -> None:
     (tmp_path / run_folder.ROBUSTNESS).write_text(damage)
-    with pytest.raises(Damaged, match=r"robustness.json: is damaged\. The action robustness makes it anew"):
+    with pytest.raises(Damaged, match=r"robustness.json: is damaged\. 'robustness' measures it again"):
         read_found(tmp_path)
 
 
@@ -377,7 +377,7 @@ def test_a_report_shows_what_was_found_and_nothing_where_nothing_was(study: Stud
         assert not re.search("robustness:|PGD|mCE|masking", (out / name).read_text()), name
 
 
-# -- the action
+# -- the command
 
 
 def ladder(study: Study, images: Path, *words: str) -> int:
@@ -407,7 +407,7 @@ def test_the_action_examines_what_is_trained_and_says_what_is_not(
     out = " ".join(capsys.readouterr().out.split())
     assert "6 runs, 5 trained, 0 examined already, 4 to do, with 20 test images each" in out
     assert "baseline_original seed 1: not examined:" in out
-    assert "robustness.json: is damaged. The action robustness makes it anew." in out
+    assert "robustness.json: is damaged. 'robustness' measures it again." in out
     assert "gelu seed 0: not examined: model.safetensors: is damaged" in out
     assert {(settings.images, settings.radii) for settings in asked} == {(20, (0.5, 8.0))}
     assert ladder(study, small_images, "--images", "20", "--radii", "0.5", "8", "--json") == 1

@@ -1,0 +1,152 @@
+"""The commands: what each is for, which options it has, and where its function is."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+
+from roadmap.cli import arguments as a
+from roadmap.cli.arguments import Option
+
+Options = dict[str, Sequence[Option]]  # heading in the help -> options
+NETWORKS: Options = {
+    "which networks": (
+        a.BASE, a.STEPS, a.STEPS_MODULE, a.ONLY, a.UNTIL, a.DESIGN, a.SAMPLES, a.REFERENCES, a.MATCH,
+    ),
+}  # fmt: skip
+STUDY: Options = NETWORKS | {
+    "how they are trained": (a.RECIPE, a.SEEDS, a.DATA, a.WEIGHTS, a.VALIDATE, a.RUNS),
+}
+SCHEDULING = (a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES)
+STARTING: Options = {"how jobs are started": (*SCHEDULING, a.DRY_RUN, a.TENSORBOARD, a.LOGGER)}
+SEEDS_FOUND = replace(a.SEEDS, help="default: the recipe's and all that have runs")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        name: As it is typed.
+        group: The heading that it stands under in the program's help.
+        help: What it does, in a line.
+        module: The module of `roadmap.cli` with its function, which has its name.
+        options: Heading -> options, and words that may follow it.
+        accepted: Options that change nothing here, taken so that the words that started a study's runs also name it
+            to the commands that look at it.
+    """
+
+    name: str
+    group: str
+    help: str
+    module: str
+    options: Options
+    accepted: Sequence[Option] = ()
+
+    @property
+    def words(self) -> list[Option]:
+        """The words that may follow it."""
+        return [option for option in self.all_options() if option.is_word]
+
+    def all_options(self) -> Iterator[Option]:
+        """Yield all that it takes, what it only accepts too."""
+        yield from (option for group in self.options.values() for option in group)
+        yield from self.accepted
+
+    def function(self) -> Callable[..., int]:
+        """Return what carries it out: a function from the parsed options to an exit code."""
+        function: Callable[..., int] = getattr(import_module(f"roadmap.cli.{self.module}"), self.name)
+        return function
+
+
+def _of_study(name: str, group: str, does: str, module: str, *own: Option) -> Command:
+    """Return a command that looks at a study's rungs or runs and has a few options of its own."""
+    looks_back = name in ("status", "report", "compare", "export")
+    options: Options = {
+        heading: [SEEDS_FOUND if looks_back and option == a.SEEDS else option for option in group]
+        for heading, group in STUDY.items()
+    }
+    accepted = [option for option in SCHEDULING if option not in own]
+    return Command(name, group, does, module, options | ({f"options of {name}": own} if own else {}), accepted=accepted)
+
+
+BEFORE, TRAINING, RESULTS, MACHINE = "before training", "training", "results", "this machine and the shell"
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            "verify", BEFORE, "hold every rung's multiply-adds against the paper's", "plan_commands",
+            {
+                "which networks": (a.BASE, a.STEPS, a.STEPS_MODULE, a.MATCH),
+                "what is printed": (replace(a.RECIPE, help="of a ladder that changes it (default: fashion)"), a.JSON),
+            },
+        ),
+        Command(
+            "check", BEFORE, "hold a ladder's steps, your own too, to what a step must keep", "check_command",
+            {"which networks": (a.LADDER, a.BASE, a.STEPS, a.STEPS_MODULE, a.MATCH), "what is printed": (a.JSON,)},
+        ),
+        _of_study(
+            "plan", BEFORE, "what would run, its time and price, and what is done already", "plan_commands",
+            a.JOBS, a.DEVICE, a.MEASURE, a.PRICE, a.JSON,
+        ),
+        Command(
+            "diff", BEFORE, "the settings in which a recipe differs from the paper's, or another", "plan_commands",
+            {"options": (a.RECIPE, replace(a.AGAINST, help="the other recipe (default: the paper's)"), a.BASE, a.JSON)},
+        ),
+        Command(
+            "run", TRAINING, "train what is missing, with live progress, and report (the default)", "run_commands",
+            STUDY | STARTING | {"the report": (a.OUT, a.MARGIN)},
+        ),
+        Command("launch", TRAINING, "start the jobs and return", "run_commands", STUDY | STARTING),
+        _of_study("status", TRAINING, "where every run stands", "report_commands", a.JSON),
+        _of_study(
+            "cancel", TRAINING, "stop what runs; it resumes from its checkpoints when launched again", "run_commands"
+        ),
+        _of_study(
+            "report", RESULTS, "tables, figures and a page, from the run folders alone", "report_commands",
+            a.OUT, a.MARGIN, a.PUBLISHED, a.RECORD,
+        ),
+        _of_study(
+            "compare", RESULTS, "answers on all steps; with --step, all about one of them", "report_commands",
+            a.STEP, a.AGAINST, a.MARGIN, a.PUBLISHED, a.JSON,
+        ),
+        _of_study(
+            "robustness", RESULTS, "accuracy under attacks and corruptions, for the report", "robustness_commands",
+            a.IMAGES, a.RADII, a.EXECUTOR, a.JOBS, a.JSON,
+        ),
+        _of_study(
+            "export", RESULTS, "trained weights with their configuration, for timm", "run_commands",
+            replace(a.OUT, help="where to (default: export/ in the report's folder)"),
+        ),
+        _of_study(
+            "measure", MACHINE, "time and memory of every rung, measured side by side here", "measure_commands", a.JSON
+        ),
+        _of_study(
+            "calibrate", MACHINE, "the fastest precision, compiler setting and number of jobs", "measure_commands",
+            a.JSON,
+        ),
+        Command(
+            "models", MACHINE, "the paper's Table 1 counted again, its Figure 1 drawn", "measure_commands",
+            {
+                "options": (
+                    replace(a.ONLY, help="these models alone", metavar="MODEL"),
+                    replace(a.MEASURE, help="time their inference on this machine"),
+                    replace(a.OUT, help="tables and figure (default: out/models)"),
+                    a.JSON,
+                )
+            },
+        ),
+        Command(
+            "completion", MACHINE, "print a script with which the shell completes commands and options",
+            "completion_command", {"which shell": (a.SHELL,)},
+        ),
+    )
+}  # fmt: skip
+
+
+def owners_of(name: str) -> list[str]:
+    """Return the commands that have an option and do more than accept it."""
+    return [
+        command.name
+        for command in COMMANDS.values()
+        if any(option.name == name for group in command.options.values() for option in group)
+    ]
