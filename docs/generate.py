@@ -21,20 +21,17 @@ def commands() -> str:
     """Return the page of all commands, from the parser."""
     parts = [
         "# Commands",
-        "`run-ladder`, `python run_ladder.py` and `python -m roadmap` are the same program. This page is generated from "
-        "its help (`make reference`).\n\n"
-        "Without a command, `run` is meant: `run-ladder --base resnet50` trains and reports. The options that name a "
-        "study (base, recipe, seeds, ...) are the same for every command, so a command line can be reused with another "
-        "command.",
+        "`run-ladder`, `python run_ladder.py` and `python -m roadmap` are the same program. Without a command, `run` is\n"
+        "meant: `run-ladder --base resnet50` trains and reports. The options that name a study (base, recipe, seeds,\n"
+        "...) are the same for every command, so that a command line can be used again with another command.\n\n"
+        "This page is made from the program's own help by `make reference`.",
     ]
     group = ""
-    for name, heading, help_text, parser in command_parsers("run-ladder"):
+    for name, heading, _, parser in command_parsers("run-ladder"):
         if heading != group:
             group = heading
             parts.append(f"## {heading[0].upper()}{heading[1:]}")
-        parts.append(f"### {name}")
-        parts.append(f"{help_text[0].upper()}{help_text[1:]}.")
-        parts.append(f"```text\n{parser.format_help().strip()}\n```")
+        parts.append(f"### {name}\n\n```text\n{parser.format_help().strip()}\n```")
     return "\n\n".join(parts) + "\n"
 
 
