@@ -1,6 +1,6 @@
 """A study as one HTML page that opens from disk: figures, verdicts, every run with its curve, how to have it all again.
 
-The page fetches nothing. Texts are escaped by the template, webpage.html, which also holds its style and its script.
+The page fetches nothing. Texts are escaped by the template, page.html, which also holds its style and its script.
 """
 
 import json
@@ -26,7 +26,7 @@ from analysis.verdicts import metric_of
 from roadmap.common.files import write_atomically
 from roadmap.common.formats import clock
 
-TEMPLATE = "webpage.html"
+TEMPLATE = "page.html"
 LONGEST_ERROR = 200  # letters of an error in a run's row
 MARKS = {BETTER: "▲", WORSE: "▼", SAME: "="}  # so that colour is not alone in saying it
 

@@ -169,14 +169,6 @@ def test_help_starts_at_once_and_names_every_action() -> None:
         assert re.search(rf"^  {action} ", ended.stdout, re.MULTILINE)
 
 
-def test_configuration_results_and_analysis_do_without_torch_and_timm() -> None:
-    modules = [f"roadmap.{name}" for name in ("config", "steps", "ladder", "designs", "results", "recipe", "plan")]
-    modules += [f"analysis.{path.stem}" for path in (ROOT / "analysis").glob("[!_]*.py")]
-    code = f"import sys, {', '.join(modules)}; assert not {{'torch', 'timm'}} & set(sys.modules)"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (0, "")
-
-
 # -- looking
 
 

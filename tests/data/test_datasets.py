@@ -14,7 +14,6 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from roadmap.fashion_mnist.make import PER_CLASS
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,6 +23,7 @@ from roadmap.common.seeding import seed_step
 from roadmap.data import datasets as data_module
 from roadmap.data.batches import TEST_BATCH, MemoryData, load_data
 from roadmap.data.datasets import DEBIAN, EMBEDDED, Arrays, describe_data, load_arrays
+from roadmap.data.fashion_mnist.make import PER_CLASS
 from roadmap.data.idx import read_idx, write_idx
 from roadmap.recipe import Recipe
 from roadmap.runs.config import DataConfig, RunConfig

@@ -39,7 +39,7 @@ from roadmap.training import loop as train_module
 from roadmap.training.checkpoints import checkpoints, write_checkpoint
 from roadmap.training.loop import _Training, train
 from tests.conftest import write_tiny
-from tests.processes import Command, Outcome, outcome, wait_for
+from tests.processes import ROOT, Command, Outcome, outcome, wait_for
 from tests.runs.test_attempts import leave_attempt, names, nobody
 
 MakeRecipes = Callable[..., Path]
@@ -687,7 +687,7 @@ def test_jobs_inherit_threads_and_the_way_to_the_package_and_the_caller_keeps_it
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     with machine.environment_for_jobs(3):
         assert (os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]) == ("3", "3")
-        assert str(launcher.ROOT) in os.environ["PYTHONPATH"].split(os.pathsep)
+        assert str(ROOT) in os.environ["PYTHONPATH"].split(os.pathsep)
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ
