@@ -5,7 +5,7 @@ from argparse import Namespace
 from rich.console import Console
 from rich.markup import escape
 
-from roadmap.cli.exit_codes import Exit
+from roadmap.cli.commands import Exit
 from roadmap.cli.options import ladder_of
 from roadmap.cli.terminal import make_table, print_json, print_lines
 from roadmap.ladder.conformance import CHECKS, TARGET, problems, trials

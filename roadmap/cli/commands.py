@@ -1,7 +1,8 @@
-"""The commands: what each is for, which options it has, and where its function is."""
+"""The commands: what each is for, which options it has, where its function is, and its exit codes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from importlib import import_module
 
 from roadmap.cli import arguments as a
@@ -19,6 +20,15 @@ STUDY: Options = NETWORKS | {
 SCHEDULING = (a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES)
 STARTING: Options = {"how jobs are started": (*SCHEDULING, a.DRY_RUN, a.TENSORBOARD, a.LOGGER)}
 SEEDS_FOUND = replace(a.SEEDS, help="default: the recipe's and all that have runs")
+
+
+class Exit(IntEnum):
+    """The exit code of a command."""
+
+    OK = 0
+    FAILED = 1  # a check or a run failed
+    REFUSED = 2  # cannot be done as asked: a `UserError`
+    INTERRUPTED = 130  # Ctrl-C, as shells have it
 
 
 @dataclass(frozen=True)
@@ -52,9 +62,9 @@ class Command:
         yield from (option for group in self.options.values() for option in group)
         yield from self.accepted
 
-    def function(self) -> Callable[..., int]:
+    def function(self) -> Callable[..., Exit]:
         """Return what carries it out: a function from the parsed options to an exit code."""
-        function: Callable[..., int] = getattr(import_module(f"roadmap.cli.{self.module}"), self.name)
+        function: Callable[..., Exit] = getattr(import_module(f"roadmap.cli.{self.module}"), self.name)
         return function
 
 

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from roadmap.cli.exit_codes import Exit
+from roadmap.cli.commands import Exit
 from roadmap.cli.parser import make_parser
 from roadmap.common.errors import UserError
 

@@ -8,8 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from roadmap.cli.commands import COMMANDS
-from roadmap.cli.exit_codes import Exit
+from roadmap.cli.commands import COMMANDS, Exit
 from roadmap.cli.parser import PROGRAM, parse
 from roadmap.common.errors import UserError
 from roadmap.common.process_group import my_rank
@@ -45,7 +44,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
     except OSError as error:
-        print(f"{program}: {error.filename or 'output'}: {error.strerror}.", file=sys.stderr)
+        print(f"{program}: {error.filename or 'output'}: {error.strerror or error}.", file=sys.stderr)
         return Exit.REFUSED
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from roadmap.cli.exit_codes import Exit
+from roadmap.cli.commands import Exit
 from roadmap.cli.options import study_of
 from roadmap.cli.terminal import make_table, print_files, print_json, print_lines
 from roadmap.common.errors import UserError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from roadmap.cli.exit_codes import Exit
+from roadmap.cli.commands import Exit
 from roadmap.cli.options import amount_of, jobs_of, ladder_behind, ladder_of, study_of
 from roadmap.cli.terminal import make_table, print_json, print_lines, print_study
 from roadmap.common.errors import UserError

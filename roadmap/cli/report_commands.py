@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from roadmap.cli.exit_codes import Exit
+from roadmap.cli.commands import Exit
 from roadmap.cli.options import (
     base_of,
     ladder_of,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from roadmap.cli.exit_codes import Exit
+from roadmap.cli.commands import Exit
 from roadmap.cli.options import jobs_of, robustness_settings_of, study_of
 from roadmap.cli.terminal import print_json, print_study
 from roadmap.common.errors import UserError

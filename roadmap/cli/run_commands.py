@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from roadmap.cli.exit_codes import Exit
+from roadmap.cli.commands import Exit
 from roadmap.cli.measure_commands import measure_trained
 from roadmap.cli.options import job_options_of, margin_of, out_of, study_of, study_to_report, with_seeds_found
 from roadmap.cli.report_commands import print_table, report_options

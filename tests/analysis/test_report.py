@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import run_ladder
 from analysis.ladder_table import LADDER_COLUMNS, ladder_table, published_table
 from analysis.report.record import RECORD_VERSION, read_record
 from analysis.report.tables import markdown
 from analysis.report.write import redraw, write_published, write_report
 from roadmap.cli.options import words_of
+from roadmap.cli.parser import parse
 from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.common.formats import big
