@@ -21,9 +21,9 @@ def commands() -> str:
     """Return the page of all commands, from the parser."""
     parts = [
         "# Commands",
-        "`run-ladder`, `python run_ladder.py` and `python -m roadmap` are the same program. Without a command, `run` is\n"
-        "meant: `run-ladder --base resnet50` trains and reports. The options that name a study (base, recipe, seeds,\n"
-        "...) are the same for every command, so that a command line can be used again with another command.\n\n"
+        "`run-ladder`, `python run_ladder.py` and `python -m roadmap` are the same program. Without a command, `run`\n"
+        "is meant: `run-ladder --base resnet50` trains and reports. The options that name a study (base, recipe,\n"
+        "seeds, ...) are the same for every command, so that a command line can be used again with another command.\n\n"
         "This page is made from the program's own help by `make reference`.",
     ]
     group = ""
