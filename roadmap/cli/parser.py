@@ -169,7 +169,7 @@ def _refusal(word: str, command: str) -> UserError:
     """Return the error for a word that a command does not take: whose it is, or which one is nearest."""
     name = word.partition("=")[0]
     if not name.startswith("-"):
-        taking = [other.name for other in COMMANDS.values() if other.words]
+        taking = [other.name for other in COMMANDS.values() if any(taken.nargs for taken in other.words)]
         return UserError(f"'{word}': is for {', '.join(taking)}, not for {command}. Leave it out.")
     if owners := owners_of(name):
         return UserError(f"{name}: is for {', '.join(owners)}, not for {command}. Leave it out.")

@@ -67,7 +67,7 @@ def run(folder: Path, *arguments: object) -> Outcome:
         ("plan --base resnet50 --design add-one gelu", "--design add-one: takes no steps, but was given 'gelu'"),
         ("--base resnet50 paln", r"unknown command 'paln'\. Did you mean 'plan'\?"),
         ("--design add-one gelu plan --base resnet50", "takes no steps, but was given 'gelu'"),
-        ("plan gelu --base resnet50", r"'gelu': is for check, completion, not for plan\. Leave it out\."),
+        ("plan gelu --base resnet50", r"'gelu': is for check, not for plan\. Leave it out\."),
         ("--base resnet50 --widht 8", r"--widht: is no option of run\. .*'run --help' lists them\."),
         ("--widht 8 plan", r"--widht: is no option of plan\."),
         ("plan --base resnet50 --untl gelu", r"--untl: is no option of plan\. Did you mean --until\?"),

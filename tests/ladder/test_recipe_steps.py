@@ -143,8 +143,8 @@ def test_a_design_of_an_image_folders_recipe_can_be_planned_without_the_images(t
 def test_plan_and_verify_say_what_each_rung_changes_in_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for action in ("plan", "verify"):
-        options = f"{action} --base resnet50 --steps recipe --recipe imagenet --runs {tmp_path}"
+    for command in (f"plan --runs {tmp_path}", "verify"):
+        options = f"{command} --base resnet50 --steps recipe --recipe imagenet"
         assert main(options.split()) == 0
         words = " ".join(capsys.readouterr().out.split())
         assert "What changes in training, up to recipe 'imagenet'" in words
