@@ -29,7 +29,7 @@ from benchmarks.side_by_side import (
 )
 from roadmap.ladder.ladder import read_ladder
 from roadmap.runs.config import RunConfig
-from roadmap.study.plan import make_study
+from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.step import make_model
 
 RUNGS = ("baseline", "move_up_depthwise", "separate_downsampling")
@@ -95,7 +95,7 @@ def main() -> None:
     rungs, rounds = (RUNGS[-1:], 1) if arguments.quick else (RUNGS, ROUNDS)
     print_head("rung", "images/s, one by one", f"{seeds} seeds at once", "ratio")
     with TemporaryDirectory() as folder:
-        study = make_study(read_ladder(), "resnet50", "fashion", runs=Path(folder), seeds=[0])
+        study = plan_study(StudySpec("resnet50", "fashion", read_ladder(), runs=Path(folder), seeds=[0]))
         for rung in rungs:
             config = study.configs[rung, 0]
             size, side = config.recipe.batch_size, config.recipe.image_size

@@ -20,7 +20,8 @@ from pathlib import Path
 from roadmap.ladder.ladder import read_ladder
 from roadmap.measuring.rung_costs import networks
 from roadmap.runs import run_folder
-from roadmap.study.plan import PlannedRun, Study, make_study
+from roadmap.study.plan import PlannedRun, Study
+from roadmap.study.spec import StudySpec, plan_study
 
 RUN_LADDER = Path(__file__).parents[1] / "run_ladder.py"
 STEPS = 20  # of each network, in each of the two rounds
@@ -86,7 +87,7 @@ def main() -> None:
     jobs = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder) / "runs"
-        study = make_study(read_ladder(), "resnet50", options.recipe, runs=runs)
+        study = plan_study(StudySpec("resnet50", options.recipe, read_ladder(), runs=runs))
         print(f"bare loops, {jobs} at a time", file=sys.stderr)
         before = bare_s(study, jobs, options.steps)
         print("the ladder", file=sys.stderr)

@@ -31,7 +31,7 @@ from benchmarks.side_by_side import (
 from roadmap.ladder.ladder import read_ladder
 from roadmap.networks.blocks import LayerNorm
 from roadmap.runs.config import RunConfig
-from roadmap.study.plan import make_study
+from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.step import make_model, make_optimizer, make_scaler, take_step
 
 BATCH_NORM, LAYER_NORM = "fewer_norms", "layer_norm"  # the rungs
@@ -136,7 +136,7 @@ def share_of_copies(work: Callable[[], None], batch_size: int, device: str) -> f
 def compare_rungs(scale: Scale, device: str, rounds: int, progress: Progress) -> None:
     """Print a row for BatchNorm and one for each LayerNorm at a scale."""
     with TemporaryDirectory() as runs:
-        study = make_study(read_ladder(), "resnet50", "fashion", runs=Path(runs), seeds=[0])
+        study = plan_study(StudySpec("resnet50", "fashion", read_ladder(), runs=Path(runs), seeds=[0]))
     before, after = study.configs[BATCH_NORM, 0], study.configs[LAYER_NORM, 0]
     if scale.full_width:
         nets = {rung.id: rung.net for rung in read_ladder().climb("resnet50")}

@@ -19,7 +19,8 @@ from roadmap.jobs.launcher import prepare
 from roadmap.ladder.ladder import read_ladder
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import Worker, take
-from roadmap.study.plan import PlannedRun, make_study
+from roadmap.study.plan import PlannedRun
+from roadmap.study.spec import StudySpec, plan_study
 from tests.slurm import Slurm, why_not
 
 RUN_LADDER = Path(__file__).parents[1] / "run_ladder.py"
@@ -105,7 +106,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         measure_submission(folder)
-        study = make_study(read_ladder(), "resnet50", "fashion", runs=folder / "runs", seeds=range(MANY))
+        study = plan_study(StudySpec("resnet50", "fashion", read_ladder(), runs=folder / "runs", seeds=range(MANY)))
         worker = Worker.here("benchmark")
         for run in prepare(study.planned()):
             finish(run, worker)

@@ -27,7 +27,8 @@ from benchmarks.side_by_side import (
 )
 from roadmap.ladder.ladder import read_ladder
 from roadmap.measuring.meter import Meter, make_batches
-from roadmap.study.plan import PlannedRun, make_study
+from roadmap.study.plan import PlannedRun
+from roadmap.study.spec import StudySpec, plan_study
 
 RUNGS = ("baseline", "depthwise_conv", "kernel_7", "layer_norm", "separate_downsampling")
 MOVES, BYTES = 5, 2  # of each activation
@@ -51,7 +52,7 @@ def device_rates(device: str, side: int) -> tuple[float, float]:
 
 def planned(rungs: tuple[str, ...], folder: Path) -> list[PlannedRun]:
     """Return the rungs' runs under the paper's recipe."""
-    study = make_study(read_ladder(), "resnet50", "imagenet", runs=folder, seeds=[0], assume_data=True)
+    study = plan_study(StudySpec("resnet50", "imagenet", read_ladder(), runs=folder, seeds=[0], assume_data=True))
     return [run for run in study.planned() if set(run.rungs) & set(rungs)]
 
 

@@ -31,7 +31,7 @@ from benchmarks.training_loop import RUNGS, write_recipe
 from roadmap.data.batches import load_data
 from roadmap.ladder.ladder import read_ladder
 from roadmap.runs.config import RunConfig
-from roadmap.study.plan import make_study
+from roadmap.study.spec import StudySpec, plan_study
 
 
 def passes(loop: TimmLoop, images: Tensor, targets: Tensor, step: bool) -> Callable[[int], None]:
@@ -96,7 +96,7 @@ def main() -> None:
         large = write_recipe(Path(name), "fashion", image_size=224, batch_size=16)
         recipes = {"32x32": "smoke"} if quick else {"32x32": "fashion", "224x224": large}
         studies = {
-            label: make_study(read_ladder(), "resnet50", recipe, runs=Path(name), seeds=[0])
+            label: plan_study(StudySpec("resnet50", recipe, read_ladder(), runs=Path(name), seeds=[0]))
             for label, recipe in recipes.items()
         }
         rounds, steps = (1, 1) if quick else (12, 4 if device == "cpu" else 50)

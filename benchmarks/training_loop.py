@@ -34,7 +34,7 @@ from roadmap.common.paths import RECIPES
 from roadmap.data.batches import load_data
 from roadmap.ladder.ladder import read_ladder
 from roadmap.runs.config import RunConfig
-from roadmap.study.plan import make_study
+from roadmap.study.spec import StudySpec, plan_study
 
 RUNGS = ("baseline", "move_up_depthwise", "separate_downsampling")
 ENDLESS = 10_000  # epochs: no run ends before the measurement does
@@ -62,7 +62,9 @@ class Setting:
 
     def config(self, rung: str, runs: Path) -> RunConfig:
         """Return a rung's run."""
-        study = make_study(read_ladder(), "resnet50", self.recipe, runs=runs, seeds=[0], data_root=self.data_root)
+        study = plan_study(
+            StudySpec("resnet50", self.recipe, read_ladder(), runs=runs, seeds=[0], data_root=self.data_root)
+        )
         config = study.configs[rung, 0]
         return replace(config, recipe=replace(config.recipe, epochs=ENDLESS))
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from roadmap.networks.model import build_model
     from roadmap.networks.own_layers import own_layer
     from roadmap.recipe import Recipe, read_recipe
+    from roadmap.study.plan import Study
+    from roadmap.study.spec import StudySpec, plan_study
+    from roadmap.training import train
 
 _HOMES = {
     "BlockConfig": "networks.config",
@@ -22,14 +25,18 @@ _HOMES = {
     "NetConfig": "networks.config",
     "Recipe": "recipe",
     "Rung": "ladder.rung",
+    "Study": "study.plan",
+    "StudySpec": "study.spec",
     "build_model": "networks.model",
     "count_activations": "networks.cost",
     "count_macs": "networks.cost",
     "count_params": "networks.cost",
     "load_model": "export.safetensors_files",
     "own_layer": "networks.own_layers",
+    "plan_study": "study.spec",
     "read_ladder": "ladder.ladder",
     "read_recipe": "recipe",
+    "train": "training",
 }
 __all__ = [
     "BlockConfig",
@@ -37,14 +44,18 @@ __all__ = [
     "NetConfig",
     "Recipe",
     "Rung",
+    "Study",
+    "StudySpec",
     "build_model",
     "count_activations",
     "count_macs",
     "count_params",
     "load_model",
     "own_layer",
+    "plan_study",
     "read_ladder",
     "read_recipe",
+    "train",
 ]
 
 

@@ -1,16 +1,17 @@
 """How a network is trained: `Recipe`, every setting of the paper's Table 5 and of its plain counterpart; its reader."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from roadmap.common.errors import Misfits, UserError, unknown
-from roadmap.common.fields import LATER, diff, hashed_fields
+from roadmap.common.errors import FieldErrors, UserError, unknown
+from roadmap.common.fields import LATER, PositiveFloat, PositiveInt, diff, hashed_fields
 from roadmap.common.paths import RECIPES
 from roadmap.common.yaml_files import explain, read_yaml
 from roadmap.networks.families import BASES
@@ -34,7 +35,7 @@ class Recipe:
     its part off.
 
     Attributes:
-        name: The file's name.
+        name: Its name in reports, which go to a folder named after it.
         about: What it reproduces, in a line.
         plain: The recipe that is the plain counterpart of this one, in recipes/ or beside it: the paper's ladder starts
             under it.
@@ -92,7 +93,7 @@ class Recipe:
     about: str = field(metadata=NAME)
     plain: str = field(metadata=NAME)
     paper: str = field(default="imagenet", metadata=NAME)
-    seeds: tuple[int, ...] = field(default=(0, 1, 2), metadata=SCALE)
+    seeds: tuple[StrictInt, ...] = field(default=(0, 1, 2), metadata=SCALE)
     width_divisor: PositiveInt = field(default=1, metadata=SCALE)
     stem_stride: Literal[2, 4] = field(default=4, metadata=SCALE)
     for_base: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=NAME)
@@ -102,50 +103,50 @@ class Recipe:
     test_split: str = field(default="validation", metadata=LATER)
     image_key: str | None = field(default=None, metadata=LATER)
     label_key: str | None = field(default=None, metadata=LATER)
-    validation_images: int = 0
-    images: NonNegativeInt = field(default=0, metadata=NAME)
+    validation_images: StrictInt = 0
+    images: Annotated[StrictInt, Field(ge=0)] = field(default=0, metadata=NAME)
     classes: PositiveInt = field(default=1000, metadata=NAME)
-    image_size: int = Field(gt=0, le=10_000)
+    image_size: StrictInt = Field(gt=0, le=10_000)
 
-    epochs: int = Field(gt=0, le=1_000_000)
+    epochs: StrictInt = Field(gt=0, le=1_000_000)
     batch_size: PositiveInt
     optimizer: Literal["adamw", "sgd"]
-    lr: float
-    weight_decay: float
-    betas: tuple[float, float] = (0.9, 0.999)
-    momentum: float = 0.9
-    decay_norms_and_biases: bool = False
+    lr: StrictFloat
+    weight_decay: StrictFloat
+    betas: tuple[StrictFloat, StrictFloat] = (0.9, 0.999)
+    momentum: StrictFloat = 0.9
+    decay_norms_and_biases: StrictBool = False
     schedule: Literal["cosine", "step"]
-    min_lr: float = 0.0
-    warmup_epochs: float = 0.0
-    warmup_lr: float = 0.0
+    min_lr: StrictFloat = 0.0
+    warmup_epochs: StrictFloat = 0.0
+    warmup_lr: StrictFloat = 0.0
     decay_epochs: PositiveFloat = 30.0
-    decay_rate: float = 0.1
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = field(default=1.0, metadata=LATER)
-    pretrained: bool = field(default=False, metadata=LATER)
-    head_init_scale: Annotated[float, Field(gt=0)] = field(default=1.0, metadata=LATER)
-    clip_grad: float | None = None
+    decay_rate: StrictFloat = 0.1
+    layer_decay: Annotated[StrictFloat, Field(gt=0, le=1)] = field(default=1.0, metadata=LATER)
+    pretrained: StrictBool = field(default=False, metadata=LATER)
+    head_init_scale: Annotated[StrictFloat, Field(gt=0)] = field(default=1.0, metadata=LATER)
+    clip_grad: StrictFloat | None = None
     accumulate: PositiveInt = field(default=1, metadata=LATER)
-    sync_batch_norm: bool = field(default=False, metadata=LATER)
+    sync_batch_norm: StrictBool = field(default=False, metadata=LATER)
     amp: Precision = "none"
-    tf32: bool = field(default=False, metadata=LATER)
-    compile: bool = field(default=False, metadata=LATER)
+    tf32: StrictBool = field(default=False, metadata=LATER)
+    compile: StrictBool = field(default=False, metadata=LATER)
 
-    shift: int = 0
-    hflip: float = 0.0
-    random_resized_crop: float = 1.0
+    shift: StrictInt = 0
+    hflip: StrictFloat = 0.0
+    random_resized_crop: StrictFloat = 1.0
     randaugment: str | None = None
-    color_jitter: float = 0.0
+    color_jitter: StrictFloat = 0.0
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     test_resize: Literal["shorter", "squash"] = field(default="shorter", metadata=LATER)
-    test_crop: float = 0.875
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    mixup_switch_prob: float = 0.5
-    random_erasing: float = 0.0
-    label_smoothing: float = 0.0
-    drop_path: float = 0.0
-    ema: float | None = None
+    test_crop: StrictFloat = 0.875
+    mixup: StrictFloat = 0.0
+    cutmix: StrictFloat = 0.0
+    mixup_switch_prob: StrictFloat = 0.5
+    random_erasing: StrictFloat = 0.0
+    label_smoothing: StrictFloat = 0.0
+    drop_path: StrictFloat = 0.0
+    ema: StrictFloat | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
@@ -216,7 +217,7 @@ class Recipe:
                     f"for_base.{base} sets {', '.join(sorted(fixed))}, which no base changes. Take it out."
                 )
         if wrong:
-            raise Misfits([((field,), text) for field, text in wrong.items()])
+            raise FieldErrors([((field,), text) for field, text in wrong.items()])
         return self
 
     @property
@@ -251,33 +252,45 @@ DEFAULTS = {field.name: field.default for field in fields(Recipe)}
 
 
 @cache
-def read_recipe(name: str, base: str | None = None) -> Recipe:
+def read_recipe(recipe: str | Path, base: str | None = None) -> Recipe:
     """Read a recipe by its name in recipes/, or by the path of a YAML file, as it applies to a base.
 
     Raises:
-        UserError: If there is none of that name, or it does not fit (every misfit in one message).
+        UserError: If there is none of that name, or it does not fit (all errors in one message), or it has the name
+            of a shipped recipe and other settings.
     """
-    known = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
-    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
+    shipped = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+    path = Path(recipe) if str(recipe).endswith((".yaml", ".yml")) else shipped.get(str(recipe))
     if path is None:
-        raise unknown("recipe", name, known)
-    recipe = read_yaml(path, Recipe, KEYS)
-    if recipe.name != path.stem:
-        raise UserError(f"{path}: name is '{recipe.name}', but must be the file's name, '{path.stem}'.")
-    plain = recipe.plain
+        raise unknown("recipe", recipe, shipped)
+    read = read_yaml(path, Recipe, KEYS)
+    plain = read.plain
     beside = path.parent / f"{plain}.yaml"
     if path.parent.resolve() != RECIPES and beside.is_file():  # a copy beside an own recipe is meant to be edited
         plain = str(beside)
-    elif plain not in known:
-        raise unknown("recipe", plain, known, place=f"{path}: plain (in recipes/ or beside this file)")
-    if recipe.paper not in known:
-        raise unknown("recipe", recipe.paper, known, place=f"{path}: paper (in recipes/)")
+    elif plain not in shipped:
+        raise unknown("recipe", plain, shipped, place=f"{path}: plain (in recipes/ or beside this file)")
+    if read.paper not in shipped:
+        raise unknown("recipe", read.paper, shipped, place=f"{path}: paper (in recipes/)")
+    _check_name(read, path, shipped)
     try:
-        return replace(recipe, plain=plain, **recipe.for_base.get(base or "", {}))
+        return replace(read, plain=plain, **read.for_base.get(base or "", {}))
     except (ValidationError, TypeError) as error:
         place = f"{path}: for_base.{base}"
         text = explain(error, place, KEYS) if isinstance(error, ValidationError) else f"{place}: {error}."
         raise UserError(text) from error
+
+
+def _check_name(recipe: Recipe, path: Path, shipped: Mapping[str, Path]) -> None:
+    """Refuse the name of a shipped recipe for other settings: reports would mix the two up."""
+    name = recipe.name
+    if name not in shipped or path.resolve() == shipped[name].resolve():
+        return
+    if changed := recipe.differences(read_yaml(shipped[name], Recipe, KEYS)):
+        raise UserError(
+            f"{path}: name is '{name}', that of a recipe in recipes/ from which this one differs in "
+            f"{', '.join(changed)}. Give it a name of its own, so that reports do not mix the two up."
+        )
 
 
 def read_plain(recipe: Recipe, base: str | None = None) -> Recipe:

@@ -18,7 +18,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # here and in every process that a test sta
 from roadmap.data.datasets import EMBEDDED, IDX_FILES, describe_data
 from roadmap.data.idx import find_idx, read_idx, write_idx
 from roadmap.ladder.recipe_steps import RECIPE_STEPS
-from roadmap.ladder.steps import NET_STEPS, STEPS
+from roadmap.ladder.steps import ALL_STEPS, NET_STEPS
 from roadmap.networks.config import NetConfig
 from roadmap.recipe import Recipe, read_recipe
 from roadmap.runs.config import RunConfig
@@ -125,7 +125,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def own_steps() -> Iterator[None]:
     """Forget, after a test, the steps that its files brought in."""
-    tables = [(table, dict(table)) for table in (NET_STEPS, RECIPE_STEPS, STEPS)]
+    tables = [(table, dict(table)) for table in (NET_STEPS, RECIPE_STEPS, ALL_STEPS)]
     yield
     for table, before in tables:
         table.clear()

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from roadmap.jobs.cluster import Cluster
@@ -26,7 +26,8 @@ from roadmap.jobs.status import Queue, is_at_work, look_at_queue, standing
 from roadmap.ladder.ladder import read_ladder
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import Worker, attempts_of, last_attempt
-from roadmap.study.plan import PlannedRun, make_study
+from roadmap.study.plan import PlannedRun
+from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.checkpoints import checkpoints
 from roadmap.training.loop import train
 from tests.conftest import small_file_system, write_small_images, write_tiny
@@ -64,11 +65,9 @@ class Victim:
 
     def planned(self, runs: Path | None = None) -> list[PlannedRun]:
         ladder = read_ladder(self.steps)
-        rungs = ladder.climb("resnet50")[1:]
-        return make_study(
-            ladder, "resnet50", str(self.recipe), runs=runs or self.runs, rungs=rungs, seeds=range(self.seeds),
-            data_root=self.images,
-        ).planned()  # fmt: skip
+        trained = [rung.id for rung in ladder.rungs[1:]]
+        spec = StudySpec("resnet50", self.recipe, ladder, only=trained, seeds=range(self.seeds), data_root=self.images)
+        return plan_study(replace(spec, runs=runs or self.runs)).planned()
 
     def options(self) -> JobOptions:
         name = f"victim-{time.monotonic_ns()}"

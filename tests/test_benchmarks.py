@@ -10,11 +10,11 @@ from benchmarks.loops import OurLoop, timm_model
 from benchmarks.side_by_side import ratio, take_turns
 from roadmap.ladder.ladder import read_ladder
 from roadmap.runs.config import RunConfig
-from roadmap.study.plan import make_study
+from roadmap.study.spec import StudySpec, plan_study
 
 
 def small_run(rung: str, folder: Path) -> RunConfig:
-    return make_study(read_ladder(), "resnet50", "smoke", runs=folder, seeds=[0]).configs[rung, 0]
+    return plan_study(StudySpec("resnet50", "smoke", read_ladder(), runs=folder, seeds=[0])).configs[rung, 0]
 
 
 @pytest.mark.parametrize("script", [training_loop, layer_norm, start_up, step_parts, roofline, batched_seeds])

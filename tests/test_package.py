@@ -103,6 +103,7 @@ def test_uv_installs_the_wheel_too(wheel: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a minute on an idle machine; a busy one still has to end it
 def test_the_installed_program_trains_the_smoke_ladder_to_the_last_digit_and_exports_it(
     wheel: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,6 @@ from rich.console import Console
 from roadmap.common.errors import UserError
 from roadmap.ladder.designs import SAMPLES, Design, Layout, lay_out
 from roadmap.ladder.ladder import Ladder, find_ladder, known_ladders
-from roadmap.ladder.rung import select
 from roadmap.ladder.schema import Match
 from roadmap.runs import run_folder
 
@@ -71,31 +70,25 @@ def study_of(
     options: Namespace, base: str | None = None, ladder: Ladder | None = None, *, assume_data: bool = False
 ) -> "Study":
     """Return the study that the options describe, from another base or on a ladder read before if one is given."""
-    from roadmap.recipe import read_recipe
-    from roadmap.study.plan import count_as_trained, data_of, make_study
+    from roadmap.study.spec import StudySpec, plan_study
 
     base = base or base_of(options)
-    ladder = ladder or ladder_of(options)
-    if ladder.matches:
-        recipe = read_recipe(options.recipe, base)
-        ahead = assume_data and options.data is None
-        ladder = ladder.counted_by(count_as_trained(recipe, data_of(recipe, options.data, options.validate, ahead)))
-    layout = lay_out(ladder, base, design_of(options), options.references)
-    rungs = select(list(layout.rungs), only=options.only, until=options.until)
-    seeds = None if options.seeds is None else [whole(seed, "--seeds", 0) for seed in options.seeds]
-    return make_study(
-        ladder,
+    spec = StudySpec(
         base,
         options.recipe,
-        runs=options.runs,
-        rungs=rungs,
-        layout=layout,
-        seeds=seeds,
+        ladder or ladder_of(options),
+        design_of(options),
+        options.references,
+        only=options.only,
+        until=options.until,
+        seeds=None if options.seeds is None else [whole(seed, "--seeds", 0) for seed in options.seeds],
         data_root=options.data,
         validate=options.validate,
         assume_data=assume_data,
         weights=options.weights,
+        runs=options.runs,
     )
+    return plan_study(spec)
 
 
 def words_of(options: Namespace) -> list[str]:

@@ -209,7 +209,6 @@ def diff(options: Namespace) -> Exit:
 
 def _in_yaml(value: Any) -> str:
     """Return a setting as a recipe's file has it."""
-    import yaml
+    from roadmap.common.yaml_files import write_flow
 
-    text: str = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True)
-    return text.removesuffix("\n...\n").strip()
+    return write_flow(list(value) if isinstance(value, tuple) else value)

@@ -8,12 +8,12 @@ class UserError(ValueError):
     """Something that the user can mend: a name, a file, a value. Programs print it and exit with code 2."""
 
 
-class Misfits(UserError):
-    """Everything that is wrong with a file's content, each with the keys that lead to it, for the line."""
+class FieldErrors(UserError):
+    """Everything that is wrong with a file's content, each error with the keys that lead to it, for the line."""
 
-    def __init__(self, misfits: Sequence[tuple[tuple[str | int, ...], str]]) -> None:
-        super().__init__("\n".join(text for _, text in misfits))
-        self.misfits = tuple(misfits)
+    def __init__(self, errors: Sequence[tuple[tuple[str | int, ...], str]]) -> None:
+        super().__init__("\n".join(text for _, text in errors))
+        self.errors = tuple(errors)
 
 
 def unknown(what: str, found: object, known: Iterable[str], *, place: str = "") -> UserError:

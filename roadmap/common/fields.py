@@ -4,7 +4,13 @@ A field says by its metadata how it enters an id: `LATER` or `PLACE`; most have 
 """
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, StrictFloat, StrictInt
+
+# Numbers as a file must have them: 3, not "3" nor true.
+PositiveInt = Annotated[StrictInt, Field(gt=0)]
+PositiveFloat = Annotated[StrictFloat, Field(gt=0)]
 
 # Came after runs had been named: enters an id only where it is not at its default, so that those keep their names.
 LATER = {"later": True}

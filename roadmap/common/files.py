@@ -7,10 +7,13 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from roadmap.common.errors import UserError
 
+T = TypeVar("T")
 PATIENCE_S, RETRY_EVERY_S = 600.0, 5.0  # with a disk that is full, or a file server that does not answer
 
 
@@ -91,12 +94,34 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: If the file is there and cannot be read.
     """
+    content = _read(path)
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None if content is None else json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _read(path: Path) -> bytes | None:
+    """Return what a file holds; None where it is missing."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def read_as(path: Path, schema: TypeAdapter[T]) -> T | None:
+    """Read JSON of a schema, strictly; None where the file is missing, damaged, or does not fit it.
+
+    Raises:
+        UserError: If the file is there and cannot be read.
+    """
+    content = _read(path)
+    try:
+        return None if content is None else schema.validate_json(content, strict=True)
+    except ValidationError:
+        return None
 
 
 def read_object(path: Path) -> dict[str, Any] | None:

@@ -1,14 +1,8 @@
 """The generators that a training step may draw from."""
 
-from __future__ import annotations
-
 import random
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    pass
 
 
 def seed_step(*numbers: int) -> None:

@@ -6,10 +6,11 @@ from dataclasses import field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, StrictFloat, StrictInt, model_validator
 from pydantic.dataclasses import dataclass
 
-from roadmap.common.errors import Misfits, UserError
+from roadmap.common.errors import FieldErrors, UserError
+from roadmap.common.fields import PositiveFloat, PositiveInt
 from roadmap.common.yaml_files import read_yaml
 
 START_S = 60  # for a job to start and reach its first steps
@@ -49,12 +50,12 @@ class Cluster:
     exclude: str | None = None
     nodes: PositiveInt = 1
     tasks_per_node: PositiveInt = 1
-    gpus_per_node: Annotated[int, Field(ge=0)] = 0
+    gpus_per_node: Annotated[StrictInt, Field(ge=0)] = 0
     cpus_per_task: PositiveInt = 1
-    mem_gb: Annotated[float, Field(ge=0.001, le=1e6)] | None = None
+    mem_gb: Annotated[StrictFloat, Field(ge=0.001, le=1e6)] | None = None
     time_min: PositiveInt = 240
     max_timeouts: PositiveInt = 1000
-    signal_delay_s: Annotated[int, Field(ge=10)] = 90
+    signal_delay_s: Annotated[StrictInt, Field(ge=10)] = 90
     save_every_min: PositiveFloat = 2.0
     setup: tuple[str, ...] = ()
     mail_user: str | None = None
@@ -88,7 +89,7 @@ class Cluster:
                 f"{needed / 60:.1f} min. Ask for more time, or save more often."
             )
         if wrong:
-            raise Misfits([((name,), text) for name, text in wrong.items()])
+            raise FieldErrors([((name,), text) for name, text in wrong.items()])
         return self
 
     @property

@@ -68,22 +68,8 @@ def prepare(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
     where = provenance()
     pending = [run for run in planned if not run_folder.is_done(run.folder)]
     for run in pending:
-        about = files.read_object(run.folder / run_folder.RUN)
-        if about is None or not _is_config_of(about.get("config"), run.config.id):
-            about = {"rungs": run.rungs, "macs": run.macs, "params": run.params, "config": run.config.to_json()}
-            paper = {"paper_recipe": run.config.recipe.paper, "deviations": run.deviations}
-            files.write_json(run.folder / run_folder.RUN, about | paper | where)
+        run.write(where)
     return sorted(pending, key=lambda run: -run.cost)
-
-
-def _is_config_of(content: Any, name: str) -> bool:
-    """Whether a run.json's configuration is that of the run of this name."""
-    from roadmap.runs.config import RunConfig
-
-    try:
-        return RunConfig.from_json(content).id == name
-    except (AttributeError, LookupError, TypeError, ValueError):  # damaged in whatever way
-        return False
 
 
 class Launch(Protocol):

@@ -12,7 +12,7 @@ from roadmap.common.errors import UserError
 from roadmap.ladder.ladder import Ladder, arguments_of
 from roadmap.ladder.recipe_steps import RECIPE_STEPS
 from roadmap.ladder.rung import Rung
-from roadmap.ladder.steps import STEPS
+from roadmap.ladder.steps import ALL_STEPS
 from roadmap.networks.config import NetConfig, scale_down
 from roadmap.recipe import Recipe
 
@@ -59,9 +59,9 @@ def trials(ladder: Ladder, base: str, target: Recipe) -> Iterator[Trial]:
             continue
         arguments, before = arguments_of(entries[rung.id], base, ladder.bases), rungs[rung.parent]
         if rung.step in RECIPE_STEPS:
-            yield Trial(rung, base, STEPS[rung.step], before.recipe(target, base), arguments | {"target": target})
+            yield Trial(rung, base, ALL_STEPS[rung.step], before.recipe(target, base), arguments | {"target": target})
         else:
-            yield Trial(rung, base, STEPS[rung.step], cast(NetConfig, before.net), dict(arguments))
+            yield Trial(rung, base, ALL_STEPS[rung.step], cast(NetConfig, before.net), dict(arguments))
 
 
 def check_pure(trial: Trial) -> str:

@@ -159,7 +159,7 @@ def _lay_out(ladder: Ladder, base: str, design: Design) -> Layout:
         left = [entry.id for entry in ladder.rungs if entry.id not in {rung.id for rung in climbed}]
         return Layout(design, tuple(climbed), tuple(f"{ladder.why_not(name)}, so it has no rung." for name in left))
     steps = Steps(ladder, base, climbed)
-    if not steps.own:
+    if not steps.single:
         raise UserError(f"--design {design.name}: this ladder adopts no step but the whole recipe from {base}.")
     layouts = {"leave-one-out": _leave_one_out, "add-one": _add_one, "orders": _orders, "pairs": _pairs}
     layout = layouts[design.name](steps, design)
@@ -189,12 +189,12 @@ def _leave_one_out(steps: Steps, design: Design) -> Layout:
 def _add_one(steps: Steps, design: Design) -> Layout:
     """The start, the base under the full recipe where that is a step, each other step on it with what it needs."""
     recipe = frozenset(steps.recipe)
-    leading = steps.path[: steps.path.index(steps.own[0])]
+    leading = steps.path[: steps.path.index(steps.single[0])]
     rungs, notes = [steps.start, *(steps.climbed[name] for name in leading)], []
     base = steps.named(recipe, parent=steps.start.id)
     if base.id not in (rung.id for rung in rungs):  # the recipe is taken between other steps
         rungs.append(base)
-    for name in steps.own:
+    for name in steps.single:
         needed = steps.needed(name)
         against = steps.named(recipe | needed, parent=base.id)
         rung = steps.named(recipe | needed | {name}, parent=against.id, about=name)
@@ -213,7 +213,7 @@ def _orders(steps: Steps, design: Design) -> Layout:
     base = steps.named(recipe)
     whole = steps.all_steps(base.id)
     ids = {content(whole): whole.id, content(base): base.id}
-    needed = {name: steps.needed(name) for name in steps.own}
+    needed = {name: steps.needed(name) for name in steps.single}
     rungs, orders, stream = [base], [], Random(ORDERS_SEED)
     for number in range(1, design.samples + 1):
         order, chain = _draw(needed, stream), [base.id]

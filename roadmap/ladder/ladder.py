@@ -7,20 +7,20 @@ from typing import Any, Self, get_type_hints
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
-from roadmap.common.errors import Misfits, UserError, unknown
+from roadmap.common.errors import FieldErrors, UserError, unknown
 from roadmap.common.paths import LADDERS, STEPS_FILE
 from roadmap.common.yaml_files import read_yaml
 from roadmap.ladder.recipe_steps import RECIPE_STEPS
 from roadmap.ladder.references import check_references
-from roadmap.ladder.rung import RecipeStep, Rung, train_under
-from roadmap.ladder.schema import Base, Erratum, Match, Published, Reference, RungEntry, Strict
-from roadmap.ladder.steps import NET_STEPS, STEPS
+from roadmap.ladder.rung import AppliedStep, Rung, train_under
+from roadmap.ladder.schema import Base, Erratum, Match, Part, Published, Reference, RungEntry
+from roadmap.ladder.steps import ALL_STEPS, NET_STEPS
 from roadmap.networks.config import NetConfig
 from roadmap.networks.families import BASES
 from roadmap.recipe import Recipe, read_recipe
 
 
-class Ladder(Strict):
+class Ladder(Part):
     """A study as data: where it can start, and its rungs in order. Read one with `read_ladder`."""
 
     extends: str | None = None  # a ladder that comes with the harness: this one's rungs come after that one's
@@ -62,21 +62,21 @@ class Ladder(Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         inherited = self._extend()
-        misfits: list[tuple[tuple[str | int, ...], str]] = [
+        errors: list[tuple[tuple[str | int, ...], str]] = [
             (("bases", name), str(unknown("base", name, BASES))) for name in self.bases if name not in BASES
         ]
         for index, rung in list(enumerate(self.rungs))[inherited:]:
-            misfits += [(("rungs", index - inherited), problem) for problem in self._problems(index, rung)]
+            errors += [(("rungs", index - inherited), problem) for problem in self._problems(index, rung)]
         try:
             check_references(self.references, "references")
         except UserError as error:
-            misfits.append((("references",), str(error)))
+            errors.append((("references",), str(error)))
         if not self.bases:
-            misfits.append((("bases",), f"bases: there are none, but a ladder starts somewhere: {', '.join(BASES)}."))
+            errors.append((("bases",), f"bases: there are none, but a ladder starts somewhere: {', '.join(BASES)}."))
         if not self.rungs:
-            misfits.append((("rungs",), "rungs: there are none, but a ladder has at least its start."))
-        if misfits:
-            raise Misfits(misfits)
+            errors.append((("rungs",), "rungs: there are none, but a ladder has at least its start."))
+        if errors:
+            raise FieldErrors(errors)
         return self
 
     def _extend(self) -> int:
@@ -85,8 +85,8 @@ class Ladder(Strict):
             return 0
         known = known_ladders()
         if self.extends not in known:
-            raise Misfits([(("extends",), str(unknown("ladder", self.extends, known)))])
-        below = read_ladder(known[self.extends])
+            raise FieldErrors([(("extends",), str(unknown("ladder", self.extends, known)))])
+        below = read_ladder(self.extends)
         for name, whole in {
             "sections": tuple(dict.fromkeys(below.sections + self.sections)),
             "bases": below.bases | self.bases,
@@ -122,9 +122,9 @@ class Ladder(Strict):
         if rung.parent is not None and rung.parent not in above:
             found.append(unknown("rung", rung.parent, above, place=f"{place}: from"))
         if rung.step is None:
-            found.append(f"{place}: has no step. Known: {', '.join(STEPS)}.")
-        elif rung.step not in STEPS:
-            found.append(f"{unknown('step', rung.step, STEPS, place=place)} Your own? Say --steps-module FILE.")
+            found.append(f"{place}: has no step. Known: {', '.join(ALL_STEPS)}.")
+        elif rung.step not in ALL_STEPS:
+            found.append(f"{unknown('step', rung.step, ALL_STEPS, place=place)} Your own? Say --steps-module FILE.")
         else:
             if rung.match and rung.step in RECIPE_STEPS:
                 found.append(f"{place}: step '{rung.step}' leaves the network as it is. Take 'match' out.")
@@ -140,7 +140,7 @@ class Ladder(Strict):
             if not isinstance(rung.args.get(base, {}), dict):
                 given = rung.args[base]
                 return [f"{place}: args of {base} are {given!r}, but must be names and values, as in {{size: 7}}."]
-        step, arguments = STEPS[rung.step or ""], arguments_of(rung, base, self.bases)
+        step, arguments = ALL_STEPS[rung.step or ""], arguments_of(rung, base, self.bases)
         types = get_type_hints(step, localns={"Recipe": Recipe})
         parameters = {
             name: parameter
@@ -163,8 +163,8 @@ class Ladder(Strict):
         ]
 
     def take(
-        self, entry: RungEntry, base: str, net: NetConfig, recipe_steps: tuple[RecipeStep, ...]
-    ) -> tuple[NetConfig, tuple[RecipeStep, ...], float]:
+        self, entry: RungEntry, base: str, net: NetConfig, recipe_steps: tuple[AppliedStep, ...]
+    ) -> tuple[NetConfig, tuple[AppliedStep, ...], float]:
         """Return what a rung's step makes of a network and of what has changed in the recipe so far.
 
         The third value is by how much the network's multiply-adds miss what they are matched to, as a share of it.
@@ -182,12 +182,12 @@ class Ladder(Strict):
                 made, miss = match.fit(made, BASES[base], net, self._count)
             return made, recipe_steps, miss
         if entry.step is not None:
-            taken = (*recipe_steps, RecipeStep(entry.step, tuple(arguments.items())))
+            taken = (*recipe_steps, AppliedStep(entry.step, tuple(arguments.items())))
             if not self._recipe or self._recipe_of(taken, base) != self._recipe_of(recipe_steps, base):
                 recipe_steps = taken
         return net, recipe_steps, 0.0
 
-    def _recipe_of(self, steps: tuple[RecipeStep, ...], base: str) -> dict[str, Any]:
+    def _recipe_of(self, steps: tuple[AppliedStep, ...], base: str) -> dict[str, Any]:
         """Return the settings of training under the recipe that the ladder leads towards."""
         target = read_recipe(self._recipe or "", base)
         return train_under(self.rungs[0].recipe == "plain", steps, target, base).training()
@@ -271,14 +271,27 @@ def arguments_of(rung: RungEntry, base: str, bases: Mapping[str, Base]) -> dict[
     return dict(rung.args.get(base) or {}) if set(rung.args) & set(bases) else rung.args
 
 
-def read_ladder(path: str | Path = STEPS_FILE) -> Ladder:
-    """Read a ladder; without a path, the paper's.
+def read_ladder(ladder: str | Path = "steps") -> Ladder:
+    """Read a ladder; without a name, the paper's.
+
+    Args:
+        ladder: The name of one that ships with the harness, such as "vgg16", or the path of a YAML file.
 
     Raises:
-        UserError: If the file is missing, is no YAML, or describes no ladder: all misfits in one message, each with
-            its place, what was found and the nearest name that would be right.
+        UserError: If there is none of that name, or the file is missing, is no YAML, or describes no ladder: all
+            errors in one message, each with its place, what was found and the nearest name that would be right.
     """
-    return read_yaml(Path(path), Ladder, KEYS)
+    return read_yaml(_find_file(ladder), Ladder, KEYS)
+
+
+def _find_file(ladder: str | Path) -> Path:
+    """Return the file of a shipped ladder, by its name, or of one's own, by its path."""
+    known = known_ladders()
+    if isinstance(ladder, Path) or ladder.endswith((".yaml", ".yml")):
+        return Path(ladder)
+    if ladder not in known:
+        raise unknown("ladder", ladder, known, place="--steps")
+    return known[ladder]
 
 
 def known_ladders() -> dict[str, Path]:
@@ -286,22 +299,18 @@ def known_ladders() -> dict[str, Path]:
     return {path.stem: path for path in (STEPS_FILE, *sorted(LADDERS.glob("*.yaml")))}
 
 
-def find_ladder(name: str | None, base: str | None = None) -> Ladder:
-    """Return a ladder by its name or by the path of a YAML file; without either, the first one that has a base.
+def find_ladder(ladder: str | Path | None = None, base: str | None = None) -> Ladder:
+    """Return a ladder, named as for `read_ladder`; without a name the first shipped one that has the base.
 
     Raises:
         UserError: If there is none of that name, it does not fit, or it does not have the base.
     """
-    known = known_ladders()
-    if name is not None:
-        if name not in known and not name.endswith((".yaml", ".yml")):
-            raise unknown("ladder", name, known, place="--steps")
-        ladder = read_ladder(known.get(name, Path(name)))
-        bases = list(ladder.bases)
-    else:
-        ladders = [read_ladder(path) for path in known.values()] if base else []
-        bases = list(dict.fromkeys(name for ladder in ladders for name in ladder.bases))
-        ladder = next((ladder for ladder in ladders if base in ladder.bases), ladders[0]) if base else read_ladder()
-    if base is not None and base not in ladder.bases:
-        raise unknown("base", base, bases)
-    return ladder
+    if base is None:
+        return read_ladder(ladder or "steps")
+    bases: dict[str, Base] = {}
+    for path in [ladder] if ladder else known_ladders().values():
+        found = read_ladder(path)
+        if base in found.bases:
+            return found
+        bases |= found.bases
+    raise unknown("base", base, bases)

@@ -2,19 +2,16 @@
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
 from roadmap.common.errors import UserError
 from roadmap.ladder.recipe_steps import RECIPE_STEPS
-from roadmap.ladder.steps import NET_STEPS, STEPS
+from roadmap.ladder.steps import ALL_STEPS, NET_STEPS
 from roadmap.networks.config import NetConfig
-
-if TYPE_CHECKING:
-    pass
 from roadmap.networks.own_layers import load_module
 
 
-def load_steps(path: Path) -> list[str]:
+def load_steps(path: str | Path) -> list[str]:
     """Read a file of steps and have ladders know them; return their names.
 
     Steps are the public functions that the file defines whose first parameter is annotated `NetConfig` or `Recipe`.
@@ -25,7 +22,7 @@ def load_steps(path: Path) -> list[str]:
     from roadmap.recipe import Recipe
 
     tables: dict[Any, dict[str, Any]] = {NetConfig: NET_STEPS, Recipe: RECIPE_STEPS}
-    module, names = load_module(path), []
+    module, names = load_module(Path(path)), []
     for name, function in inspect.getmembers(module, inspect.isfunction):
         if name.startswith("_") or function.__module__ != module.__name__:
             continue
@@ -36,9 +33,9 @@ def load_steps(path: Path) -> list[str]:
         table = tables.get(hints.get(next(iter(inspect.signature(function).parameters), "")))
         if table is None:
             continue
-        if name in STEPS and STEPS[name].__module__ != module.__name__:
+        if name in ALL_STEPS and ALL_STEPS[name].__module__ != module.__name__:
             raise UserError(f"{path}: step '{name}' has the name of another step. Give yours a name of its own.")
-        table[name] = STEPS[name] = function
+        table[name] = ALL_STEPS[name] = function
         names.append(name)
     if not names:
         raise UserError(

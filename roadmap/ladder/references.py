@@ -11,7 +11,7 @@ SECTION = "References"  # the heading that they stand under
 
 
 @dataclass(frozen=True)
-class Named:
+class ReferenceNet:
     """A reference before it is scaled: its name in figures, the network."""
 
     label: str
@@ -20,11 +20,13 @@ class Named:
 
 # Sources: Xie et al. 2017 (32 groups in stages twice as wide inside as ResNet's; timm's resnext50_32x4d is the same
 # network); Liu et al. 2021, as timm has them.
-REFERENCES: dict[str, Named] = {
-    "resnext50": Named("ResNeXt-50", NetConfig(depths=(3, 4, 6, 3), block=BlockConfig(hidden_ratio=2, groups=32))),
-    "swin_tiny": Named("Swin-T", TimmNet("swin_tiny_patch4_window7_224")),
-    "swin_small": Named("Swin-S", TimmNet("swin_small_patch4_window7_224")),
-    "swin_base": Named("Swin-B", TimmNet("swin_base_patch4_window7_224")),
+REFERENCES: dict[str, ReferenceNet] = {
+    "resnext50": ReferenceNet(
+        "ResNeXt-50", NetConfig(depths=(3, 4, 6, 3), block=BlockConfig(hidden_ratio=2, groups=32))
+    ),
+    "swin_tiny": ReferenceNet("Swin-T", TimmNet("swin_tiny_patch4_window7_224")),
+    "swin_small": ReferenceNet("Swin-S", TimmNet("swin_small_patch4_window7_224")),
+    "swin_base": ReferenceNet("Swin-B", TimmNet("swin_base_patch4_window7_224")),
 }
 
 

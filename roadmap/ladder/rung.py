@@ -14,7 +14,7 @@ Changes = dict[str, tuple[Any, Any]]  # setting -> (before, after)
 
 
 @dataclass(frozen=True)
-class RecipeStep:
+class AppliedStep:
     """A step on the recipe, as a rung applies it."""
 
     name: str
@@ -49,7 +49,7 @@ class Rung:
     step: str | None
     net: Net
     plain_start: bool
-    recipe_steps: tuple[RecipeStep, ...]
+    recipe_steps: tuple[AppliedStep, ...]
     paper: Published
     match: Match | None = None
     match_miss: float = 0.0
@@ -72,7 +72,7 @@ def recipe_changes(rungs: Collection[Rung], target: Recipe, base: str | None = N
     return {name: changed for name, changed in changes.items() if changed}
 
 
-def train_under(plain_start: bool, steps: tuple[RecipeStep, ...], target: Recipe, base: str | None) -> Recipe:
+def train_under(plain_start: bool, steps: tuple[AppliedStep, ...], target: Recipe, base: str | None) -> Recipe:
     """Return what steps make of the recipe that a ladder starts under; the target itself where nothing differs from it.
 
     A recipe in between is named after its start and its steps.
@@ -87,7 +87,7 @@ def train_under(plain_start: bool, steps: tuple[RecipeStep, ...], target: Recipe
     return replace(recipe, name=" + ".join([start.name, *(step.name for step in steps)]))
 
 
-def select(rungs: list[Rung], *, only: list[str] | None = None, until: str | None = None) -> list[Rung]:
+def select(rungs: list[Rung], *, only: Collection[str] | None = None, until: str | None = None) -> list[Rung]:
     """Return the rungs that a user asked for (`--only`, `--until`), in the ladder's order, and references.
 
     `only` chooses among references too, `until` leaves them and has them judged against the last rung that it leaves.

@@ -3,32 +3,32 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
 
 from roadmap.networks.config import NetConfig
 
 MATCHED = 0.02  # multiply-adds that miss what they are matched to by a larger share are not called matched
 
 
-class Strict(BaseModel):
+class Part(BaseModel):
     """A part of steps.yaml: no unknown keys, no changes after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Erratum(Strict):
+class Erratum(Part):
     """The true value of a misprint, and why."""
 
-    gmacs: float
+    gmacs: StrictFloat
     note: str
 
 
-class Published(Strict):
+class Published(Part):
     """What the paper reports for a rung: top-1 in percent, its standard deviation over seeds, 1e9 multiply-adds."""
 
-    top1: float | None = None
-    top1_std: float | None = None
-    gmacs: float | None = None
+    top1: StrictFloat | None = None
+    top1_std: StrictFloat | None = None
+    gmacs: StrictFloat | None = None
     erratum: Erratum | None = None
 
     @property
@@ -37,33 +37,35 @@ class Published(Strict):
         return self.erratum.gmacs if self.erratum else self.gmacs
 
 
-class Reference(Strict):
+class Reference(Part):
     """The network that a ladder is measured against, as published."""
 
     label: str
-    top1: float
-    gmacs: float
+    top1: StrictFloat
+    gmacs: StrictFloat
 
 
-class Base(Strict):
+class Base(Part):
     """Where a ladder starts: its name in a figure, the name of its last rung, where its numbers are published."""
 
     label: str
     result: str
     source: str = ""
-    seeds: int = Field(default=1, ge=1)
+    seeds: StrictInt = Field(default=1, ge=1)
     reference: Reference | None = None
 
 
-class Match(Strict):
+class Match(Part):
     """What a rung's multiply-adds are to come nearest to once its step is taken, and by what: FLOPs matching.
 
     The step decides everything but the sizes; then all widths, or all depths, are scaled together.
     """
 
-    to: Literal["previous", "base"] | Annotated[float, Field(gt=0)] = "base"  # a number: 1e9 multiply-adds at 224x224
+    to: Literal["previous", "base"] | Annotated[StrictFloat, Field(gt=0)] = (
+        "base"  # a number: 1e9 multiply-adds at 224x224
+    )
     by: Literal["width", "depth"] = "width"
-    multiple: int = Field(default=1, ge=1)
+    multiple: StrictInt = Field(default=1, ge=1)
 
     def describe(self) -> str:
         """Say in words what is brought near to."""
@@ -92,7 +94,7 @@ class Match(Strict):
         return fitted, count(fitted) / target - 1
 
 
-class RungEntry(Strict):
+class RungEntry(Part):
     """A rung as steps.yaml lists it."""
 
     id: str = Field(pattern=r"^[a-z0-9_]+$")
@@ -102,6 +104,6 @@ class RungEntry(Strict):
     args: dict[str, Any] = {}
     match: Match | None = None
     parent: str | None = Field(default=None, alias="from")
-    adopted: bool = True
+    adopted: StrictBool = True
     recipe: Literal["plain", "full"] = "full"
     published: dict[str, Published] = {}

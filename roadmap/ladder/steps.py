@@ -254,4 +254,4 @@ NET_STEPS: dict[str, NetStep] = {
         separate_downsampling,
     )
 }
-STEPS: dict[str, Callable[..., Any]] = {**RECIPE_STEPS, **NET_STEPS}
+ALL_STEPS: dict[str, Callable[..., Any]] = {**RECIPE_STEPS, **NET_STEPS}

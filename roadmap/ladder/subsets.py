@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from roadmap.common.errors import UserError
 from roadmap.ladder.ladder import Ladder
-from roadmap.ladder.rung import RecipeStep, Rung
+from roadmap.ladder.rung import AppliedStep, Rung
 from roadmap.ladder.schema import Published
 from roadmap.ladder.steps import NeedsStep
 from roadmap.networks.config import NetConfig
@@ -18,7 +18,7 @@ class Built:
     """What a set of steps makes, and those of them that could not be applied: rung -> the step that it needs."""
 
     net: NetConfig
-    recipe_steps: tuple[RecipeStep, ...]
+    recipe_steps: tuple[AppliedStep, ...]
     lacking: dict[str, str]
 
 
@@ -29,7 +29,7 @@ class Steps:
         start: The rung that the ladder starts from.
         path: The steps that lead to the last adopted rung, in order.
         recipe: Those of them that take the whole recipe: what the others are tried under.
-        own: The others, each on the network or on a part of the recipe.
+        single: The others, each on the network or on a part of the recipe.
     """
 
     def __init__(self, ladder: Ladder, base: str, climbed: list[Rung]) -> None:
@@ -43,12 +43,12 @@ class Steps:
             rung = self.climbed[rung.parent]
         self.path = tuple(reversed(path))
         self.recipe = tuple(name for name in self.path if self.climbed[name].step == "enhanced_recipe")
-        self.own = tuple(name for name in self.path if name not in self.recipe)
+        self.single = tuple(name for name in self.path if name not in self.recipe)
 
     def build(self, chosen: Collection[str]) -> Built:
         """Apply steps in the ladder's order, without those that need one which is not there."""
         net, lacking = BASES[self.base], dict[str, str]()
-        recipe_steps: tuple[RecipeStep, ...] = ()
+        recipe_steps: tuple[AppliedStep, ...] = ()
         for entry in self.ladder.rungs:
             if entry.id in chosen:
                 try:
@@ -143,6 +143,6 @@ class Steps:
         return self.rung(chosen, id=id, label=label, section=section, parent=parent, of=about)
 
 
-def content(made: Rung | Built) -> tuple[Net, tuple[RecipeStep, ...]]:
+def content(made: Rung | Built) -> tuple[Net, tuple[AppliedStep, ...]]:
     """Return what makes rungs from one start the same."""
     return made.net, made.recipe_steps

@@ -22,6 +22,11 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from pydantic import TypeAdapter
+
+from roadmap.common.errors import UserError
+from roadmap.common.fields import PositiveInt
+from roadmap.common.files import read_as
 from roadmap.common.provenance import find_commit, gpu, processor
 
 ATTEMPTS = "attempts"
@@ -50,7 +55,7 @@ class Worker:
 
     host: str
     space: str
-    pid: int
+    pid: PositiveInt  # numbers from 0 down are whole groups of processes
     born: int
     job: str | None = None
     restart: int = 0
@@ -78,6 +83,11 @@ class Worker:
     def lives(self) -> bool:
         """Whether its process is there; for one that `is_here`. A zombie is not."""
         return _born(self.pid) == self.born
+
+
+@cache
+def _worker_schema() -> TypeAdapter[Worker]:
+    return TypeAdapter(Worker)
 
 
 @cache
@@ -121,14 +131,9 @@ class Attempt:
 
     def worker(self) -> Worker | None:
         """Return who made it; None where the file is gone, damaged or another's."""
-        try:
-            worker = Worker(**json.loads(self.path.read_text()))
-        except (OSError, ValueError, TypeError, RecursionError):
-            return None
-        texts = (worker.host, worker.space, worker.launch, worker.log, worker.job or "")
-        numbers = (worker.pid, worker.born, worker.restart)
-        whole = all(isinstance(text, str) for text in texts) and all(isinstance(number, int) for number in numbers)
-        return worker if whole and worker.pid > 0 else None  # numbers from 0 down are whole groups of processes
+        with suppress(UserError):
+            return read_as(self.path, _worker_schema())
+        return None
 
     def beat_age_s(self) -> float:
         """Return the seconds since its last heartbeat."""

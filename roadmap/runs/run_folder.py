@@ -15,16 +15,18 @@ runs/<run id>/ holds
 import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, Required
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from roadmap.common.errors import UserError
-from roadmap.common.files import is_finite, read_object, write_atomically
+from roadmap.common.files import is_finite, read_as, read_object, write_atomically
 
 RUN, METRICS, PROGRESS = "run.json", "metrics.jsonl", "progress.json"
 WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
@@ -32,31 +34,62 @@ PREDICTIONS, RESULT = "predictions.npy", "result.json"
 ROBUSTNESS = "robustness.json"
 RUN_NAME = re.compile(r"[0-9a-f]+-s(\d+)(?:-w[0-9a-f]+)?")  # a run folder's name, `RunConfig.id`
 
-# The version of the row below; a result of another version is refused, not guessed at.
+# The version of the row below. A column that may be missing is no new version: rows without it, and with columns that
+# this program does not know, are read. A result of another version is refused, not guessed at.
 RESULT_VERSION = 1
 
-# A result row: column -> meaning and unit.
-COLUMNS = {
-    "result_version": "version of this table",
-    "state": "finished, diverged (non-finite loss) or failed (an exception)",
-    "top1": "top-1 accuracy on the whole test set, percent",
-    "top5": "top-5 accuracy on the whole test set, percent",
-    "nll": "mean negative log-likelihood on the test set, nats",
-    "ece": "expected calibration error on the test set, 15 equal bins of confidence, percent",
-    "top1_per_class": "top-1 accuracy of each class, percent, in the order of `classes`",
-    "classes": "names of the classes",
-    "top1_ema": "top-1 accuracy of the moving average of the weights, percent; null without",
-    "train_loss": "mean training loss of the last epoch",
-    "images_per_s": "training images per second, evaluation and checkpoints not counted",
-    "train_s": "seconds of training steps, over all attempts",
-    "wall_s": "seconds from the start of the run to its result, over all attempts",
-    "processes": "processes that trained it together; BatchNorm averages over each one's share unless synchronized",
-    "images_seen": "training images that the run used, repeats counted",
-    "test_images": "images that the accuracy is measured on",
-    "error": "what went wrong, for a diverged or failed run; else null",
-}
+State = Literal["finished", "diverged", "failed"]
 
-STATES = ("finished", "diverged", "failed")
+
+@with_config(ConfigDict(extra="allow"))
+class Result(TypedDict, total=False):
+    """A result row: each column with its meaning and unit; null is not known."""
+
+    result_version: Annotated[Required[int], "version of this table"]
+    state: Annotated[Required[State], "finished, diverged (non-finite loss) or failed (an exception)"]
+    top1: Annotated[float | None, "top-1 accuracy on the whole test set, percent"]
+    top5: Annotated[float | None, "top-5 accuracy on the whole test set, percent"]
+    nll: Annotated[float | None, "mean negative log-likelihood on the test set, nats"]
+    ece: Annotated[float | None, "expected calibration error on the test set, 15 equal bins of confidence, percent"]
+    top1_per_class: Annotated[
+        list[float | None] | None, "top-1 accuracy of each class, percent, in the order of `classes`"
+    ]
+    classes: Annotated[list[str] | None, "names of the classes"]
+    top1_ema: Annotated[float | None, "top-1 accuracy of the moving average of the weights, percent; null without"]
+    train_loss: Annotated[float | None, "mean training loss of the last epoch"]
+    images_per_s: Annotated[float | None, "training images per second, evaluation and checkpoints not counted"]
+    train_s: Annotated[float | None, "seconds of training steps, over all attempts"]
+    wall_s: Annotated[float | None, "seconds from the start of the run to its result, over all attempts"]
+    processes: Annotated[
+        int | None, "processes that trained it together; BatchNorm averages over each one's share unless synchronized"
+    ]
+    images_seen: Annotated[int | None, "training images that the run used, repeats counted"]
+    test_images: Annotated[int | None, "images that the accuracy is measured on"]
+    error: Annotated[str | None, "what went wrong, for a diverged or failed run; else null"]
+
+
+COLUMNS: dict[str, str] = {name: kind.__metadata__[0] for name, kind in Result.__annotations__.items()}
+
+Finite = Annotated[float, Field(gt=-1e18, lt=1e18)]  # a number to go on with
+Count = Annotated[int, Field(ge=0, lt=10**18)]
+
+
+@with_config(ConfigDict(extra="allow"))
+class Progress(TypedDict):
+    """Where a run stands, as it last said."""
+
+    state: str
+    epoch: Count
+    epochs: Count
+    step: Count
+    steps: Annotated[Count, Field(gt=0)]
+    at: Finite
+    train_loss: NotRequired[Finite | None]
+    images_per_s: NotRequired[Finite | None]
+    left_s: NotRequired[Finite | None]
+
+
+_RESULT, _PROGRESS = TypeAdapter(Result), TypeAdapter(Progress)
 
 
 def sweep(folder: Path) -> None:
@@ -73,23 +106,20 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: If the row is of another version.
     """
-    row = read_object(folder / RESULT)
-    if row is None:
+    path = folder / RESULT
+    row: Mapping[str, Any] | None = read_as(path, _RESULT)
+    found = row or read_object(path)
+    if found is None:
         return None
-    if row.get("result_version") != RESULT_VERSION:
+    if found.get("result_version") != RESULT_VERSION:
         raise UserError(
-            f"{folder / RESULT}: result_version is {row.get('result_version')}, but this program reads "
-            f"{RESULT_VERSION}. Read it with the version that wrote it, or move the folder away to have it run again."
+            f"{path}: result_version is {found.get('result_version')}, but this program reads {RESULT_VERSION}. Read "
+            "it with the version that wrote it, or move the folder away to have it run again."
         )
-    words = ("state", "error", "classes", "top1_per_class")
-    numbers = [row.get(name) for name in COLUMNS if name not in words]
-    said = row.get("error")
-    whole = row.get("state") in STATES and all(n is None or isinstance(n, int | float) for n in numbers)
-    if row.get("state") == "finished":
-        whole = whole and all(n is None or is_finite(n) for n in numbers)
-    if not whole or not (said is None or isinstance(said, str)):
-        raise UserError(f"{folder / RESULT}: is no result row. Move the folder away to have the run again.")
-    return dict.fromkeys(COLUMNS) | row
+    numbers = [value for value in found.values() if isinstance(value, int | float)]
+    if row is None or (row["state"] == "finished" and not all(map(is_finite, numbers))):
+        raise UserError(f"{path}: is no result row. Move the folder away to have the run again.")
+    return dict.fromkeys(COLUMNS) | dict(row)
 
 
 def write_predictions(folder: Path, predicted: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]]) -> None:
@@ -114,12 +144,8 @@ def read_right(folder: Path) -> NDArray[np.bool_] | None:
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
     """Return where a run stands, as it last said; None where it said nothing, or the file is damaged."""
-    now = read_object(folder / PROGRESS) or {}
-    numbers = (now.get(name) for name in ("step", "steps", "epoch", "epochs", "at"))
-    whole = all(is_finite(number) for number in numbers) and now["steps"]
-    may_be_null = ("train_loss", "images_per_s", "left_s")
-    whole = whole and all(now.get(name) is None or is_finite(now[name]) for name in may_be_null)
-    return dict.fromkeys(may_be_null) | now if whole and isinstance(now.get("state"), str) else None
+    now = read_as(folder / PROGRESS, _PROGRESS)
+    return None if now is None else dict.fromkeys(("train_loss", "images_per_s", "left_s")) | dict(now)
 
 
 def is_done(folder: Path) -> bool:

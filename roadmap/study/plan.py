@@ -1,19 +1,17 @@
-"""The plan: every run that a study needs, checked before anything is started."""
+"""A planned study: its rungs, its seeds and every run that they need."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from roadmap.common.errors import UserError
-from roadmap.data.datasets import describe_data
-from roadmap.ladder.designs import Design, Layout, lay_out
+from roadmap.common import files
+from roadmap.ladder.designs import Layout
 from roadmap.ladder.ladder import Ladder
 from roadmap.ladder.rung import Rung
-from roadmap.networks.config import NetConfig
-from roadmap.networks.timm_net import Net, scale_net
-from roadmap.recipe import Recipe, read_paper, read_recipe
-from roadmap.runs.config import DataConfig, RunConfig
+from roadmap.recipe import Recipe, read_paper
+from roadmap.runs import run_folder
+from roadmap.runs.config import RunConfig
 
 ASSUMED = "assumed"  # the name of data that nobody has looked at
 
@@ -33,6 +31,22 @@ class PlannedRun:
     rungs: tuple[str, ...]
     folder: Path
     deviations: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    def write(self, where: Mapping[str, Any]) -> None:
+        """Write the run's run.json, unless it is there.
+
+        Args:
+            where: Where and with what it was planned, as `roadmap.common.provenance.provenance` says.
+
+        Raises:
+            UserError: If the folder cannot be written.
+        """
+        path = self.folder / run_folder.RUN
+        about = files.read_object(path)
+        if about is None or not _is_config_of(about.get("config"), self.config.id):
+            about = {"rungs": self.rungs, "macs": self.macs, "params": self.params, "config": self.config.to_json()}
+            paper = {"paper_recipe": self.config.recipe.paper, "deviations": self.deviations}
+            files.write_json(path, about | paper | dict(where))
 
     @property
     def macs(self) -> int:
@@ -71,6 +85,14 @@ class PlannedRun:
     def cost(self) -> float:
         """Multiply-adds of the whole run: forward and backward (twice the forward) over the images it sees."""
         return 3.0 * self.macs * self.config.images_seen
+
+
+def _is_config_of(content: Any, name: str) -> bool:
+    """Whether a run.json's configuration is that of the run of this name."""
+    try:
+        return RunConfig.from_json(content).id == name
+    except (AttributeError, LookupError, TypeError, ValueError):  # damaged in whatever way
+        return False
 
 
 @dataclass(frozen=True)
@@ -182,128 +204,3 @@ class Study:
                 "trained ConvNeXt-T so report 81.4 instead of 82.1."
             )
         return tuple(notes)
-
-
-def make_study(
-    ladder: Ladder,
-    base: str,
-    recipe_name: str,
-    *,
-    runs: Path,
-    rungs: Sequence[Rung] | None = None,
-    layout: Layout | None = None,
-    seeds: Sequence[int] | None = None,
-    data_root: Path | None = None,
-    validate: bool = False,
-    assume_data: bool = False,
-    weights: str | None = None,
-) -> Study:
-    """Combine ladder, base, recipe, data and seeds into the runs that they need, checking all that can be checked.
-
-    Args:
-        ladder: The ladder.
-        base: Where to start.
-        recipe_name: A name in recipes/ or a path.
-        runs: The runs folder.
-        rungs: Those of the design that are wanted; None takes all.
-        layout: The design; None takes the ladder with the references that it names.
-        seeds: None takes the recipe's.
-        data_root: Where the data set lies.
-        validate: Whether to test on the recipe's validation images instead of the test set.
-        assume_data: Whether image folders that no `data_root` names are taken to be as the recipe says, and need no
-            weights either: for a look ahead, not for training.
-        weights: Where those lie that the recipe starts from, as for `roadmap.study.initial_weights.find_weights`.
-
-    Raises:
-        UserError: If a name, a setting, the data or a combination does not hold.
-    """
-    recipe = read_recipe(recipe_name, base)
-    layout = layout or lay_out(ladder, base, Design())
-    seeds = tuple(recipe.seeds if seeds is None else seeds)
-    if any(seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
-        raise UserError(f"seeds are {' '.join(map(str, seeds))}, but must be different whole numbers from 0 up.")
-    ahead = assume_data and data_root is None
-    scaled = [_scaled(rung, recipe) for rung in (layout.rungs if rungs is None else rungs)]
-    configs: dict[tuple[str, int], RunConfig] = {}
-    for rung in scaled:
-        own = rung.recipe(recipe, base)
-        shared = ("dataset", "image_size", "width_divisor", "stem_stride")
-        if any(getattr(own, field) != getattr(recipe, field) for field in shared):
-            raise UserError(
-                f"recipe '{recipe.name}' and its plain counterpart '{own.name}' differ in scale or data, so rungs "
-                f"under them cannot be compared. Give both the same {', '.join(shared)}."
-            )
-        data = data_of(own, data_root, validate, ahead)
-        if isinstance(rung.net, NetConfig) and own.image_size < rung.net.total_stride:
-            raise UserError(
-                f"recipe '{own.name}': image_size is {own.image_size}, but the networks divide the resolution by "
-                f"{rung.net.total_stride}. Use larger images, or stem_stride: 2."
-            )
-        config = RunConfig(rung.net, own, data, seeds[0])
-        config.check()
-        configs |= {(rung.id, seed): config.with_seed(seed) for seed in seeds}
-    if weights is not None or (not ahead and any(config.recipe.pretrained for config in configs.values())):
-        configs = _with_weights(recipe, configs, weights)
-    return Study(ladder, base, recipe, tuple(scaled), seeds, configs, runs, layout)
-
-
-def data_of(recipe: Recipe, root: Path | None, validate: bool, ahead: bool) -> DataConfig:
-    """Return the images of a recipe; looking ahead, image folders as it says that they are."""
-    if ahead and recipe.dataset == "folder" and recipe.images:
-        return DataConfig(ASSUMED, "", recipe.classes, 3, recipe.images)
-    return describe_data(recipe, root, validate=validate)
-
-
-def count_as_trained(recipe: Recipe, data: DataConfig) -> Callable[[NetConfig], int]:
-    """Return what counts the multiply-adds of a rung's network at the scale, and for the images, of a recipe."""
-
-    def count(net: NetConfig) -> int:
-        from roadmap.networks.cost import count_macs
-
-        outside = {"in_channels": data.in_channels, "num_classes": data.num_classes}
-        return count_macs(scale(net, recipe), recipe.image_size, **outside)
-
-    return count
-
-
-def _with_weights(
-    recipe: Recipe, configs: dict[tuple[str, int], RunConfig], place: str | None
-) -> dict[tuple[str, int], RunConfig]:
-    """Return runs that know which weights they start from, having seen that these fit."""
-    from roadmap.study.initial_weights import check_weights, find_weights
-
-    if place is None:
-        raise UserError(
-            f"recipe '{recipe.name}' starts from trained weights. Say which: --weights DIR, FILE or timm:NAME."
-        )
-    found = {}
-    for (rung, seed), config in configs.items():
-        if config.recipe.pretrained:
-            config = replace(config, weights=find_weights(place, rung, seed))
-            check_weights(config)
-        found[rung, seed] = config
-    if all(config.weights is None for config in found.values()):
-        raise UserError(
-            f"--weights: recipe '{recipe.name}' starts from random ones (pretrained: false). Leave one of them out."
-        )
-    return found
-
-
-def _scaled(rung: Rung, recipe: Recipe) -> Rung:
-    """Return a rung at the scale that a recipe trains at; a reference that is not as published says so."""
-    try:
-        net = scale(rung.net, recipe)
-    except UserError as error:
-        raise UserError(f"recipe '{recipe.name}', '{rung.id}': {error}") from error
-    changed = rung.is_reference and net != rung.net
-    return replace(rung, net=net, label=f"{rung.label} (proxy)" if changed else rung.label)
-
-
-def scale(net: Net, recipe: Recipe) -> Net:
-    """Return a network at the scale that a recipe trains at: every rung by the same transform, after the climb."""
-    return scale_net(
-        net,
-        width_divisor=recipe.width_divisor,
-        stem_stride=recipe.stem_stride,
-        image_size=recipe.image_size,
-    )

@@ -19,7 +19,7 @@ from analysis.verdicts import judge_table, pairs_of, published_verdicts, verdict
 from roadmap.jobs.launcher import prepare
 from roadmap.ladder.ladder import read_ladder
 from roadmap.runs import run_folder
-from roadmap.study.plan import make_study
+from roadmap.study.spec import StudySpec, plan_study
 from tests.artists import all_text, artists, assert_texts_are_apart, words
 from tests.samples import LADDER, PAPER
 
@@ -432,8 +432,16 @@ def curves_in(study):
 
 
 def test_curves_are_read_from_the_run_folders_up_to_a_damaged_line(tmp_path, small_images, write_recipes):
-    study = make_study(
-        PAPER, "resnet50", str(write_recipes()), runs=tmp_path, rungs=RUNGS[:3], seeds=[0, 1], data_root=small_images
+    study = plan_study(
+        StudySpec(
+            "resnet50",
+            str(write_recipes()),
+            PAPER,
+            runs=tmp_path,
+            only=[rung.id for rung in RUNGS[:3]],
+            seeds=[0, 1],
+            data_root=small_images,
+        )
     )
     prepare(study.planned())
     assert list(curves_in(study).columns) == list(CURVE_COLUMNS)
@@ -456,8 +464,16 @@ def test_curves_are_read_from_the_run_folders_up_to_a_damaged_line(tmp_path, sma
 
 
 def test_thinned_curves_of_a_rung_stand_at_the_same_epochs(tmp_path, small_images, write_recipes):
-    study = make_study(
-        PAPER, "resnet50", str(write_recipes()), runs=tmp_path, rungs=RUNGS[:1], seeds=[0, 1], data_root=small_images
+    study = plan_study(
+        StudySpec(
+            "resnet50",
+            str(write_recipes()),
+            PAPER,
+            runs=tmp_path,
+            only=[RUNGS[0].id],
+            seeds=[0, 1],
+            data_root=small_images,
+        )
     )
     epochs = {0: 31, 1: 17}
     trails = {

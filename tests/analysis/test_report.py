@@ -28,7 +28,8 @@ from roadmap.ladder.own_steps import load_steps
 from roadmap.ladder.references import REFERENCES
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import Worker, take
-from roadmap.study.plan import Study, make_study
+from roadmap.study.plan import Study
+from roadmap.study.spec import StudySpec, plan_study
 from tests.processes import ROOT
 from tests.samples import LADDERS, PAPER
 
@@ -39,8 +40,8 @@ FILES = {"results.csv", "record.json", "report.html", "tradeoff.svg", "tradeoff.
 
 @pytest.fixture
 def study(tmp_path: Path, write_recipes: Callable[..., Path], small_images: Path) -> Study:
-    return make_study(
-        PAPER, "resnet50", str(write_recipes()), runs=tmp_path / "runs", seeds=(0, 1), data_root=small_images
+    return plan_study(
+        StudySpec("resnet50", str(write_recipes()), PAPER, runs=tmp_path / "runs", seeds=(0, 1), data_root=small_images)
     )
 
 
@@ -141,7 +142,7 @@ def test_validation_images_are_never_passed_off_as_the_test_set(
 ) -> None:
     recipe = str(write_recipes(validation_images=64))
     studies = [
-        make_study(PAPER, "resnet50", recipe, runs=tmp_path, data_root=small_images, validate=validate)
+        plan_study(StudySpec("resnet50", recipe, PAPER, runs=tmp_path, data_root=small_images, validate=validate))
         for validate in (False, True)
     ]
     assert "VALIDATION" not in studies[0].describe()
@@ -162,7 +163,7 @@ def test_diverged_and_failed_runs_are_named_with_their_reason(study: Study, tmp_
 
 def test_the_other_base_stands_behind_once_it_has_results(study: Study, tmp_path: Path, small_images: Path) -> None:
     recipe = str(tmp_path / "recipes" / "tiny.yaml")
-    behind = make_study(PAPER, "resnet200", recipe, runs=study.runs, seeds=(0, 1), data_root=small_images)
+    behind = plan_study(StudySpec("resnet200", recipe, PAPER, runs=study.runs, seeds=(0, 1), data_root=small_images))
     put_result(study, "baseline", 0, top1=70.0)
     write_report(study, tmp_path / "out", behind=behind)
     assert "ResNet-200 ladder" not in (tmp_path / "out" / "roadmap.svg").read_text()

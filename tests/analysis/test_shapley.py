@@ -12,8 +12,8 @@ from scipy import stats
 
 from analysis.run_frames import collect
 from analysis.stats.shapley import SHAPLEY_COLUMNS, interaction, shapley
-from roadmap.ladder.designs import Design, Order, lay_out
-from roadmap.study.plan import make_study
+from roadmap.ladder.designs import Design, Order
+from roadmap.study.spec import StudySpec, plan_study
 from tests.samples import PAPER
 
 STEPS = "abc"
@@ -200,15 +200,14 @@ def test_whatever_became_of_the_runs_there_is_a_row_a_step(runs: Any, orders: li
 
 
 def test_values_are_read_from_a_study_of_the_design(write_recipes: Callable[..., Any], small_images: Any) -> None:
-    layout = lay_out(PAPER, "resnet50", Design("orders", samples=3))
-    recipe = str(write_recipes(seeds=[0, 1]))
-    study = make_study(PAPER, "resnet50", recipe, runs=small_images, layout=layout, data_root=small_images)
+    recipe, design = write_recipes(seeds=[0, 1]), Design("orders", samples=3)
+    study = plan_study(StudySpec("resnet50", recipe, PAPER, design, runs=small_images, data_root=small_images))
     runs = collect(study)
-    table = shapley(runs, layout.orders)
-    assert sorted(table["step"]) == sorted(layout.orders[0].steps)
+    table = shapley(runs, study.layout.orders)
+    assert sorted(table["step"]) == sorted(study.layout.orders[0].steps)
     assert table["value"].isna().all()
     runs = runs.assign(state="finished", top1=70.0 + runs["seed"] + runs["rung"].eq("all_steps"))
-    table = shapley(runs, layout.orders)
+    table = shapley(runs, study.layout.orders)
     assert table["n_orders"].eq(3).all()
     assert table["value"].sum() == pytest.approx(1.0)
 

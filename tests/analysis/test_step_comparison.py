@@ -18,7 +18,8 @@ from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.jobs.launcher import prepare
 from roadmap.runs import run_folder
-from roadmap.study.plan import Study, make_study
+from roadmap.study.plan import Study
+from roadmap.study.spec import StudySpec, plan_study
 from tests.samples import PAPER
 
 RUNGS = PAPER.climb("resnet50")
@@ -149,8 +150,8 @@ def test_agreement_says_when_there_is_nothing_to_judge() -> None:
 
 @pytest.fixture
 def study(tmp_path: Path, write_recipes: Callable[..., Path], small_images: Path) -> Study:
-    return make_study(
-        PAPER, "resnet50", str(write_recipes()), runs=tmp_path / "runs", seeds=(0, 1), data_root=small_images
+    return plan_study(
+        StudySpec("resnet50", str(write_recipes()), PAPER, runs=tmp_path / "runs", seeds=(0, 1), data_root=small_images)
     )
 
 

@@ -22,9 +22,10 @@ from analysis.verdicts import METRICS, judge_everything, pairs_of, with_costs
 from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.jobs.launcher import prepare
-from roadmap.ladder.designs import Design, lay_out
+from roadmap.ladder.designs import Design
 from roadmap.runs import run_folder
-from roadmap.study.plan import Study, make_study
+from roadmap.study.plan import Study
+from roadmap.study.spec import StudySpec, plan_study
 from tests.samples import PAPER
 
 RUNGS = PAPER.climb("resnet50")
@@ -40,10 +41,8 @@ def make(tmp_path_factory: pytest.TempPathFactory, small_images: Path) -> Make:
     recipe = str(write_tiny(tmp_path_factory.mktemp("recipes")))
 
     def make(runs: Path, design: Design | None = None, seeds: Sequence[int] = SEEDS) -> Study:
-        layout = lay_out(PAPER, "resnet50", design or Design())
-        rungs = list(layout.rungs)
-        study = {"runs": runs, "rungs": rungs, "layout": layout, "seeds": seeds, "data_root": small_images}
-        return make_study(PAPER, "resnet50", recipe, **study)  # type: ignore[arg-type]
+        spec = StudySpec("resnet50", recipe, PAPER, seeds=seeds, data_root=small_images, runs=runs)
+        return plan_study(replace(spec, design=design or Design()))
 
     return make
 

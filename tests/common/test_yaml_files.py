@@ -1,4 +1,5 @@
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import yaml
 
 from roadmap import read_ladder
 from roadmap.common.errors import UserError
-from roadmap.common.yaml_files import read_yaml
+from roadmap.common.paths import RECIPES
+from roadmap.common.yaml_files import read_yaml, write_flow
 from roadmap.recipe import read_plain, read_recipe
 from tests.samples import LADDER, RECIPE
 
@@ -186,7 +188,7 @@ def test_a_misspelt_argument_is_both_unknown_and_missing(tmp_path: Path) -> None
     assert missing == "FILE:13: rung 'big_kernel': step 'kernel_size': argument 'size' is missing."
 
 
-def test_all_misfits_come_in_one_message_each_with_its_line(tmp_path: Path) -> None:
+def test_all_errors_come_in_one_message_each_with_its_line(tmp_path: Path) -> None:
     said = refusal(
         tmp_path / "steps.yaml",
         LADDER.replace("section: First", "section: Frist").replace("kernel_size", "kernal_size") + "    from: wieden\n",
@@ -196,7 +198,7 @@ def test_all_misfits_come_in_one_message_each_with_its_line(tmp_path: Path) -> N
     assert all(name in said for name in ("'First'?", "'kernel_size'?", "'widen'?"))
 
 
-def test_misfits_of_several_keys_come_in_one_message(tmp_path: Path) -> None:
+def test_errors_of_several_keys_come_in_one_message(tmp_path: Path) -> None:
     said = refusal(tmp_path / "steps.yaml", changed("    label: start\n", "    lable: start\n") + "steps: 3\n")
     assert [line.split(":")[1] for line in said.splitlines()] == ["6", "7", "18"]
     assert "Did you mean 'label'?" in said
@@ -266,7 +268,10 @@ def test_a_recipe_of_ones_own_is_read_by_its_path(tmp_path: Path) -> None:
             {"for_base": {"resnet20": {"lr": 0.1}}},
             ["FILE:12: ", "unknown base 'resnet20'", "Did you mean 'resnet200'?"],
         ),
-        ({"name": "smell"}, ["FILE: ", "name is 'smell'", "must be the file's name, 'small'"]),
+        (
+            {"name": "smoke"},
+            ["FILE: ", "name is 'smoke'", "differs in ", "batch_size", "name of its own"],
+        ),
         ({"plain": "smalll"}, ["FILE: ", "plain", "unknown recipe 'smalll'", "Known: "]),
     ],
     ids=str,
@@ -283,7 +288,7 @@ def test_a_bad_recipe_is_refused_in_one_line_with_place_value_and_way_out(
     assert len(said) < 350
 
 
-def test_all_misfits_of_a_recipe_come_in_one_message(tmp_path: Path) -> None:
+def test_all_errors_of_a_recipe_come_in_one_message(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, mixup=0.8, batch_size=7, hflip=2.0, color_jitter=0.4)
     with pytest.raises(UserError) as error:
         read_recipe(path)
@@ -324,3 +329,110 @@ def test_the_plain_counterpart_may_stand_beside_a_recipe_of_ones_own(tmp_path: P
 def test_a_number_is_what_a_reader_takes_for_one(text: str, value: Any, tmp_path: Path) -> None:
     (tmp_path / "file.yaml").write_text(f"key: {text}\n")
     assert read_yaml(tmp_path / "file.yaml", dict, {"": ["key"]}) == {"key": value}
+
+
+# What YAML can do that a file of settings must not
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("key: !!int ''", ["FILE:1: ", "not valid YAML", "'' is no int"]),
+        ("key: !!bool maybe", ["FILE:1: ", "'maybe' is no bool"]),
+        ("key: [1,\n  !!float x]", ["FILE:2: ", "'x' is no float"]),
+        ("key: !!python/name:os.system", ["FILE:1: ", "python/name:os.system"]),
+        ("key: !!timestamp 2026-01-01", ["FILE:1: ", "timestamp"]),
+        ("key: !mine x", ["FILE:1: ", "!mine"]),
+        ("key: *nothing", ["FILE:1: ", "undefined alias 'nothing'"]),
+        ("a: 1\na: 2\nb: {c: 1, c: 2}", ["FILE:2: key 'a' stands twice", "FILE:3: key 'c' stands twice"]),
+        ("a: 1\n---\nb: 2", ["FILE:2: ", "another document"]),
+        ("key: " + "9" * 5000, ["FILE:1: ", "is no int"]),
+    ],
+    ids=str,
+)
+def test_yaml_that_is_odd_is_refused_in_a_message(text: str, words: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_yaml(path, dict, {"": ["key"]})
+    said = str(error.value).replace(str(path), "FILE")
+    assert re.search(".*".join(map(re.escape, words)), said, re.DOTALL), said
+
+
+@pytest.mark.parametrize("merge", ["", "<<: "])
+def test_nested_aliases_that_stand_for_billions_of_values_are_refused_at_once(merge: str, tmp_path: Path) -> None:
+    nine = ", ".join
+    lines = ["a0: &a0 {x: 1}", *(f"a{i}: &a{i} {{{merge}[{nine([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 12))]
+    path = tmp_path / "file.yaml"
+    path.write_text("\n".join(lines if merge else [line.replace("{[", "[").replace("]}", "]") for line in lines]))
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"not valid YAML: its aliases \(\*\) make it \de\+\d+ values"):
+        read_yaml(path, dict, {"": ["key"]})
+    assert time.monotonic() - start < 2
+
+
+def test_an_alias_stands_for_what_it_names_and_a_merge_takes_its_keys(tmp_path: Path) -> None:
+    (tmp_path / "file.yaml").write_text("a: &a {x: 1, y: 2}\nb: *a\nc: {<<: *a, y: 3}")
+    content = read_yaml(tmp_path / "file.yaml", dict, {"": ["key"]})
+    assert content == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 2}, "c": {"x": 1, "y": 3}}
+
+
+@pytest.mark.parametrize("directive", ["", "%YAML 1.1\n---\n"])
+@pytest.mark.parametrize("word", ["on", "off", "yes", "no", "y", "="])
+def test_a_word_is_a_word(word: str, directive: str, tmp_path: Path) -> None:
+    (tmp_path / "file.yaml").write_text(f"{directive}key: {word}\n")
+    assert read_yaml(tmp_path / "file.yaml", dict, {"": ["key"]}) == {"key": word}
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("epochs: true", "epochs is True: Input should be a valid integer"),
+        ("epochs: yes", "epochs is 'yes': Input should be a valid integer"),
+        ("epochs: 3.0", r"epochs is 3\.0: Input should be a valid integer"),
+        ("batch_size: true", "batch_size is True: Input should be a valid integer"),
+        ("mixup: on", "mixup is 'on': Input should be a valid number"),
+        ("mixup: true", "mixup is True: Input should be a valid number"),
+        ("lr: '0.1'", r"lr is '0\.1': Input should be a valid number"),
+        ("seeds: [true]", r"seeds\.0 is True: Input should be a valid integer"),
+        ("tf32: 1", "tf32 is 1: Input should be a valid boolean"),
+    ],
+)
+def test_words_and_truth_values_are_no_numbers_nor_the_other_way_round(setting: str, said: str, tmp_path: Path) -> None:
+    text = yaml.safe_dump({key: value for key, value in RECIPE.items() if key != setting.partition(":")[0]})
+    (tmp_path / "small.yaml").write_text(text + setting + "\n")
+    with pytest.raises(UserError, match=rf"small\.yaml:\d+: {said}\."):
+        read_recipe(tmp_path / "small.yaml")
+
+
+def test_a_truth_value_is_no_number_in_a_ladder_either(tmp_path: Path) -> None:
+    said = refusal(
+        tmp_path / "steps.yaml", changed("{label: ResNet-50, result: End}", "{label: a, result: b, seeds: true}")
+    )
+    assert said == "FILE:3: bases.resnet50.seeds is True: Input should be a valid integer."
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, "on", 1, 0.1, 1e-5, [0.9, 0.999], "a: b", "0123", {"resnet50": {"lr": 1.0}}]
+)
+def test_a_value_on_one_line_is_read_as_it_was(value: Any, tmp_path: Path) -> None:
+    (tmp_path / "file.yaml").write_text(f"key: {write_flow(value)}\n")
+    assert read_yaml(tmp_path / "file.yaml", dict, {"": ["key"]}) == {"key": value}
+
+
+# The name of a recipe
+
+
+def test_a_recipes_name_need_not_be_that_of_its_file(tmp_path: Path) -> None:
+    assert read_recipe(write_recipe(tmp_path, file="a-file", name="mine", plain="a-file")).name == "mine"
+
+
+def test_a_copy_of_a_shipped_recipe_may_keep_its_name_as_long_as_it_says_the_same(tmp_path: Path) -> None:
+    text = (RECIPES / "smoke_original.yaml").read_text()
+    (tmp_path / "copy.yaml").write_text(text)
+    assert read_recipe(tmp_path / "copy.yaml").name == "smoke_original"
+    (tmp_path / "edited.yaml").write_text(re.sub(r"(?m)^lr: .*$", "lr: 0.0123", text))
+    with pytest.raises(
+        UserError, match=r"edited\.yaml: name is 'smoke_original', .* differs in lr\. Give it a name of"
+    ):
+        read_recipe(tmp_path / "edited.yaml")

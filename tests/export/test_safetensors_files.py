@@ -22,12 +22,12 @@ from roadmap.data.batches import load_data
 from roadmap.data.datasets import describe_data, load_arrays
 from roadmap.export.safetensors_files import describe_images, export_study
 from roadmap.jobs.launcher import prepare
-from roadmap.ladder.rung import select
 from roadmap.networks.convert import to_timm
 from roadmap.recipe import Recipe
 from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig
-from roadmap.study.plan import PlannedRun, Study, make_study
+from roadmap.study.plan import PlannedRun, Study
+from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.loop import save_weights, train
 from tests.conftest import NET, TINY, write_tiny
 from tests.data.test_datasets import FOLDER, save_folder
@@ -42,9 +42,7 @@ IMAGES = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
 
 def study_of(folder: Path, images: Path, rungs: list[str], **settings: Any) -> Study:
     recipe = write_tiny(folder / "recipes", **settings)
-    ladder = read_ladder()
-    chosen = select(ladder.climb("resnet50"), only=rungs)
-    return make_study(ladder, "resnet50", str(recipe), runs=folder / "runs", rungs=chosen, data_root=images)
+    return plan_study(StudySpec("resnet50", recipe, only=rungs, runs=folder / "runs", data_root=images))
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +165,7 @@ def test_a_rung_of_a_ladder_of_ones_own_loads_without_that_ladder(small_images: 
     (tmp_path / "steps.yaml").write_text(LADDER)
     recipe = write_tiny(tmp_path / "recipes")
     ladder = read_ladder(tmp_path / "steps.yaml")
-    study = make_study(ladder, "resnet50", str(recipe), runs=tmp_path / "runs", data_root=small_images)
+    study = plan_study(StudySpec("resnet50", str(recipe), ladder, runs=tmp_path / "runs", data_root=small_images))
     expected = pretend_trained(run_of(study, "big_kernel"))
     (folder,), missing = export_study(study, tmp_path / "out", small_images)
     assert missing == {"not trained yet": ["start-s0", "widen-s0"]}

@@ -30,11 +30,11 @@ from roadmap.jobs.slurm_arrays import share_out
 from roadmap.jobs.status import Queue, standing
 from roadmap.jobs.worker import Job
 from roadmap.ladder.ladder import read_ladder
-from roadmap.ladder.rung import select
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import ATTEMPTS, Worker, last_attempt, take
 from roadmap.runs.config import RunConfig
-from roadmap.study.plan import PlannedRun, Study, make_study
+from roadmap.study.plan import PlannedRun, Study
+from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training import loop as train_module
 from roadmap.training.checkpoints import checkpoints, write_checkpoint
 from roadmap.training.loop import _Training, train
@@ -79,9 +79,10 @@ class TwoRungs:
     @property
     def study(self) -> Study:
         """The same study in this process."""
-        ladder, runs = read_ladder(self.steps), self.folder / "work" / "runs"
-        rungs = select(ladder.climb("resnet50"), only=list(self.only))
-        return make_study(ladder, "resnet50", str(self.recipe), runs=runs, rungs=rungs, data_root=self.data)
+        runs = self.folder / "work" / "runs"
+        return plan_study(
+            StudySpec("resnet50", self.recipe, self.steps, only=self.only, runs=runs, data_root=self.data)
+        )
 
     def planned(self) -> list[PlannedRun]:
         return self.study.planned()
@@ -380,7 +381,9 @@ def test_a_planned_run_has_its_configuration_and_provenance(planned: list[Planne
 
 
 def test_the_longest_run_comes_first(tmp_path: Path, write_recipes: MakeRecipes, small_images: Path) -> None:
-    study = make_study(read_ladder(), "resnet50", str(write_recipes()), runs=tmp_path / "runs", data_root=small_images)
+    study = plan_study(
+        StudySpec("resnet50", str(write_recipes()), read_ladder(), runs=tmp_path / "runs", data_root=small_images)
+    )
     costs = [run.cost for run in prepare(study.planned())]
     assert costs == sorted(costs, reverse=True)
     assert len(costs) == 17

@@ -13,10 +13,10 @@ from roadmap.jobs.cluster import Cluster
 from roadmap.jobs.launch_folders import JOBS
 from roadmap.jobs.launcher import launch, prepare
 from roadmap.jobs.status import standing
-from roadmap.ladder.ladder import read_ladder
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import attempts_of, last_attempt
-from roadmap.study.plan import PlannedRun, make_study
+from roadmap.study.plan import PlannedRun
+from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.checkpoints import checkpoints
 from tests.conftest import write_tiny
 from tests.faults import FAULTS, Victim, disturb
@@ -44,11 +44,10 @@ class SlurmLadder:
         return Command(self.folder / where, *action, *options, cores=2)
 
     def planned(self, where: str = "work", only: str | None = None) -> list[PlannedRun]:
-        ladder = read_ladder()
-        rungs = [rung for rung in ladder.climb("resnet50") if only in (None, rung.id)]
         runs = self.folder / where / "runs"
-        return make_study(
-            ladder, "resnet50", str(self.recipe), runs=runs, rungs=rungs, data_root=self.images
+        chosen = None if only is None else [only]
+        return plan_study(
+            StudySpec("resnet50", self.recipe, only=chosen, runs=runs, data_root=self.images)
         ).planned()  # fmt: skip
 
     def run(self) -> PlannedRun:

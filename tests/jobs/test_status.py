@@ -15,7 +15,8 @@ from roadmap.jobs.status import LOG_TAIL, Queue, is_at_work, look_at_queue, stan
 from roadmap.ladder.ladder import read_ladder
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import STALE_S
-from roadmap.study.plan import PlannedRun, make_study
+from roadmap.study.plan import PlannedRun
+from roadmap.study.spec import StudySpec, plan_study
 from tests.processes import Command
 from tests.runs.test_attempts import leave_attempt
 
@@ -246,7 +247,7 @@ def study(tmp_path: Path, write_recipes: MakeRecipes, small_images: Path) -> tup
     recipe = write_recipes()
     options = ["--base", "resnet50", "--recipe", str(recipe), "--data", str(small_images)]
     runs = tmp_path / "work" / "runs"
-    planned = make_study(read_ladder(), "resnet50", str(recipe), runs=runs, data_root=small_images).planned()
+    planned = plan_study(StudySpec("resnet50", str(recipe), read_ladder(), runs=runs, data_root=small_images)).planned()
     log = tmp_path / "log"
     log.write_text("Traceback\nMemoryError: far too much\n")
     leave_row(planned[0].folder, "finished", top1=81.25)

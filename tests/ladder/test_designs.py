@@ -24,7 +24,8 @@ from roadmap.networks.config import NetConfig
 from roadmap.networks.cost import count_params
 from roadmap.networks.families import BASES
 from roadmap.recipe import read_recipe
-from roadmap.study.plan import Study, make_study
+from roadmap.study.plan import Study
+from roadmap.study.spec import StudySpec, plan_study
 from tests.samples import LADDER, LADDERS, PAPER
 
 # What the paper's ladder adopts, by rung; tests over these see a new step without being told.
@@ -422,7 +423,7 @@ def test_what_is_no_design_is_refused(design: dict[str, Any], message: str) -> N
 
 
 def study_of(design: Design, base: str = "resnet50") -> Study:
-    return make_study(PAPER, base, "fashion", runs=Path("runs"), layout=lay_out(PAPER, base, design))
+    return plan_study(StudySpec(base, "fashion", PAPER, runs=Path("runs"), design=design))
 
 
 @pytest.mark.parametrize(
@@ -455,13 +456,8 @@ def test_a_study_says_what_design_it_is_and_the_ladder_does_not(design: Design) 
 def test_every_design_can_be_reported_and_its_rungs_compared(
     design: Design, tmp_path: Path, write_recipes: Callable[..., Path], small_images: Path
 ) -> None:
-    study = make_study(
-        PAPER,
-        "resnet50",
-        str(write_recipes()),
-        runs=tmp_path,
-        layout=lay_out(PAPER, "resnet50", design),
-        data_root=small_images,
+    study = plan_study(
+        StudySpec("resnet50", str(write_recipes()), PAPER, runs=tmp_path, design=design, data_root=small_images)
     )
     write_report(study, tmp_path / "out")
     text = (tmp_path / "out" / "ladder.md").read_text()
@@ -474,7 +470,6 @@ def test_every_design_can_be_reported_and_its_rungs_compared(
 
 
 def test_a_report_names_steps_without_a_rung(kernels: Ladder, tmp_path: Path) -> None:
-    layout = lay_out(kernels, "resnet50", Design("add-one"))
-    study = make_study(kernels, "resnet50", "fashion", runs=tmp_path, layout=layout)
+    study = plan_study(StudySpec("resnet50", "fashion", kernels, Design("add-one"), runs=tmp_path))
     write_report(study, tmp_path / "out")
     assert "\n\nAlone, 'three' changes nothing here" in (tmp_path / "out" / "ladder.md").read_text()

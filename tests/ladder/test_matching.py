@@ -22,7 +22,7 @@ from roadmap.networks.cost import count_macs, fit_depth, fit_width
 from roadmap.networks.families import BASES
 from roadmap.recipe import read_recipe
 from roadmap.runs.config import DataConfig
-from roadmap.study.plan import count_as_trained
+from roadmap.study.spec import count_as_trained
 from tests.cli.test_cli import run
 from tests.samples import LADDER, LADDERS, PAPER
 

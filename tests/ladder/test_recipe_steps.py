@@ -13,7 +13,7 @@ from roadmap.ladder.recipe_steps import RECIPE_STEPS, adamw, longer_training
 from roadmap.ladder.rung import recipe_changes
 from roadmap.networks.families import BASES
 from roadmap.recipe import Recipe, read_plain, read_recipe
-from roadmap.study.plan import make_study
+from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.loop import train
 from run_ladder import main
 from tests.conftest import write_tiny
@@ -99,7 +99,7 @@ def test_the_ladder_has_every_technique_and_leads_to_the_recipe_itself(name: str
 
 def test_its_ends_are_runs_of_the_papers_ladder() -> None:
     runs = [
-        [run.config.id for run in make_study(ladder, "resnet50", "fashion", runs=Path("runs")).planned()]
+        [run.config.id for run in plan_study(StudySpec("resnet50", "fashion", ladder, runs=Path("runs"))).planned()]
         for ladder in (LADDER.towards("fashion"), read_ladder())
     ]
     assert [config for config in runs[0] if config in runs[1]] == [
@@ -124,10 +124,14 @@ def test_a_recipe_between_is_named_after_its_start_and_its_steps() -> None:
 
 def test_a_setting_that_no_technique_takes_is_named(tmp_path: Path) -> None:
     path = write_tiny(tmp_path, plain={"hflip": 0.5}, mixup=0.2)
-    study = make_study(LADDER.towards(str(path)), "resnet50", str(path), runs=tmp_path, data_root=None)
+    study = plan_study(StudySpec("resnet50", path, LADDER, runs=tmp_path))
     (note,) = (note for note in study.notes if "No technique" in note)
     assert "takes hflip from recipe 'tiny'" in note
-    assert not [note for note in make_study(LADDER, "resnet50", "fashion", runs=tmp_path).notes if "technique" in note]
+    assert not [
+        note
+        for note in plan_study(StudySpec("resnet50", "fashion", LADDER, runs=tmp_path)).notes
+        if "technique" in note
+    ]
 
 
 def test_a_recipe_that_is_not_there_is_refused_before_any_rung() -> None:
@@ -190,9 +194,9 @@ def test_a_mixed_ladder_trains_and_is_judged(mixed: Ladder, tmp_path: Path, smal
     path = write_tiny(tmp_path, plain={"mixup": 0.0}, mixup=0.8, epochs=1, seeds=[0, 1])
     small = mixed.model_copy(update={"rungs": tuple(mixed.rungs[place] for place in (0, 2, 3))})
     for design in ("ladder", "leave-one-out"):
-        ladder = small.towards(str(path))
-        layout = lay_out(ladder, "resnet50", Design(design))
-        study = make_study(ladder, "resnet50", str(path), runs=tmp_path / "runs", layout=layout, data_root=small_images)
+        study = plan_study(
+            StudySpec("resnet50", path, small, Design(design), runs=tmp_path / "runs", data_root=small_images)
+        )
         for planned in study.planned():
             if not planned.folder.exists():
                 planned.folder.mkdir(parents=True)

@@ -30,7 +30,8 @@ from roadmap.networks.timm_net import TimmNet, scale_net
 from roadmap.recipe import Recipe
 from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig
-from roadmap.study.plan import Study, make_study
+from roadmap.study.plan import Study
+from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.loop import train
 from tests.artists import all_text, artists
 from tests.conftest import TINY, write_tiny
@@ -125,7 +126,7 @@ def test_stochastic_depth_of_timms_networks_is_ours_and_grows_with_depth() -> No
 
 def test_runs_of_ladders_keep_the_names_that_they_had() -> None:
     folder = DIR / "resnet50-fashion"
-    study = make_study(PAPER, "resnet50", "fashion", runs=Path("runs"), seeds=[0])
+    study = plan_study(StudySpec("resnet50", "fashion", PAPER, runs=Path("runs"), seeds=[0]))
     recorded = pd.read_csv(folder / "results.csv").query("seed == 0").set_index("rung")["run"]
     assert {rung: config.id for (rung, _), config in study.configs.items()} == recorded.to_dict()
     assert read_record(folder).about["finished"] == 51
@@ -169,7 +170,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, small_images: Path) -> Study
     recipe = write_tiny(folder / "recipes", seeds=[0, 1], batch_size=320, epochs=1)
     (folder / "mine.yaml").write_text(f"references: [{', '.join(NAMES)}]\n{LADDER}")
     ladder = read_ladder(folder / "mine.yaml")
-    return make_study(ladder, "resnet50", str(recipe), runs=folder / "runs", data_root=small_images)
+    return plan_study(StudySpec("resnet50", str(recipe), ladder, runs=folder / "runs", data_root=small_images))
 
 
 def results_of(study: Study, **top1: float) -> pd.DataFrame:
@@ -201,14 +202,7 @@ def test_a_ladders_references_come_last_under_its_recipe_with_its_seeds_against_
 
 
 def test_a_reference_as_published_is_no_proxy() -> None:
-    study = make_study(
-        PAPER,
-        "resnet50",
-        "imagenet",
-        runs=Path("runs"),
-        layout=lay_out(PAPER, "resnet50", Design(), NAMES),
-        assume_data=True,
-    )
+    study = plan_study(StudySpec("resnet50", "imagenet", PAPER, references=NAMES, assume_data=True))
     found = {rung.id: rung for rung in study.rungs}
     assert found["swin_tiny"].label == "Swin-T"
     assert found["swin_tiny"].paper.top1 == 81.3
@@ -333,7 +327,6 @@ def test_a_rung_of_a_references_name_is_refused(tmp_path: Path) -> None:
 
 def test_a_reference_that_does_not_fit_the_recipe_is_named(tmp_path: Path) -> None:
     recipe = write_tiny(tmp_path / "recipes", image_size=48)
-    layout = lay_out(PAPER, "resnet50", Design(), ["swin_tiny"])
     with pytest.raises(UserError, match="recipe 'tiny', 'swin_tiny': image_size is 48"):
-        make_study(PAPER, "resnet50", str(recipe), runs=tmp_path, layout=layout)
+        plan_study(StudySpec("resnet50", recipe, PAPER, references=["swin_tiny"], runs=tmp_path))
     assert Recipe(**TINY).image_size == 32

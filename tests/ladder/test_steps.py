@@ -13,9 +13,9 @@ from roadmap.common.fields import diff
 from roadmap.ladder import recipe_steps, steps
 from roadmap.ladder.conformance import Trial, problems, trials
 from roadmap.ladder.steps import (
+    ALL_STEPS,
     NET_STEPS,
     RECIPE_STEPS,
-    STEPS,
     NeedsStep,
     increase_width,
     kernel_size,
@@ -37,7 +37,7 @@ TARGET = read_recipe("imagenet")
 def take(step: str, start: NetConfig | Recipe, arguments: dict[str, Any]) -> Any:
     """Apply a step of either kind."""
     extra = {"target": TARGET} if step in RECIPE_STEPS else {}
-    return STEPS[step](start, **extra, **arguments)
+    return ALL_STEPS[step](start, **extra, **arguments)
 
 
 TRIALS = {
@@ -53,15 +53,15 @@ def test_a_step_keeps_what_every_step_must(trial: Trial) -> None:
     assert {name: text for name, text in problems(trial).items() if text} == {}
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", ALL_STEPS)
 def test_a_step_says_what_it_does_and_its_source(step: str) -> None:
-    text = inspect.getdoc(STEPS[step])
+    text = inspect.getdoc(ALL_STEPS[step])
     assert text
     assert text.splitlines()[0].endswith(".")
     assert any(line.startswith("Source: ") and len(line) > len("Source: ") + 5 for line in text.splitlines())
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", ALL_STEPS)
 def test_a_step_is_used_by_a_ladder(step: str) -> None:
     assert step in {entry.step for ladder in LADDERS.values() for entry in ladder.rungs}
 
@@ -73,12 +73,12 @@ def test_every_public_function_of_the_module_is_a_step_under_its_own_name() -> N
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_") and name != "require"
     }
-    assert public == STEPS
+    assert public == ALL_STEPS
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", ALL_STEPS)
 def test_arguments_of_a_step_are_keywords_with_types(step: str) -> None:
-    first, *others = inspect.signature(STEPS[step]).parameters.values()
+    first, *others = inspect.signature(ALL_STEPS[step]).parameters.values()
     assert first.name == ("recipe" if step in RECIPE_STEPS else "net")
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY and p.annotation is not p.empty for p in others)
 

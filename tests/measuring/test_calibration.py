@@ -9,7 +9,8 @@ from roadmap.common.machine import Machine
 from roadmap.measuring import calibration as module
 from roadmap.measuring.calibration import Calibration, calibrate
 from roadmap.runs.config import RunConfig
-from roadmap.study.plan import Study, make_study
+from roadmap.study.plan import Study
+from roadmap.study.spec import StudySpec, plan_study
 from tests.samples import PAPER
 
 MakeRun = Callable[..., RunConfig]
@@ -27,7 +28,9 @@ class FakeMeter:
 
 @pytest.fixture
 def study(tmp_path: Path, write_recipes: Callable[..., Path], small_images: Path) -> Study:
-    return make_study(PAPER, "resnet50", str(write_recipes()), runs=tmp_path / "runs", data_root=small_images)
+    return plan_study(
+        StudySpec("resnet50", str(write_recipes()), PAPER, runs=tmp_path / "runs", data_root=small_images)
+    )
 
 
 @pytest.fixture

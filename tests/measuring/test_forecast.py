@@ -28,7 +28,8 @@ from roadmap.networks.cost import count_activations, count_depthwise_macs, count
 from roadmap.networks.families import BASES, convnext
 from roadmap.recipe import read_recipe
 from roadmap.runs import run_folder
-from roadmap.study.plan import Study, make_study
+from roadmap.study.plan import Study
+from roadmap.study.spec import StudySpec, plan_study
 from tests.processes import ROOT
 from tests.samples import PAPER
 
@@ -57,13 +58,13 @@ def work_of(net: NetConfig, image_size: int) -> Work:
 
 @pytest.fixture
 def imagenet(tmp_path: Path) -> Study:
-    return make_study(PAPER, "resnet50", "imagenet", runs=tmp_path / "runs", assume_data=True)
+    return plan_study(StudySpec("resnet50", "imagenet", PAPER, runs=tmp_path / "runs", assume_data=True))
 
 
 @pytest.fixture
 def study(tmp_path: Path, write_recipes: Callable[..., Path], small_images: Path) -> Study:
     recipe = str(write_recipes(seeds=[0, 1]))
-    return make_study(PAPER, "resnet50", recipe, runs=tmp_path / "runs", data_root=small_images)
+    return plan_study(StudySpec("resnet50", recipe, PAPER, runs=tmp_path / "runs", data_root=small_images))
 
 
 def test_the_data_sheets_rates_meet_published_speeds_of_resnets_and_convnexts() -> None:
@@ -204,7 +205,7 @@ def test_a_runs_file_says_what_is_not_the_papers(study: Study) -> None:
 
 def test_accumulation_is_warned_about(tmp_path: Path, write_recipes: Callable[..., Path], small_images: Path) -> None:
     recipe = str(write_recipes(accumulate=4))
-    study = make_study(PAPER, "resnet50", recipe, runs=tmp_path / "runs", data_root=small_images)
+    study = plan_study(StudySpec("resnet50", recipe, PAPER, runs=tmp_path / "runs", data_root=small_images))
     assert any("summed over 4 pieces of a batch, of 16 images each" in note for note in study.notes)
 
 

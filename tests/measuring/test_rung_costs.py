@@ -19,7 +19,8 @@ from roadmap.measuring import rung_costs as measuring
 from roadmap.measuring.meter import Batches, Meter, make_batches
 from roadmap.measuring.rung_costs import FOLDER, ROW, keys_of, measure, networks, read_measured, write_measured
 from roadmap.runs.config import RunConfig
-from roadmap.study.plan import Study, make_study
+from roadmap.study.plan import Study
+from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.step import make_model
 from tests.processes import Command, Outcome
 
@@ -41,7 +42,7 @@ def study(tmp_path: Path, write_recipes: MakeRecipes, small_images: Path) -> Stu
     (tmp_path / "steps.yaml").write_text(STEPS)
     ladder, runs = read_ladder(tmp_path / "steps.yaml"), tmp_path / "runs"
     recipe = write_recipes(seeds=[0, 1], epochs=1, warmup_epochs=0)
-    return make_study(ladder, "resnet50", str(recipe), runs=runs, data_root=small_images)
+    return plan_study(StudySpec("resnet50", str(recipe), ladder, runs=runs, data_root=small_images))
 
 
 @pytest.fixture

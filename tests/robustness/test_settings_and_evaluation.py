@@ -23,8 +23,6 @@ from roadmap.common.errors import UserError
 from roadmap.data.batches import Data, load_data
 from roadmap.data.datasets import describe_data, load_arrays
 from roadmap.jobs.launcher import prepare
-from roadmap.ladder.ladder import read_ladder
-from roadmap.ladder.rung import select
 from roadmap.networks.model import build_model
 from roadmap.recipe import Recipe
 from roadmap.robustness import evaluation as examining
@@ -33,7 +31,8 @@ from roadmap.robustness.evaluation import ask, choose_images, examine
 from roadmap.robustness.settings import CORRUPTION_NAMES, Damaged, Settings, is_complete, masks_gradients, read_found
 from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig
-from roadmap.study.plan import PlannedRun, Study, make_study
+from roadmap.study.plan import PlannedRun, Study
+from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.evaluation import predict
 from roadmap.training.loop import save_weights
 from tests.artists import all_text, artists, assert_texts_are_apart
@@ -59,10 +58,9 @@ def leave_result(run: PlannedRun, seed: int) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory, small_images: Path) -> Study:
     """Three rungs with two seeds each, as if they were trained."""
     folder = tmp_path_factory.mktemp("trained")
-    recipe, ladder = str(write_tiny(folder / "recipes")), read_ladder()
-    rungs = select(ladder.climb("resnet50"), only=RUNGS)
-    study = make_study(
-        ladder, "resnet50", recipe, runs=folder / "runs", rungs=rungs, seeds=(0, 1), data_root=small_images
+    recipe = write_tiny(folder / "recipes")
+    study = plan_study(
+        StudySpec("resnet50", recipe, only=RUNGS, seeds=(0, 1), runs=folder / "runs", data_root=small_images)
     )
     for number, run in enumerate(study.planned()):
         leave_result(run, number)

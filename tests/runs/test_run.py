@@ -13,7 +13,8 @@ from roadmap.ladder.ladder import find_ladder, read_ladder
 from roadmap.networks.families import BASES
 from roadmap.recipe import read_recipe
 from roadmap.runs.config import DataConfig, RunConfig
-from roadmap.study.plan import Study, make_study
+from roadmap.study.plan import Study
+from roadmap.study.spec import StudySpec, plan_study
 from tests.processes import fork
 from tests.samples import make_recipe
 
@@ -141,7 +142,9 @@ rungs:
 def study(tmp_path: Path, ladder: str, recipe: Path, data: Path) -> Study:
     steps = tmp_path / "steps.yaml"
     steps.write_text(ladder)
-    return make_study(read_ladder(steps), "resnet50", str(recipe), runs=tmp_path, seeds=(0, 1), data_root=data)
+    return plan_study(
+        StudySpec("resnet50", str(recipe), read_ladder(steps), runs=tmp_path, seeds=(0, 1), data_root=data)
+    )
 
 
 def test_rungs_that_meet_in_one_network_share_its_runs(
@@ -186,4 +189,4 @@ def test_new_words_about_a_recipe_touch_no_run(
 
 
 def _paper_study(tmp_path: Path, recipe: Path, data: Path) -> Study:
-    return make_study(read_ladder(), "resnet50", str(recipe), runs=tmp_path, data_root=data)
+    return plan_study(StudySpec("resnet50", str(recipe), read_ladder(), runs=tmp_path, data_root=data))

@@ -245,3 +245,36 @@ def test_what_may_pass_is_told_from_what_stays_also_behind_another_error(number:
     error.__cause__ = OSError(number, os.strerror(number))
     assert files.may_pass(error) == may_pass
     assert not files.may_pass(UserError("something else"))
+
+
+def test_a_row_may_lack_columns_and_have_ones_that_this_program_does_not_know(tmp_path: Path) -> None:
+    write_json(tmp_path / RESULT, {"result_version": RESULT_VERSION, "state": "finished", "top1": 80.5, "energy_j": 3})
+    row = run_folder.read_result(tmp_path)
+    assert row == dict.fromkeys(COLUMNS) | {"result_version": 1, "state": "finished", "top1": 80.5, "energy_j": 3}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"top1": True},
+        {"top1": "80"},
+        {"state": "won"},
+        {"top1": float("nan")},
+        {"images_seen": 0.5},
+        {"classes": "ten"},
+    ],
+    ids=str,
+)
+def test_a_row_with_a_wrong_value_is_refused(wrong: dict[str, Any], tmp_path: Path) -> None:
+    write_json(tmp_path / RESULT, ROW | wrong)
+    with pytest.raises(UserError, match=r"is no result row\. Move the folder away"):
+        run_folder.read_result(tmp_path)
+
+
+def test_counts_are_read_as_whole_numbers(tmp_path: Path) -> None:
+    now = {"state": "running", "epoch": 1, "epochs": 2, "step": 3, "steps": 4, "at": 0.5}
+    write_json(tmp_path / run_folder.PROGRESS, now)
+    read = run_folder.read_progress(tmp_path) or {}
+    assert [repr(read[name]) for name in ("epoch", "epochs", "step", "steps")] == ["1", "2", "3", "4"]
+    write_json(tmp_path / RESULT, ROW | {"images_seen": 100})
+    assert repr((run_folder.read_result(tmp_path) or {})["images_seen"]) == "100"

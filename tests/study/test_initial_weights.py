@@ -16,7 +16,7 @@ from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig, WeightsConfig
 from roadmap.study import initial_weights as module
 from roadmap.study.initial_weights import find_weights, load_weights
-from roadmap.study.plan import make_study
+from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.loop import train
 from roadmap.training.step import make_model
 from tests.samples import LAYER_NORM, PAPER
@@ -170,4 +170,4 @@ def test_a_recipe_and_weights_go_together(
     ):
         recipe = str(write_recipes(**settings))
         with pytest.raises(UserError, match=message):
-            make_study(PAPER, "resnet50", recipe, runs=tmp_path, data_root=small_images, weights=place)
+            plan_study(StudySpec("resnet50", recipe, PAPER, runs=tmp_path, data_root=small_images, weights=place))
