@@ -1,1 +1,28 @@
-"""From run folders to verdicts, figures and tables; nothing here imports torch."""
+"""From run folders to answers, figures and tables; nothing here imports torch."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analysis.figures.roadmap import draw_roadmap
+    from analysis.report.write import write_report
+    from analysis.run_frames import collect
+    from analysis.stats.answers import judge
+
+_HOMES = {
+    "collect": "run_frames",
+    "draw_roadmap": "figures.roadmap",
+    "judge": "stats.answers",
+    "write_report": "report.write",
+}
+__all__ = ["collect", "draw_roadmap", "judge", "write_report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'analysis' has no attribute '{name}'")
+    return getattr(import_module(f"analysis.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

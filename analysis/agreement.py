@@ -1,4 +1,4 @@
-"""How far our steps do what the paper's do: signs where the paper can tell, and rank correlations with intervals."""
+"""How far our steps do what the paper's do: the same answers, and rank correlations of the changes with intervals."""
 
 import math
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
-from analysis.verdicts import METRICS, is_told, published_verdicts
-from roadmap.ladder.ladder import Ladder
+from analysis.metrics import METRICS
+from analysis.sentences import is_answered
+from roadmap.common.formats import change, interval
 from roadmap.ladder.rung import Rung
 
 RESAMPLES = 2000
@@ -18,7 +18,6 @@ FEWEST_STEPS = 4
 AGREEMENT_COLUMNS = {
     "metric": "whose changes are compared with the paper's changes of top-1, turned so that more is better",
     "steps": "adopted steps that both have changes of",
-    "same_sign": "of these, those that move the same way",
     "spearman": "rank correlation of the changes (Spearman), with",
     "spearman_low": "the ends of its 95% bootstrap interval over steps and seeds",
     "spearman_high": "",
@@ -30,36 +29,27 @@ AGREEMENT_COLUMNS = {
 Floats = NDArray[np.float64]
 
 
-def separated_steps(ladder: Ladder, base: str) -> dict[str, float]:
-    """Return the adopted steps that the paper's own seeds tell from the rung before: rung -> p (Welch, uncorrected).
+def agreement(table: pd.DataFrame) -> str:
+    """Say which steps have the same answer here and in the paper, of those that are answered in both.
 
-    Those with a verdict of better or worse. Empty where the paper has one run a rung.
+    Args:
+        table: The ladder, with the columns of `ladder_table.LADDER_COLUMNS`.
     """
-    adopted = {rung.id for rung in ladder.climb(base) if rung.adopted}
-    judged = published_verdicts(ladder, base)
-    told = judged[judged["verdict"].map(is_told) & judged["step"].isin(adopted)]
-    return dict(zip(told["step"], told["p"], strict=True))
-
-
-def agreement(table: pd.DataFrame, ladder: Ladder, base: str) -> str:
-    """Say which of the steps that the paper's seeds separate move the same way in our results, and which do not."""
-    steps = separated_steps(ladder, base)
-    by_rung = table.set_index("rung")
-    change, paper = by_rung["top1_delta"], by_rung["paper_top1_delta"]
-    judged = [rung for rung in steps if rung in change.index and math.isfinite(change[rung])]
-    if not judged:
-        why = "none of these steps has a result here together with the rung before it"
-        if not steps:
-            some = table["paper_top1"].notna().any()
-            why = "with one run a rung, the paper separates no step" if some else "nothing is published of this ladder"
-        return f"Agreement with the paper on the steps that its own seeds separate: nothing to say; {why}."
-    same = [rung for rung in judged if change[rung] * paper[rung] > 0]
-    other = [f"{rung} ({change[rung]:+.2f} here, {paper[rung]:+.2f} there)" for rung in judged if rung not in same]
-    text = (
-        f"Agreement with the paper: {len(same)} of the {len(judged)} steps that its own seeds separate (Welch, Holm, "
-        f"p < 0.05) move the same way here: {', '.join(same) or 'none'}."
-    )
-    return text + (f" The other way: {', '.join(other)}." if other else "")
+    if not (table["paper_answer"] != "").any():
+        return "Agreement with the paper: nothing is published of these steps."
+    both = table[is_answered(table["answer"]) & is_answered(table["paper_answer"])]
+    if both.empty:
+        if not is_answered(table["paper_answer"]).any():
+            return "Agreement with the paper: its own numbers answer none of these steps."
+        return "Agreement with the paper: no step is answered both here and there."
+    same = both["answer"] == both["paper_answer"]
+    other = [f"{row.rung} ({row.answer} here, {row.paper_answer} there)" for row in both[~same].itertuples(index=False)]
+    if len(both) == 1:
+        text = f"Agreement with the paper: one step is answered both here and there, {both['rung'].iloc[0]}"
+        return f"{text}, and goes the same way." if not other else f"{text}, and goes another way: {other[0]}."
+    text = f"Agreement with the paper: of {len(both)} steps answered both here and there, {same.sum()} go the same way"
+    text += f": {', '.join(both.loc[same, 'rung'])}." if same.any() else "."
+    return text + (f" Another way: {', '.join(other)}." if other else "")
 
 
 def correlations(runs: pd.DataFrame, rungs: Sequence[Rung], *, seed: int = 0) -> pd.DataFrame:
@@ -87,7 +77,7 @@ def correlations(runs: pd.DataFrame, rungs: Sequence[Rung], *, seed: int = 0) ->
         theirs: Floats = np.array([papers[step] - papers[before] for step, before in steps])
         means = {rung: float(sample.mean()) for rung, sample in values.items()}
         ours: Floats = metric.better * np.array([means[step] - means[before] for step, before in steps])
-        row: dict[str, float | str] = {"metric": name, "steps": len(steps), "same_sign": int((ours * theirs > 0).sum())}
+        row: dict[str, float | str] = {"metric": name, "steps": len(steps)}
         if len(steps) >= FEWEST_STEPS:
             again = {rung: _means_again(sample, draw) for rung, sample in values.items()}
             changes = metric.better * np.stack([again[step] - again[before] for step, before in steps], 1)
@@ -117,7 +107,7 @@ def _means_again(sample: Floats, draw: np.random.Generator) -> Floats:
 
 def spearman(x: Floats, y: Floats) -> Floats:
     """Return Spearman's correlation of each row of x with that of y, (rows, steps) each; NaN where one is constant."""
-    ranks = [stats.rankdata(values, axis=1) for values in (x, y)]
+    ranks = [pd.DataFrame(values).rank(axis=1).to_numpy(float) for values in (x, y)]
     centred = [rank - rank.mean(1, keepdims=True) for rank in ranks]
     with np.errstate(invalid="ignore"):
         found: Floats = (centred[0] * centred[1]).sum(1) / np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))
@@ -136,16 +126,19 @@ def kendall(x: Floats, y: Floats) -> Floats:
 
 def correlation_in_words(table: pd.DataFrame, *, proxy: bool) -> str:
     """Say what the correlation of top-1 changes with the paper's is, and what that does and does not mean."""
-    row = table.set_index("metric").loc["top1"]
+    row = table.set_index("metric").reindex(["top1"]).iloc[0]
     if pd.isna(row["spearman"]):
         return "Too few steps have results for a correlation with the paper's changes."
+    found = {
+        kind: f"{change(row[kind], '.2f')}, {interval(row[f'{kind}_low'], row[f'{kind}_high'], '.2f')}"
+        for kind in ("spearman", "kendall")
+    }
     text = (
-        f"Over {row['steps']:.0f} adopted steps the changes of top-1 correlate with the paper's by "
-        f"{row['spearman']:+.2f} (Spearman, 95% interval {row['spearman_low']:+.2f} to {row['spearman_high']:+.2f}; "
-        f"Kendall {row['kendall']:+.2f}, {row['kendall_low']:+.2f} to {row['kendall_high']:+.2f})."
+        f"Rank correlation of the changes of top-1 with the paper's over {row['steps']:.0f} adopted steps, with its "
+        f"95% interval: Spearman {found['spearman']}; Kendall {found['kendall']}."
     )
     if row["spearman_low"] <= 0 <= row["spearman_high"]:
-        text += " The interval holds zero: whether the order of the steps is the paper's cannot be told."
+        text += " The interval contains zero: nothing is known of whether the steps rank as in the paper."
     if proxy:
         text += (
             " On a proxy this says how alike two experiments are, small grey images trained for a short time and "

@@ -1,4 +1,4 @@
-"""What each step is worth by each design that has runs: on the ladder, left out at the end, alone, by Shapley value."""
+"""A step's effect by each design that has runs: on the ladder, left out at the end, alone, averaged over orders."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,50 +9,70 @@ from analysis.stats.shapley import shapley
 from analysis.verdicts import pairs_of, verdict_table
 from roadmap.study.plan import Study
 
-# Design -> what a step's number is called there, and what stands before a step's name in its rungs.
+# Design -> what a step's effect is called there, and what stands before a step's name in its rungs.
 NAMES = {
     "ladder": ("on the ladder", ""),
     "leave-one-out": ("lost when left out", "without_"),
     "add-one": ("alone on the base", "only_"),
     "orders": ("Shapley value", ""),
 }
-WORTH_COLUMNS = ("step", "value", "ci_low", "ci_high")
+EFFECT_COLUMNS = ("step", "value", "ci_low", "ci_high")
 
 
-def step_worths(studies: Mapping[str, Study], metric: str = "top1") -> dict[str, pd.DataFrame]:
-    """Return each adopted step's change of a metric by each design, positive where the step raises it.
+def design_effects(studies: Mapping[str, Study], metric: str = "top1") -> dict[str, pd.DataFrame]:
+    """Return each adopted step's effect on a metric by each design, positive where the step raises it.
 
     Args:
         studies: Design -> its study, all from one base under one recipe.
-        metric: One of `analysis.verdicts.METRICS`.
+        metric: One of `analysis.metrics.METRICS`.
 
     Returns:
-        What a number is called -> a frame with the columns of `WORTH_COLUMNS` (95% intervals), a row a step by its rung
-        on the ladder. A design without results is left out.
+        What an effect is called -> a frame with the columns of `EFFECT_COLUMNS` (95% intervals), a row a step by its
+        rung on the ladder. A design without results is left out.
     """
-    worths = {}
+    effects = {}
     for design, (name, prefix) in NAMES.items():
         if design not in studies:
             continue
         study = studies[design]
         runs = collect(study)
         if design == "orders":
-            worth = shapley(runs, study.layout.orders, metric)
+            effect = shapley(runs, study.layout.orders, metric)
         else:
-            worth = _judged(study, runs, prefix, metric)
+            effect = _judged(study, runs, prefix, metric)
             if design == "leave-one-out":  # what is lost is what the step gives
-                worth = worth.assign(value=-worth["value"], ci_low=-worth["ci_high"], ci_high=-worth["ci_low"])
-        worth = worth.loc[worth["value"].notna(), list(WORTH_COLUMNS)]
-        if len(worth):
-            worths[name] = worth.reset_index(drop=True)
-    return worths
+                effect = effect.assign(value=-effect["value"], ci_low=-effect["ci_high"], ci_high=-effect["ci_low"])
+        effect = effect.loc[effect["value"].notna(), list(EFFECT_COLUMNS)]
+        if len(effect):
+            effects[name] = effect.reset_index(drop=True)
+    return effects
 
 
-def has_own_runs(study: Study, others: Iterable[Study]) -> bool:
+def effects_beside(study: Study, beside: Mapping[str, Study]) -> dict[str, pd.DataFrame]:
+    """Return the steps' effects by a study's design and those beside it, where a design other than the ladder has any.
+
+    Args:
+        study: The study.
+        beside: Design -> the same steps from the same base under the same recipe, in other designs.
+    """
+    ladder = study if study.design == "ladder" else beside.get("ladder")
+    if ladder is None or study.design == "pairs":
+        return {}
+    studies = dict(beside) | {"ladder": ladder, study.design: study}
+    shown = {}
+    for design, one in studies.items():
+        others = [other for other in studies.values() if other is not one]
+        if one is ladder or one is study or has_runs_beyond(one, others):
+            shown[design] = one
+    effects = design_effects(shown) if len(shown) > 1 else {}
+    return effects if effects.keys() - {NAMES["ladder"][0]} else {}
+
+
+def has_runs_beyond(study: Study, others: Iterable[Study]) -> bool:
     """Whether a run of a design that is not of the others too has been planned: a cheap look at one seed."""
     known = {config.id for other in others for config in other.configs.values()}
-    own = (study.configs[rung.id, study.seeds[0]] for rung in study.rungs)
-    return any(study.folder(config).is_dir() for config in own if config.id not in known)
+    first = (study.configs[rung.id, study.seeds[0]] for rung in study.rungs)
+    return any(study.folder(config).is_dir() for config in first if config.id not in known)
 
 
 def _judged(study: Study, runs: pd.DataFrame, prefix: str, metric: str) -> pd.DataFrame:

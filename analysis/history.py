@@ -32,7 +32,7 @@ PLANNED = (*PROVENANCE, "host", "planned_at")
 
 
 @dataclass(frozen=True)
-class Work:
+class AttemptSummary:
     """One time that a job took a run.
 
     Attributes:
@@ -47,41 +47,41 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Trail:
+class RunHistory:
     """What a run left.
 
     Attributes:
         epochs: How many it has ended.
         losses: Mean training loss of `spread(epochs, len(losses))`, epochs counted from 0.
         planned: Where and with what it was planned, by the names of `PLANNED`.
-        work: Its attempts, first to last.
+        attempts: Its attempts, first to last.
     """
 
     epochs: int = 0
     losses: tuple[float, ...] = ()
     planned: Mapping[str, Any] = field(default_factory=dict)
-    work: tuple[Work, ...] = ()
+    attempts: tuple[AttemptSummary, ...] = ()
 
 
-def collect_trails(study: Study) -> dict[str, Trail]:
+def collect_histories(study: Study) -> dict[str, RunHistory]:
     """Read what the runs of a study left, by run; a run that nobody has planned yet is not there."""
     folders = {config.id: study.folder(config) for config in study.configs.values()}
     points = points_of_each(len(folders))
-    trails = {}
+    histories = {}
     for run, folder in folders.items():
-        told = files.read_object(folder / run_folder.RUN)
-        if told is not None:
-            planned = read_provenance(told, PLANNED)
-            trails[run] = Trail(*read_curve(folder, points), planned, tuple(read_work(folder)))
-    return trails
+        written = files.read_object(folder / run_folder.RUN)
+        if written is not None:
+            planned = read_provenance(written, PLANNED)
+            histories[run] = RunHistory(*read_curve(folder, points), planned, tuple(read_attempts(folder)))
+    return histories
 
 
-def curves_of(study: Study, trails: Mapping[str, Trail]) -> pd.DataFrame:
+def curves_of(study: Study, histories: Mapping[str, RunHistory]) -> pd.DataFrame:
     """Return how the training loss of each run went, finished or not.
 
     Args:
         study: The rungs and seeds that are wanted.
-        trails: What `collect_trails` found.
+        histories: What `collect_histories` found.
 
     Returns:
         A row for each rung, seed and epoch with the columns of `CURVE_COLUMNS`, in the ladder's order. A run without an
@@ -90,13 +90,13 @@ def curves_of(study: Study, trails: Mapping[str, Trail]) -> pd.DataFrame:
     """
     rows: list[tuple[str, int, int, float]] = []
     for rung in study.rungs:
-        own = {seed: trails.get(study.configs[rung.id, seed].id, Trail()) for seed in study.seeds}
-        longest = max(own.values(), key=lambda trail: trail.epochs)
+        own = {seed: histories.get(study.configs[rung.id, seed].id, RunHistory()) for seed in study.seeds}
+        longest = max(own.values(), key=lambda history: history.epochs)
         grid = spread(longest.epochs, len(longest.losses))
-        for seed, trail in own.items():
-            epochs = [epoch for epoch in grid if epoch < trail.epochs]
+        for seed, history in own.items():
+            epochs = [epoch for epoch in grid if epoch < history.epochs]
             if epochs:
-                losses = np.interp(epochs, spread(trail.epochs, len(trail.losses)), trail.losses)
+                losses = np.interp(epochs, spread(history.epochs, len(history.losses)), history.losses)
                 rows += [(rung.id, seed, epoch + 1, loss) for epoch, loss in zip(epochs, losses, strict=True)]
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS)).astype({"seed": int, "epoch": int, "train_loss": float})
 
@@ -122,14 +122,14 @@ def read_curve(folder: Path, points: int) -> tuple[int, tuple[float, ...]]:
         return len(known), tuple(known[epoch] for epoch in spread(len(known), points))
 
 
-def read_work(folder: Path) -> Iterable[Work]:
+def read_attempts(folder: Path) -> Iterable[AttemptSummary]:
     """Return a run's attempts, first to last."""
     for attempt in attempts_of(folder):
         try:
             seen_at = attempt.path.stat().st_mtime
         except OSError:  # it ended while we looked
             continue
-        yield Work(attempt.worker(), attempt.end or "", seen_at)
+        yield AttemptSummary(attempt.worker(), attempt.end or "", seen_at)
 
 
 def spread(number: int, points: int) -> list[int]:

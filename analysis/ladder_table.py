@@ -1,4 +1,4 @@
-"""What each step did: a row a rung, its change from the rung before, the paper's change beside it."""
+"""The ladder as a table: a row a rung, its change from the rung before and the answer, the paper's beside them."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,12 @@ LADDER_COLUMNS = {
     "params": "trainable parameters",
     "images_per_s": "mean images per second while it was trained, whatever else the machine did then",
     "erratum": "where `macs` is the paper's print and wrong, or misses what it was matched to: a note that says so",
+    "ci_low": "lower end of the 95% interval of `top1_delta`, points",
+    "ci_high": "upper end",
+    "answer": "helps, hurts, no effect, undecided or not tested; empty for the start",
+    "paper_answer": "the same from the paper's printed means and deviations, by the same rule; empty without any",
 }
+ANSWERS = ("ci_low", "ci_high", "answer", "paper_answer")  # what `with_answers` adds
 
 
 def ladder_table(runs: pd.DataFrame, rungs: Sequence[Rung]) -> pd.DataFrame:
@@ -56,6 +61,26 @@ def ladder_table(runs: pd.DataFrame, rungs: Sequence[Rung]) -> pd.DataFrame:
             }
         )
     return _with_deltas(pd.DataFrame(rows, columns=list(LADDER_COLUMNS)))
+
+
+def with_answers(table: pd.DataFrame, verdicts: pd.DataFrame, published: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return a ladder's table with the answers to its steps and their intervals.
+
+    Args:
+        table: That of `ladder_table` or `published_table`.
+        verdicts: The changes of top-1, with the columns of `verdicts.VERDICT_COLUMNS`.
+        published: The paper's own, in the same shape.
+    """
+    ours = verdicts.set_index(["step", "against"])
+    places = pd.MultiIndex.from_arrays([table["rung"], table["parent"]])
+    found = ours[["ci_low", "ci_high", "answer"]].reindex(places)
+    columns = {str(name): found[name].to_numpy() for name in found}
+    if published is not None:
+        theirs = published.set_index(["step", "against"])["answer"].reindex(places)
+        columns["paper_answer"] = theirs.to_numpy()
+    table = table.assign(**columns)
+    words = ["answer", "paper_answer"]
+    return table.assign(**{name: table[name].astype(object).where(table[name].notna(), "") for name in words})
 
 
 def _unmatched(rung: Rung) -> str:
@@ -108,7 +133,18 @@ def _rung_row(rung: Rung) -> dict[str, object]:
 
 def _with_deltas(table: pd.DataFrame) -> pd.DataFrame:
     """Fill in the changes from the rung before."""
-    numbers = ["top1", "top1_std", "paper_top1", "paper_top1_std", "macs", "params", "images_per_s"]
+    table[["answer", "paper_answer"]] = ""
+    numbers = [
+        "top1",
+        "top1_std",
+        "paper_top1",
+        "paper_top1_std",
+        "macs",
+        "params",
+        "images_per_s",
+        "ci_low",
+        "ci_high",
+    ]
     table[numbers] = table[numbers].apply(pd.to_numeric).astype(float)
     by_rung = table.set_index("rung")
     for column in ("top1", "paper_top1"):

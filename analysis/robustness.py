@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
 
-from analysis.stats.welch import Metric
+from analysis.metrics import ATTACKS
 from roadmap.common.formats import clock
 from roadmap.robustness.settings import (
     CHECKED,
@@ -58,19 +56,6 @@ ROBUSTNESS_COLUMNS = {
     "commit": "of the program that examined it",
     "device": "on which",
 }
-
-ATTACKS = {FGSM: "FGSM", PGD: f"PGD-{STEPS}"}  # what they are called
-MARGIN = 1.0  # points: changes within it are as good as none
-
-
-def robust_metric(name: str) -> Metric:
-    """Return what a column of accuracies is, as a metric that a step can change."""
-    if name == "mce":
-        return Metric("mean corr. error (%)", -1, MARGIN)
-    if name == "corrupted_top1":
-        return Metric("corrupted (%)", 1, MARGIN)
-    attack, _, radius = name.partition("_")
-    return Metric(f"{ATTACKS[attack]} {radius}/255 (%)", 1, MARGIN)
 
 
 @dataclass(frozen=True)
@@ -241,21 +226,3 @@ def _mean(values: "pd.Series[float]") -> str:
         return ""
     std = values.std()
     return f"{values.mean():.1f}" + ("" if pd.isna(std) else f" ± {std:.1f}")
-
-
-def print_robustness(study: Study, found: Robustness, console: Console) -> None:
-    """Print what was found, as much of it as a terminal has room for."""
-    if found.frame.empty:
-        console.print("No trained run has been examined yet.", *found.notes, sep="\n", highlight=False, markup=False)
-        return
-    shown = {"clean": "clean_top1"} | {f"PGD\n{radius:g}/255": name_of(PGD, radius) for radius in found.radii}
-    shown |= {"corrup-\nted": "corrupted_top1", "mCE": "mce"}
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("rung", *shown, "masked"):
-        table.add_column(name, justify="left" if name == "rung" else "right", no_wrap=True)
-    for rung, own in found.frame.groupby("rung", sort=False):
-        means = ["" if pd.isna(mean := own[name].mean()) else f"{mean:.1f}" for name in shown.values()]
-        table.add_row(str(rung), *means, "YES" if own["masks_gradients"].any() else "no")
-    console.print(table)
-    for note in found.notes:
-        console.print(note, highlight=False, markup=False)

@@ -1,13 +1,15 @@
-"""From run folders to data frames: a row for each rung and seed of a study, or for each rung and round measured."""
+"""From run folders to rows: of each rung and seed, of each rung and round measured, and what each rung costs."""
 
+import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.metrics import COSTS, COUNTED, SPEEDS
 from roadmap.common import files
-from roadmap.measuring.rung_costs import keys_of, read_measured
+from roadmap.measuring.rung_costs import keys_of, networks, read_measured
 from roadmap.runs import run_folder
 from roadmap.study.plan import Study
 
@@ -45,7 +47,7 @@ def collect(study: Study) -> pd.DataFrame:
     )
 
 
-def collect_rights(study: Study, runs: pd.DataFrame) -> dict[str, dict[int, NDArray[np.bool_]]]:
+def collect_right_images(study: Study, runs: pd.DataFrame) -> dict[str, dict[int, NDArray[np.bool_]]]:
     """Read which test images each finished run's network had right.
 
     Args:
@@ -55,13 +57,13 @@ def collect_rights(study: Study, runs: pd.DataFrame) -> dict[str, dict[int, NDAr
     Returns:
         rung -> seed -> (test images,). A run that does not know is not there.
     """
-    rights: dict[str, dict[int, NDArray[np.bool_]]] = {}
+    images: dict[str, dict[int, NDArray[np.bool_]]] = {}
     done = runs[runs["state"] == "finished"]
     for rung, seed in zip(done["rung"], done["seed"], strict=True):
         right = run_folder.read_right(study.folder(study.configs[rung, seed]))
         if right is not None:
-            rights.setdefault(rung, {})[seed] = right
-    return rights
+            images.setdefault(rung, {})[seed] = right
+    return images
 
 
 def has_results(runs: pd.DataFrame) -> bool:
@@ -93,3 +95,39 @@ def collect_measured(study: Study, measured: dict[str, Any] | None = None) -> pd
         for number, (train, test) in enumerate(speeds, start=1):
             rows.append((rung.id, number, train, test, row["peak_memory_mb"], row["activations"]))
     return pd.DataFrame(rows, columns=list(MEASURED))
+
+
+def cost_rows(study: Study, measured: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return JSON-able rows, one a rung: its costs (`metrics.COSTS`, `metrics.SPEEDS`), and their changes as factors.
+
+    Args:
+        study: The rungs.
+        measured: What `collect_measured` found.
+
+    Returns:
+        Rows with `rung`, `before` (the rung that it comes from), the costs and, for each, `<cost>_factor`: how many
+        times that of the rung before. A measured cost is the median over rounds, its factor that of each round's
+        factors, so that a machine that slows down changes it little. None where something is missing.
+    """
+    counted = {rung: run for run in networks(study) for rung in run.rungs}
+    costs = {}
+    for name, run in counted.items():
+        rounds = measured[measured["rung"] == name].set_index("round").drop(columns="rung")
+        fixed = {cost: float(getattr(run, cost)) for cost in COUNTED}
+        costs[name] = (
+            (rounds if len(rounds) else pd.DataFrame(index=[1])).assign(**fixed).reindex(columns=list(COSTS | SPEEDS))
+        )
+    rows = []
+    for rung in study.rungs:
+        own, before = costs[rung.id], costs.get(rung.parent or "")
+        row: dict[str, Any] = {"base": study.base, "rung": rung.id, "before": rung.parent}
+        for cost in COSTS | SPEEDS:
+            value = float(own[cost].median())
+            factor = math.nan if before is None else float((own[cost] / before[cost]).median())
+            whole = int(value) if cost in COUNTED else value
+            row |= {
+                cost: None if math.isnan(value) else whole,
+                f"{cost}_factor": None if math.isnan(factor) else factor,
+            }
+        rows.append(row)
+    return rows

@@ -1,124 +1,244 @@
-"""What a study's run folders say: everything that a report writes, as frames and sentences."""
+"""Everything that a study's run folders say, read when it is first asked for."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import pandas as pd
 
 from analysis.agreement import agreement, correlation_in_words, correlations
-from analysis.design_effects import NAMES, has_own_runs, step_worths
-from analysis.history import Trail, collect_trails, curves_of
-from analysis.ladder_table import ladder_table
+from analysis.design_effects import effects_beside
+from analysis.history import RunHistory, collect_histories, curves_of
+from analysis.ladder_table import ladder_table, with_answers
+from analysis.metrics import COSTS, METRICS, SPEEDS
 from analysis.robustness import Robustness, collect_robustness
-from analysis.run_frames import collect, collect_measured, collect_rights
+from analysis.run_frames import collect, collect_measured, collect_right_images
+from analysis.sentences import headline, more_runs
+from analysis.stats.answers import SHARED, Test
 from analysis.stats.shapley import interaction, shapley
-from analysis.verdicts import judge_rungs
+from analysis.verdicts import (
+    Pairs,
+    RightImages,
+    cost_table,
+    pairs_of,
+    published_verdicts,
+    reference_pairs,
+    speed_table,
+    verdict_table,
+    with_costs,
+)
+from roadmap.common.formats import change, interval
+from roadmap.ladder.rung import Rung
 from roadmap.study.plan import Study
 
 MEASURED = ["train_images_per_s", "test_images_per_s", "peak_memory_mb", "activations"]
+SMOKE = "smoke"  # the recipe whose numbers mean nothing, and what its plain counterparts' names begin with
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What a study's runs say. Frames of what is not there are empty.
+@dataclass(frozen=True, eq=False)
+class StudyResults:
+    """What a study's runs say. Each part is read or judged once, when it is first asked for.
+
+    Frames of what is not there are empty. Whatever reads a result of another version raises a `UserError`.
 
     Attributes:
-        runs: A row a rung and seed (`analysis.run_frames.collect`).
-        table: A row a rung with the columns of `compare.LADDER_COLUMNS`.
-        verdicts: A row a metric and change with the columns of `verdicts.VERDICT_COLUMNS`.
-        tradeoffs: The table with each rung's medians of what was measured (`roadmap.measuring.rung_costs.ROW`).
-        curves: A row a rung, seed and epoch with the columns of `trails.CURVE_COLUMNS`.
-        measured: What was measured (`analysis.run_frames.collect_measured`).
-        trails: What each run left, by run.
-        worths: What each step is worth by each design that has results: name -> frame (`worths.step_worths`).
-        values: Shapley values with the columns of `effects.SHAPLEY_COLUMNS`, for the design "orders".
-        correlations: With the paper's changes, with the columns of `agreement.AGREEMENT_COLUMNS`, for the ladder.
-        robustness: What was found of the networks' robustness (`analysis.robustness.collect_robustness`).
-        sentences: What these say in words, a paragraph each.
-    """
-
-    runs: pd.DataFrame
-    table: pd.DataFrame
-    verdicts: pd.DataFrame
-    tradeoffs: pd.DataFrame
-    curves: pd.DataFrame
-    measured: pd.DataFrame
-    trails: Mapping[str, Trail]
-    worths: Mapping[str, pd.DataFrame]
-    values: pd.DataFrame
-    correlations: pd.DataFrame
-    robustness: Robustness
-    sentences: Sequence[str]
-
-
-def find(
-    study: Study,
-    *,
-    runs: pd.DataFrame | None = None,
-    beside: Mapping[str, Study] | None = None,
-    margin: float | None = None,
-) -> Findings:
-    """Read a study's run folders and judge what they say.
-
-    Args:
         study: The study.
-        runs: What `collect` found, where it was called already.
-        beside: Design -> the same steps from the same base under the same recipe, in other designs; what they have in
-            their run folders is told beside this study's.
+        beside: Design -> the same steps from the same base under the same recipe, in other designs, whose effects stand
+            beside this study's.
         margin: Changes of top-1 within it are as good as none; None takes the metric's own.
-
-    Raises:
-        UserError: If a result is of another version.
+        test: The rule that gives the answers, as for `analysis.judge`.
     """
-    runs = collect(study) if runs is None else runs
-    table, measured, trails = ladder_table(runs, study.rungs), collect_measured(study), collect_trails(study)
-    robustness = collect_robustness(study)
-    verdicts = judge_rungs(
-        runs,
-        measured,
-        study.rungs,
-        margin=margin,
-        rights=collect_rights(study, runs),
-        robustness=robustness,
-    )
-    values, correlated, sentences = pd.DataFrame(), pd.DataFrame(), list(study.notes)
-    if study.design == "ladder":
-        correlated = correlations(runs, study.rungs)
-        sentences.append(agreement(table, study.ladder, study.base))
-        sentences.append(correlation_in_words(correlated, proxy=study.recipe.is_proxy))
-        correlated = correlated[correlated["spearman"].notna()]
-    elif study.design == "orders":
-        values = shapley(runs, study.layout.orders)
-        if (values["n_orders"] < len(study.layout.orders)).any():
+
+    study: Study
+    beside: Mapping[str, Study] = field(default_factory=dict)
+    margin: float | None = None
+    test: Test = SHARED
+
+    # -- as read
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A row a rung and seed (`run_frames.collect`)."""
+        return collect(self.study)
+
+    @cached_property
+    def measured(self) -> pd.DataFrame:
+        """A row a rung and round that was measured side by side (`run_frames.collect_measured`)."""
+        return collect_measured(self.study)
+
+    @cached_property
+    def right_images(self) -> RightImages:
+        """Which test images each finished run's network had right (`run_frames.collect_right_images`)."""
+        return collect_right_images(self.study, self.runs)
+
+    @cached_property
+    def histories(self) -> Mapping[str, RunHistory]:
+        """What each run left beside its result, by run."""
+        return collect_histories(self.study)
+
+    @cached_property
+    def robustness(self) -> Robustness:
+        """What was found of the networks' robustness."""
+        return collect_robustness(self.study)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """A row a rung, seed and epoch, with the columns of `history.CURVE_COLUMNS`."""
+        return curves_of(self.study, self.histories)
+
+    # -- as judged
+
+    @property
+    def has_results(self) -> bool:
+        """Whether any run finished."""
+        return bool((self.runs["state"] == "finished").any())
+
+    @cached_property
+    def verdicts(self) -> pd.DataFrame:
+        """A row a metric and change, with the columns of `verdicts.VERDICT_COLUMNS`, metric by metric.
+
+        Steps are judged together, and references together: what is said of a step does not depend on what the ladder
+        is held against. References come after steps.
+        """
+        families = [pairs for pairs in (pairs_of(self.study.rungs), reference_pairs(self.study.rungs)) if pairs]
+        tables = [self.judge(pairs) for pairs in families or [[]]]
+        together = pd.concat(tables) if len(tables) > 1 else tables[0]
+        places = {name: place for place, name in enumerate(dict.fromkeys(together["metric"]))}
+        return together.sort_values("metric", key=lambda found: found.map(places), kind="stable", ignore_index=True)
+
+    @property
+    def top1(self) -> pd.DataFrame:
+        """The rows of `verdicts` on top-1, with what each step costs (`verdicts.FACTOR_COLUMNS`)."""
+        return with_costs(self.verdicts, self.measured)
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """The rows of `verdicts` on top-1 that are steps, without references."""
+        top1 = self.verdicts[self.verdicts["metric"] == "top1"]
+        references = {rung.id for rung in self.study.rungs if rung.is_reference}
+        return top1[~top1["step"].isin(references)]
+
+    @cached_property
+    def published(self) -> pd.DataFrame:
+        """The paper's own changes of top-1, judged by the same rule; nothing for another design than the ladder."""
+        rungs: Sequence[Rung] = self.study.layout.rungs if self.study.design == "ladder" else ()
+        known = {rung.id for rung in rungs if rung.paper.top1 is not None}
+        pairs = [pair for pair in pairs_of(rungs) if known.issuperset(pair)]
+        return published_verdicts(self.study.ladder, self.study.base, pairs=pairs, margin=self.margin, test=self.test)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row a rung, with the columns of `ladder_table.LADDER_COLUMNS`."""
+        table = ladder_table(self.runs, self.study.rungs)
+        return with_answers(table, self.verdicts[self.verdicts["metric"] == "top1"], self.published)
+
+    @property
+    def tradeoffs(self) -> pd.DataFrame:
+        """The table with each rung's medians of what was measured (`roadmap.measuring.rung_costs.ROW`)."""
+        return self.table.join(self.measured.groupby("rung")[MEASURED].median(), on="rung")
+
+    @cached_property
+    def design_effects(self) -> dict[str, pd.DataFrame]:
+        """The steps' effects by each design that has results: name -> frame (`design_effects.design_effects`)."""
+        return effects_beside(self.study, self.beside)
+
+    @cached_property
+    def shapley(self) -> pd.DataFrame:
+        """Shapley values with the columns of `shapley.SHAPLEY_COLUMNS`, for the design "orders"."""
+        return shapley(self.runs, self.study.layout.orders) if self.study.design == "orders" else pd.DataFrame()
+
+    @cached_property
+    def correlations(self) -> pd.DataFrame:
+        """Rank correlations with the paper's changes (`agreement.AGREEMENT_COLUMNS`); nothing for a smoke recipe."""
+        if not self._compares:
+            return pd.DataFrame()
+        found = correlations(self.runs, self.study.rungs)
+        return found[found["spearman"].notna()]
+
+    # -- in words
+
+    @property
+    def is_smoke(self) -> bool:
+        """Whether the recipe only shows that everything works, so that nothing is claimed."""
+        return self.study.recipe.name == SMOKE or self.study.recipe.name.startswith(f"{SMOKE}_")
+
+    @property
+    def _compares(self) -> bool:
+        return self.study.design == "ladder" and not self.is_smoke
+
+    @cached_property
+    def headline(self) -> str:
+        """The sentence that every surface leads with: what is answered, and what would answer the rest."""
+        if self.is_smoke:
+            return (
+                f"These numbers mean nothing: recipe '{self.study.recipe.name}' trains for a few steps, to show that "
+                "everything works. Nothing is claimed of any step."
+            )
+        done = self.runs[self.runs["state"] == "finished"]
+        more = more_runs(self.steps, {str(rung): float(s) for rung, s in done.groupby("rung")["wall_s"].mean().items()})
+        return headline(self.steps, noun="step" if self.study.design == "ladder" else "change", more=more)
+
+    @cached_property
+    def sentences(self) -> list[str]:
+        """What else is to be said in words, a paragraph each."""
+        study, sentences = self.study, list(self.study.notes)
+        if self._compares:
+            sentences.append(agreement(self.table))
+            sentences.append(correlation_in_words(self.correlations, proxy=study.recipe.is_proxy))
+        elif study.design == "orders" and (self.shapley["n_orders"] < len(study.layout.orders)).any():
             sentences.append(
                 "Not all drawn orders are trained: a value that fewer of them count for is not of random orders, and "
                 "its interval says less than it seems to."
             )
-    elif study.design == "pairs":
-        sentences.append(interaction_in_words(runs, study.layout.square, study.layout.design.steps))
-    sentences += robustness.notes
-    return Findings(
-        runs=runs,
-        table=table,
-        verdicts=verdicts,
-        tradeoffs=table.join(measured.groupby("rung")[MEASURED].median(), on="rung"),
-        curves=curves_of(study, trails),
-        measured=measured,
-        trails=trails,
-        worths=_worths(study, beside or {}),
-        values=values,
-        correlations=correlated,
-        robustness=robustness,
-        sentences=sentences,
-    )
+        elif study.design == "pairs":
+            sentences.append(interaction_in_words(self.runs, study.layout.square, study.layout.design.steps))
+        return sentences + list(self.robustness.notes)
+
+    # -- for any changes
+
+    def judge(self, pairs: Pairs, costs: pd.DataFrame | None = None) -> pd.DataFrame:
+        """Judge changes in every metric, each metric's changes together.
+
+        Args:
+            pairs: (rung, the one it is judged against).
+            costs: What is counted of each rung, in the shape of `costs`; None takes what the runs say.
+
+        Returns:
+            The rows of all metrics, one metric after the other, with the columns of `verdicts.VERDICT_COLUMNS`.
+        """
+        references = {rung.id for rung in self.study.rungs if rung.is_reference}
+        apart = references.difference(*pairs)  # a step's answer does not depend on their noise
+        runs = self.runs[~self.runs["rung"].isin(apart)]
+        tables = [
+            verdict_table(
+                runs,
+                pairs,
+                metric,
+                margin=self.margin if metric == "top1" else None,
+                right_images=self.right_images,
+                test=self.test,
+            )
+            for metric in METRICS
+        ]
+        tables += [speed_table(self.measured, pairs, metric) for metric in SPEEDS]
+        tables += [cost_table(self.costs if costs is None else costs, pairs, metric) for metric in COSTS]
+        examined = self.robustness.frame.assign(state="finished")
+        tables += [verdict_table(examined, pairs, metric, test=self.test) for metric in self.robustness.metrics]
+        return pd.concat(tables, ignore_index=True)
+
+    @cached_property
+    def costs(self) -> pd.DataFrame:
+        """What is counted of each rung, by rung: the columns of `metrics.COSTS`."""
+        costs = self.runs.groupby("rung")[["macs", "params"]].first()
+        return costs.join(self.measured.groupby("rung")[["activations", "peak_memory_mb"]].first())
 
 
 def interaction_in_words(runs: pd.DataFrame, square: Sequence[str], steps: Sequence[str]) -> str:
     """Say what two steps do to top-1 beyond the sum of what each does alone.
 
     Args:
-        runs: The frame of `collect`.
+        runs: The frame of `run_frames.collect`.
         square: The rungs with neither, the first, the second and both steps.
         steps: The two.
     """
@@ -128,25 +248,10 @@ def interaction_in_words(runs: pd.DataFrame, square: Sequence[str], steps: Seque
     if math.isnan(found["value"]):
         return f"How '{first}' and '{second}' interact: nothing to say; not all four rungs have results yet."
     text = (
-        f"Together '{first}' and '{second}' change top-1 by {found['value']:+.2f} points beyond the sum of what each "
-        "does alone"
+        f"Together '{first}' and '{second}' change top-1 by {change(found['value'], '.2f')} points beyond the sum of "
+        "what each does alone"
     )
     if math.isnan(found["ci_low"]):
-        return f"{text}. A rung with one seed has no spread, so how sure that is cannot be told."
+        return f"{text}. A rung with one seed has no spread, so nothing is known of how sure that is."
     p = "no spread to test" if math.isnan(found["p"]) else f"p = {found['p']:.3f}"
-    return f"{text} (95% interval {found['ci_low']:+.2f} to {found['ci_high']:+.2f}; Welch, {p})."
-
-
-def _worths(study: Study, beside: Mapping[str, Study]) -> dict[str, pd.DataFrame]:
-    """Return what each step is worth, where a design other than the ladder has something to say about it."""
-    ladder = study if study.design == "ladder" else beside.get("ladder")
-    if ladder is None or study.design == "pairs":
-        return {}
-    studies = dict(beside) | {"ladder": ladder, study.design: study}
-    shown = {}
-    for design, one in studies.items():
-        others = [other for other in studies.values() if other is not one]
-        if one is ladder or one is study or has_own_runs(one, others):
-            shown[design] = one
-    worths = step_worths(shown) if len(shown) > 1 else {}
-    return worths if worths.keys() - {NAMES["ladder"][0]} else {}
+    return f"{text} (95% interval {interval(found['ci_low'], found['ci_high'], '.2f')}; Welch, {p})."

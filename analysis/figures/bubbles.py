@@ -16,13 +16,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator
 
+from analysis.figures.label_layout import place_texts
 from analysis.figures.style import (
     BLUE,
     GAP,
     GREEN,
     GREY,
+    INK,
     MARGIN,
     ORANGE,
+    PAPER,
     PINK,
     SKY,
     SMALL,
@@ -30,14 +33,13 @@ from analysis.figures.style import (
     THIN,
     TICKS,
     VERMILION,
-    WIDTH,
     YELLOW,
     Page,
     Words,
     mix,
     style_axes,
+    width_of,
 )
-from analysis.figures.tradeoff import place_texts
 
 TICK_LABELS, HEIGHT = 0.3, 2.3  # inches
 DIAMETER = 1.7  # points of a bubble of 1e9 multiply-adds
@@ -74,26 +76,26 @@ def draw_bubbles(table: pd.DataFrame, words: Words, panels: Mapping[str, str], d
     """Draw top-1 over each cost that is known, a row of panels a cost, a panel a kind of training.
 
     Args:
-        table: A row a model with the columns of `models.MODEL_COLUMNS`.
+        table: A row a model with the columns of `table1.MODEL_COLUMNS`.
         words: The words around the panels; `axis` is the accuracy, with its unit.
         panels: The panels of a row: value of the column training -> title.
         device: What `images_per_s` was measured on.
 
     Returns:
-        The figure, 7 inches wide.
+        The figure.
     """
     panels = {name: title for name, title in panels.items() if (table["training"] == name).any()}
     family = table["model"].str.split("-", n=1).str
     sizes = [f" {size}" if size != USUAL_SIZE else "" for size in table["image_size"]]
     table = table.assign(family=family[0], variant=family[1] + sizes, name=table["model"] + sizes)
     low, high = table["top1"].min(), table["top1"].max()
-    room = 0.12 * (high - low) or 0.5
+    room = 0.12 * (high - low) or 0.5  # and twice of it above, where names stand over the best
     left = MARGIN + TICK_LABELS
-    width = (WIDTH - MARGIN - left - (len(panels) - 1) * 1.5 * MARGIN) / len(panels)
+    width = (words.width - MARGIN - left - (len(panels) - 1) * 1.5 * MARGIN) / len(panels)
     with matplotlib.style.context("default"):
-        page = Page()
+        page = Page(words.width)
         page.head(words.title, words.note)
-        page.paragraph(words.axis, WIDTH - 2 * MARGIN)
+        page.paragraph(words.axis, page.width - 2 * MARGIN)
         page.y += GAP
         for cost, axis in AXES.items():
             if table[cost].isna().all():
@@ -108,7 +110,7 @@ def draw_bubbles(table: pd.DataFrame, words: Words, panels: Mapping[str, str], d
                 x, page.y = left + i * (width + 1.5 * MARGIN), top + HEIGHT
                 axes = page.panel(x, top, width, HEIGHT)
                 own = table[table["training"] == name]
-                _draw_panel(axes, own, cost, (low - room, high + room), (width, HEIGHT), f"{cost}-{name}")
+                _draw_panel(axes, own, cost, (low - room, high + 2 * room), (width, HEIGHT), f"{cost}-{name}")
                 if i:
                     axes.tick_params(labelleft=False)
                 page.y += TICKS
@@ -159,14 +161,18 @@ def _draw_panel(
     marks = np.array([[np.log10(row.x), row.top1] for row in rows]).reshape(-1, 2)
     corner = np.array([np.log10(low), limits[0]])
     span = np.array([np.log10(high), limits[1]]) - corner
-    texts = [row.variant for row in rows]
-    places = place_texts((marks - corner) / span * size, texts, size)
-    for row, text, place in zip(rows, texts, places, strict=True):
-        at = place / size * span + corner
+    texts, inches = [row.variant for row in rows], (marks - corner) / span * size
+    diameters = np.array([diameter_of(row.macs) / 72 for row in rows])
+    places = place_texts(inches, texts, size, font=SMALL - 0.5, diameters=diameters)
+    for row, text, place, mark, diameter in zip(rows, texts, places, inches, diameters, strict=True):
+        at, start = place / size * span + corner, mark / size * span + corner
         style = {"ha": "center", "va": "center_baseline", "fontsize": SMALL - 0.5, "parse_math": False}
-        style["color"] = mix(COLORS.get(row.family, GREY), "black", 0.45)
-        style["path_effects"] = [withStroke(linewidth=1.5, foreground="white")]
-        axes.text(10 ** at[0], at[1], text, zorder=5, gid=f"name-{name}-{row.model} {row.image_size}", **style)
+        style |= {"color": INK, "path_effects": [withStroke(linewidth=1.5, foreground=PAPER)]}
+        is_far = np.abs(place - mark).max() > diameter / 2 + width_of(text, SMALL - 0.5) / 2 + 0.08
+        arrow = {"arrowstyle": "-", "color": GREY, "linewidth": THIN, "shrinkA": 0, "shrinkB": 0} if is_far else None
+        gid = f"name-{name}-{row.model} {row.image_size}"
+        ends = (10 ** start[0], start[1]), (10 ** at[0], at[1])
+        axes.annotate(text, *ends, arrowprops=arrow, zorder=5, gid=gid, **style)
 
 
 def diameter_of(macs: float) -> float:
@@ -181,6 +187,6 @@ def _keys(table: pd.DataFrame) -> dict[str, Artist]:
         style: dict[str, Any] = {"color": color, "markeredgecolor": mix(color, "black", 0.4), "linewidth": THICK}
         keys[family] = Line2D([], [], marker="o", markersize=5, markeredgewidth=THIN, **style)
     for gmacs in KEY_GMACS:
-        style = {"color": "white", "markeredgecolor": GREY, "markeredgewidth": THIN, "linestyle": "none"}
+        style = {"color": PAPER, "markeredgecolor": GREY, "markeredgewidth": THIN, "linestyle": "none"}
         keys[f"{gmacs} G"] = Line2D([], [], marker="o", markersize=diameter_of(1e9 * gmacs), **style)
     return keys

@@ -12,7 +12,7 @@ from analysis.figures.roadmap import Chart, draw_roadmap, save_figure
 from analysis.figures.style import Words
 from analysis.report.page import Picture
 from analysis.robustness import Robustness
-from analysis.study_results import Findings
+from analysis.study_results import StudyResults
 
 VECTORS = ("svg", "pdf")
 
@@ -49,31 +49,31 @@ def roadmap(table: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None = Non
 
 
 def forest(verdicts: pd.DataFrame, table: pd.DataFrame, about: About, published: pd.DataFrame | None = None) -> Drawing:
-    """Return the changes of top-1 with their intervals and verdicts; arguments as for `plots.draw_forest`."""
+    """Return the changes of top-1 with their intervals and verdicts; arguments as for `draw_forest`."""
     title = "What each step did, and how sure that is"
     caption = (
-        "The change of top-1 that each step makes, with its 95% interval and the verdict; a change whose verdict is "
-        "“not distinguishable” may be none at all."
+        "The change of top-1 that each step makes, with its 95% interval and the answer; a step that is undecided may "
+        "have no effect at all."
     )
     words = about.words("What each step did", f"Change of {about.top1} (points)")
     return Drawing("verdicts", title, caption, lambda: draw_forest(verdicts, table, words, published))
 
 
-def worths(found: Mapping[str, pd.DataFrame], labels: pd.DataFrame, about: About) -> Drawing:
-    """Return what each step is worth by several designs; arguments as for `plots.draw_effects`."""
-    title = "What each step is worth"
+def design_effects(found: Mapping[str, pd.DataFrame], labels: pd.DataFrame, about: About) -> Drawing:
+    """Return the steps' effects by several designs; arguments as for `draw_effects`."""
+    title = "Each step's effect by several designs"
     caption = (
-        "What each step is worth where the ladder took it, and by other designs: what the last network loses without "
+        "What each step does where the ladder takes it, and by other designs: what the last network loses without "
         "it, what it gives alone, what it gives on average over orders. Bars to the right: with the step, top-1 is "
-        "higher. A step that others need is left out with them, as that design's table says. Where ways disagree "
-        "beyond their intervals, the step's worth hangs on the company it is in."
+        "higher. A step that others need is left out with them, as that design's table says. Where designs disagree "
+        "beyond their intervals, the step's effect depends on the other steps."
     )
     words = about.words(title, f"Change of {about.top1} (points)")
-    return Drawing("worths", title, caption, lambda: draw_effects(found, labels, words))
+    return Drawing("design_effects", title, caption, lambda: draw_effects(found, labels, words))
 
 
 def tradeoff(table: pd.DataFrame, about: About) -> Drawing:
-    """Return accuracy against costs; the table is that of `plots.draw_tradeoff`."""
+    """Return accuracy against costs; the table is that of `draw_tradeoff`."""
     title = "Accuracy against cost"
     caption = (
         "Top-1 against what a network costs. The line is the ladder's path; a network on the Pareto front is beaten "
@@ -98,7 +98,7 @@ def robustness(found: Robustness, table: pd.DataFrame, about: About) -> Drawing:
 
 
 def curves(found: pd.DataFrame, table: pd.DataFrame, about: About) -> Drawing:
-    """Return the learning curves; arguments as for `plots.draw_curves`."""
+    """Return the learning curves; arguments as for `draw_curves`."""
     title = "Learning curves"
     caption = "Training loss by epoch, the mean over seeds with their range, a panel a heading."
     return Drawing(
@@ -106,27 +106,27 @@ def curves(found: pd.DataFrame, table: pd.DataFrame, about: About) -> Drawing:
     )
 
 
-def drawings_of(findings: Findings, about: About, labels: pd.DataFrame, *, climbs: bool) -> Iterator[Drawing]:
+def drawings_of(results: StudyResults, about: About, labels: pd.DataFrame, *, climbs: bool) -> Iterator[Drawing]:
     """Yield the figures of a study beside the roadmap, as far as there is something to draw.
 
     Args:
-        findings: What the study's runs say.
+        results: What the study's runs say.
         about: What all its figures say.
         labels: A row a rung of the ladder with the columns rung, label and adopted: the names of the steps.
         climbs: Whether the study is the ladder, so that its rungs are a path.
     """
-    top1 = findings.verdicts[findings.verdicts["metric"] == "top1"]
+    top1 = results.verdicts[results.verdicts["metric"] == "top1"]
     if top1["delta"].notna().any():
-        published = findings.table[["rung", "paper_top1_delta"]].set_axis(["step", "delta"], axis=1)
-        yield forest(top1, findings.table, about, published)
-    if findings.worths:
-        yield worths(findings.worths, labels, about)
-    if climbs and findings.table["top1"].notna().any():
-        yield tradeoff(findings.tradeoffs, about)
-    if len(findings.robustness.frame):
-        yield robustness(findings.robustness, findings.table, about)
-    if len(findings.curves):
-        yield curves(findings.curves, findings.table, about)
+        published = results.table[["rung", "paper_top1_delta"]].set_axis(["step", "delta"], axis=1)
+        yield forest(top1, results.table, about, published)
+    if results.design_effects:
+        yield design_effects(results.design_effects, labels, about)
+    if climbs and results.table["top1"].notna().any():
+        yield tradeoff(results.tradeoffs, about)
+    if len(results.robustness.frame):
+        yield robustness(results.robustness, results.table, about)
+    if len(results.curves):
+        yield curves(results.curves, results.table, about)
 
 
 def save_drawings(drawings: Sequence[Drawing], out: Path) -> tuple[list[Path], list[Picture]]:

@@ -10,31 +10,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.style import (
-    BLUE,
     GAP,
-    GREEN,
     INK,
     MARGIN,
-    ORANGE,
-    PINK,
-    SKY,
     SMALL,
     TEXT,
     THICK,
     TICKS,
-    VERMILION,
-    WIDTH,
     Page,
     Words,
     height_of,
+    mix,
+    section_colors,
     style_axes,
     wrap,
 )
 from roadmap.ladder.references import SECTION
 
-COLUMNS, TICK_LABELS, HEIGHT, KEY = 3, 0.42, 1.5, 0.33
+COLUMN, TICK_LABELS, HEIGHT, KEY = 2.3, 0.42, 1.5, 0.33  # inches; the first is the width that a panel is worth
 BEFORE_COLOR = "#9A9A9A"
-COLORS = (BLUE, VERMILION, GREEN, ORANGE, PINK, SKY)
+DARK, LIGHT = 0.5, 0.25  # shares of black and white in the first and the last shade of a section's colour
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (9, 2)))
 MARKERS = "osD^vP"
 FEW = 12  # epochs that are marked one by one
@@ -43,34 +38,35 @@ TALL = 2.0  # times the median first loss, beyond which a curve leaves its panel
 
 
 def draw_curves(curves: pd.DataFrame, ladder: pd.DataFrame, words: Words) -> Figure:
-    """Draw each rung's training loss, the mean over seeds with their range, in a panel a heading.
+    """Draw each rung's training loss, the mean over seeds with their range, in a panel a section.
 
-    The rung before a heading's first is in its panel too, in grey. The panels share their axes.
+    Lines are shades of their section's colour. The rung before a section's first is in its panel too, in grey. The
+    panels share their axes.
 
     Args:
         curves: A row a rung, seed and epoch with the columns rung, seed, epoch and train_loss
             (`analysis.run_frames.collect_curves`). Losses that are not finite are left out.
         ladder: A row a rung in the ladder's order, with the columns rung, label, section, adopted and parent of
-            `compare.LADDER_COLUMNS`.
+            `ladder_table.LADDER_COLUMNS`.
         words: The words around the panels; `axis` is the loss.
 
     Returns:
-        The figure, 7 inches wide.
+        The figure.
     """
     finite = curves[np.isfinite(curves["train_loss"].astype(float))]
     spread = finite.groupby(["rung", "epoch"])["train_loss"].agg(["mean", "min", "max"])
     by_rung = {str(rung): group.droplevel("rung") for rung, group in spread.groupby(level="rung")}
     panels = _panels(ladder)
-    columns = min(COLUMNS, len(panels))
+    columns = max(1, min(int(words.width / COLUMN), len(panels)))
     gap = 1.5 * MARGIN
-    width = (WIDTH - 2 * MARGIN - TICK_LABELS - (columns - 1) * gap) / columns
+    width = (words.width - 2 * MARGIN - TICK_LABELS - (columns - 1) * gap) / columns
     with matplotlib.style.context("default"):
-        page = Page()
+        page = Page(words.width)
         page.head(words.title, words.note)
-        page.paragraph(f"{words.axis}, by epoch", WIDTH - 2 * MARGIN)
+        page.paragraph(f"{words.axis}, by epoch", page.width - 2 * MARGIN)
         page.y += GAP
         if finite.empty:
-            page.paragraph("No run has an epoch behind it yet.", WIDTH - 2 * MARGIN, fontstyle="italic")
+            page.paragraph("No run has an epoch behind it yet.", page.width - 2 * MARGIN, fontstyle="italic")
             panels = []
         for start in range(0, len(panels), columns):
             row = panels[start : start + columns]
@@ -93,18 +89,16 @@ def draw_curves(curves: pd.DataFrame, ladder: pd.DataFrame, words: Words) -> Fig
 class _Line:
     """A rung in a panel: its name and looks; grey where it is the one before."""
 
-    def __init__(self, rung: str, label: str, place: int | None) -> None:
-        self.rung, self.label, self.place = rung, label, place
-        self.color = BEFORE_COLOR if place is None else COLORS[place % len(COLORS)]
-        # Each time round the colours, the dashes begin one later.
-        self.dash = "-" if place is None else DASHES[(place + place // len(COLORS)) % len(DASHES)]
+    def __init__(self, rung: str, label: str, place: int | None, color: Any = BEFORE_COLOR) -> None:
+        self.rung, self.label, self.place, self.color = rung, label, place, color
+        self.dash = "-" if place is None else DASHES[place % len(DASHES)]
         self.marker = "s" if place is None else MARKERS[place % len(MARKERS)]
         self.gid = f"before-{rung}" if place is None else f"curve-{rung}"
 
 
 def _panels(ladder: pd.DataFrame) -> list[tuple[str, list[_Line]]]:
     """Return for each heading its rungs, the one before them first; a start that is shown there has no panel."""
-    labels = dict(zip(ladder["rung"], ladder["label"], strict=True))
+    labels, colors = dict(zip(ladder["rung"], ladder["label"], strict=True)), section_colors(ladder)
     sections = ladder["section"].fillna("").astype(str)
     panels = []
     for heading in sections.unique():
@@ -112,7 +106,12 @@ def _panels(ladder: pd.DataFrame) -> list[tuple[str, list[_Line]]]:
         before = rungs["parent"].iloc[0]
         lines = [_Line(before, f"{labels[before]} (the rung before)", None)] if before in labels else []
         lines += [
-            _Line(rung, label if adopted or heading == SECTION else f"{label} (not adopted)", place)
+            _Line(
+                rung,
+                label if adopted or heading == SECTION else f"{label} (not adopted)",
+                place,
+                _shade(colors[rung], place / max(len(rungs) - 1, 1)),
+            )
             for place, (rung, label, adopted) in enumerate(
                 zip(rungs["rung"], rungs["label"], rungs["adopted"].astype(bool), strict=True)
             )
@@ -121,6 +120,12 @@ def _panels(ladder: pd.DataFrame) -> list[tuple[str, list[_Line]]]:
     (_, first), *others = panels
     is_before = len(first) == 1 and any(line.gid == f"before-{first[0].rung}" for _, lines in others for line in lines)
     return others if is_before else panels
+
+
+def _shade(color: str, share: float) -> tuple[float, float, float]:
+    """Return a shade of a colour, from the darkest (0) to the lightest (1)."""
+    amount = DARK - share * (DARK + LIGHT)
+    return mix(color, "black", amount) if amount > 0 else mix(color, "white", -amount)
 
 
 def _limits(by_rung: dict[str, pd.DataFrame]) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -207,4 +212,4 @@ def _write_notes(page: Page, by_rung: dict[str, pd.DataFrame], *, several: bool)
     if any(group["max"].max() > top for group in by_rung.values()):
         notes = [*notes, "A curve that leaves its panel at the top goes beyond it."]
     for note in notes:
-        page.paragraph(note, WIDTH - 2 * MARGIN, fontsize=SMALL, color=INK)
+        page.paragraph(note, page.width - 2 * MARGIN, fontsize=SMALL, color=INK)

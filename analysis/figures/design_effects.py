@@ -1,4 +1,4 @@
-"""What each step is worth, in several ways side by side."""
+"""Each step's effect by several designs: a panel a design, all on one axis."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,6 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from analysis.figures.rows import (
     ITALICS,
@@ -18,109 +17,130 @@ from analysis.figures.rows import (
     draw_arrows,
     explain_axis,
     in_order,
-    label_rows,
     limits_of,
     middles_of,
     signed,
+    write_labels,
     write_notes,
 )
 from analysis.figures.style import (
-    BLUE,
+    BAND,
     GAP,
-    GREEN,
     GREY,
     INK,
     MARGIN,
-    ORANGE,
-    PINK,
     ROW,
     SMALL,
+    START_COLOR,
+    TEXT,
     THICK,
-    THIN,
-    WIDTH,
     Page,
     Words,
-    mix,
+    height_of,
+    section_colors,
+    style_axes,
+    width_of,
+    wrap,
 )
 
-PITCH, BAR = 0.078, 0.065  # inches
-SERIES = ((BLUE, ""), (ORANGE, "////"), (GREEN, "...."), (PINK, "xxxx"))
+MOST = 4  # designs side by side
+FARTHEST = 2.0  # times as far as three in four intervals reach: beyond, values stand in figures
 
 
 def draw_effects(effects: Mapping[str, pd.DataFrame], ladder: pd.DataFrame, words: Words) -> Figure:
-    """Draw what each step is worth in several ways, such as on the ladder, left out, alone and by Shapley's value.
+    """Draw the effect of each step by several designs, such as on the ladder, left out, alone, averaged over orders.
+
+    A panel a design and a row a step, so that a row is read across. An effect beyond the axis stands in figures at the
+    edge. Every second row has a band behind it.
 
     Args:
-        effects: Name -> a frame with the columns step, value, ci_low and ci_high, at most four of them, of the same
-            unit and sign (positive where the step helps). A value that is missing leaves a gap with a dash.
+        effects: Name of a design -> a frame with the columns step, value, ci_low and ci_high, at most four of them, of
+            the same unit and sign (positive where the step helps). A value that is missing leaves a dash.
         ladder: As for `draw_forest`. Drawn are the steps that any of the frames has.
-        words: The words around the bars.
+        words: The words around the panels.
 
     Returns:
-        The figure, 7 inches wide and as tall as its rows need.
+        The figure, as tall as its rows need.
 
     Raises:
-        ValueError: If there are more than four ways.
+        ValueError: If there are more than four designs.
     """
-    if len(effects) > len(SERIES):
-        raise ValueError(f"effects has {len(effects)} frames, but there are looks for {len(SERIES)}.")
+    if len(effects) > MOST:
+        raise ValueError(f"effects has {len(effects)} frames, but there is room for {MOST} panels.")
     known = {step for frame in effects.values() for step in frame["step"]}
     table = in_order(pd.DataFrame({"step": sorted(known)}), ladder)
+    table["color"] = table["step"].map(section_colors(ladder)).fillna(START_COLOR)
     columns = ["value", "ci_low", "ci_high"]
-    ways = [frame.set_index("step")[columns].astype(float).reindex(table["step"]) for frame in effects.values()]
-    every = pd.concat(ways) if ways else pd.DataFrame(columns=columns, dtype=float)
-    limits = limits_of(every["ci_low"].fillna(every["value"]), every["ci_high"].fillna(every["value"]), every["value"])
+    by_design = {
+        name: frame.set_index("step")[columns].astype(float).reindex(table["step"]) for name, frame in effects.items()
+    }
+    every = pd.concat(by_design.values()) if by_design else pd.DataFrame(columns=columns, dtype=float)
+    ends = (every["ci_low"].fillna(every["value"]), every["ci_high"].fillna(every["value"]))
+    limits = limits_of(*ends, every["value"], farthest=FARTHEST)
     with matplotlib.style.context("default"):
-        page = Page()
+        page = Page(words.width)
         page.head(words.title, words.note)
-        heights = [max(ROW, len(ways) * PITCH + GAP)] * len(table)
-        axes, edges = label_rows(page, table, heights, limits, right=WIDTH - MARGIN)
-        for i, way in enumerate(ways):
-            color, hatch = SERIES[i]
-            for row, middle in zip(way.itertuples(), middles_of(edges), strict=True):
-                y = middle + (i - (len(ways) - 1) / 2) * PITCH
-                _draw_effect(axes, row, y, f"{i}-{row.Index}", color, hatch, limits)
-        left = axes.get_position().x0 * WIDTH
+        left = 2 * MARGIN + max((width_of(text, TEXT) for text in _labels(page, table)), default=page.labels)
+        width = (page.width - MARGIN - left) / max(len(effects), 1) - GAP
+        names = [wrap(name, width, TEXT, "bold") for name in effects]
+        for i, name in enumerate(names):
+            page.text(left + i * (width + GAP), page.y, name, va="top", weight="bold")
+        page.y += max((height_of(name, TEXT) for name in names), default=0.0) + GAP / 2
+        top, edges = page.y, write_labels(page, table, [ROW] * len(table))
+        for i, frame in enumerate(by_design.values()):
+            axes = page.rows(left + i * (width + GAP), left + i * (width + GAP) + width)
+            axes.set(xlim=limits, ylim=(page.y, top))
+            style_axes(axes, y_ticks=False, width=width)
+            axes.axvline(0, color=INK, linewidth=THICK, zorder=1.5, gid=f"zero-{i}")
+            for j, (row, color, y) in enumerate(
+                zip(frame.itertuples(), table["color"], middles_of(edges), strict=True)
+            ):
+                if j % 2:
+                    axes.axhspan(edges[j], edges[j + 1], color=BAND, linewidth=0, alpha=0.5, zorder=0)
+                _draw_effect(axes, row, y, f"{i}-{row.Index}", color, limits)
         explain_axis(page, words.axis, left)
-        keys: dict[str, Artist] = {
-            name: Patch(facecolor=mix(color, "white", 0.2 if hatch == "" else 0.5), edgecolor=INK, hatch=hatch, lw=THIN)
-            for name, (color, hatch) in zip(effects, SERIES, strict=False)
-        }
-        if every["ci_low"].notna().any():
-            keys["95% interval"] = Line2D([], [], color=INK, linewidth=THICK)
-        if every["value"].isna().any():
-            keys["not known"] = Line2D([], [], color=GREY, linestyle="none", marker="_", markersize=4)
-        page.legend(keys | arrow_keys(axes), left)
-        notes = [f"Beyond the edge: {text}." for text in [_values_beyond(effects, table, limits)] if text]
-        notes += [] if table["adopted"].all() else [ITALICS]
-        write_notes(page, notes, left)
+        page.legend(_keys(page, every), left)
+        write_notes(page, [] if table["adopted"].all() else [ITALICS], left)
         page.close()
     return page.figure
 
 
-def _draw_effect(
-    axes: Axes, row: Any, y: float, name: str, color: str, hatch: str, limits: tuple[float, float]
-) -> None:
-    """Draw a bar with its interval, or a dash."""
+def _labels(page: Page, table: pd.DataFrame) -> list[str]:
+    return [wrap(label, page.labels, TEXT) for label in table["label"]]
+
+
+def _keys(page: Page, every: pd.DataFrame) -> dict[str, Artist]:
+    """Return what explains the marks that were drawn."""
+    keys: dict[str, Artist] = {}
+    if every["ci_low"].notna().any():
+        keys["effect and its 95% interval"] = Line2D([], [], color=INK, linewidth=1.3, **_dot(GREY))
+    if every["value"].isna().any():
+        keys["not known"] = Line2D([], [], color=GREY, linestyle="none", marker="_", markersize=4)
+    arrows: dict[str, Artist] = {}
+    for axes in page.figure.axes:
+        arrows |= arrow_keys(axes)
+    return keys | arrows
+
+
+def _dot(color: str) -> dict[str, Any]:
+    return {"marker": "o", "markersize": 4.5, "markerfacecolor": color, "markeredgecolor": INK, "markeredgewidth": 0.6}
+
+
+def _draw_effect(axes: Axes, row: Any, y: float, name: str, color: str, limits: tuple[float, float]) -> None:
+    """Draw an effect with its interval; in figures where it lies beyond the axis; a dash where there is none."""
+    style: dict[str, Any] = {"textcoords": "offset points", "fontsize": SMALL, "va": "center_baseline"}
     if pd.isna(row.value):
-        style: dict[str, Any] = {"textcoords": "offset points", "fontsize": SMALL, "color": GREY}
-        axes.annotate(NONE, (0, y), (3, 0), va="center_baseline", gid=f"none-{name}", **style)
+        axes.annotate(NONE, (0, y), (3, 0), color=GREY, gid=f"none-{name}", **style)
         return
-    face = mix(color, "white", 0.2 if hatch == "" else 0.5)
-    (bar,) = axes.barh(y, row.value, BAR, facecolor=face, edgecolor=INK, linewidth=THIN, gid=f"effect-{name}")
-    if hatch:
-        bar.set_hatch(hatch)
-        bar.set_hatch_linewidth(THIN)
-    if pd.notna(row.ci_low):
-        axes.plot([row.ci_low, row.ci_high], [y, y], color=INK, linewidth=THICK, zorder=3, gid=f"interval-{name}")
-    draw_arrows(axes, (row.ci_low, row.value, row.ci_high), y, limits, INK, name)
-
-
-def _values_beyond(effects: Mapping[str, pd.DataFrame], table: pd.DataFrame, limits: tuple[float, float]) -> str:
-    """Return in words the values whose bars are cut."""
-    labels, told = dict(zip(table["step"], table["label"], strict=True)), []
-    for name, frame in effects.items():
-        for step, value in zip(frame["step"], frame["value"].astype(float), strict=True):
-            if value < limits[0] or value > limits[1]:
-                told.append(f"{labels[step]} {signed(value, '.2f')} ({name})")
-    return ", ".join(told)
+    if limits[0] <= row.value <= limits[1]:
+        if pd.notna(row.ci_low):
+            axes.plot([row.ci_low, row.ci_high], [y, y], color=INK, linewidth=1.3, zorder=2, gid=f"interval-{name}")
+        axes.plot([row.value], [y], zorder=3, linestyle="none", gid=f"effect-{name}", **_dot(color))
+        draw_arrows(axes, (row.ci_low, row.value, row.ci_high), y, limits, INK, name)
+        return
+    is_left = row.value < limits[0]
+    half = "" if pd.isna(row.ci_low) else f" ± {(row.ci_high - row.ci_low) / 2:.1f}"
+    place, ha = ((limits[0], y), "left") if is_left else ((limits[1], y), "right")
+    text = f"{signed(row.value, '.1f')}{half}"
+    axes.annotate(text, place, (5 if is_left else -5, 0), ha=ha, color=INK, gid=f"value-{name}", **style)
+    draw_arrows(axes, (row.value,), y, limits, INK, name)

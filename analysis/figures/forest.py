@@ -1,4 +1,4 @@
-"""The change of each step with its interval and its verdict."""
+"""The change of each step with its interval and the answer: a forest plot."""
 
 from typing import Any
 
@@ -26,78 +26,83 @@ from analysis.figures.rows import (
     write_notes,
 )
 from analysis.figures.style import (
-    BLUE,
+    BAND,
     GAP,
-    GREEN,
     GREY,
     INK,
     MARGIN,
+    MARKERS,
+    PAPER,
     ROW,
     SMALL,
+    START_COLOR,
     TEXT,
+    THICK,
     THIN,
-    VERMILION,
-    WIDTH,
     Page,
     Words,
     height_of,
-    mix,
+    section_colors,
     width_of,
     wrap,
 )
-from analysis.stats.welch import BETTER, SAME, UNCLEAR, UNTESTED, WORSE
-from analysis.verdicts import METRICS, SPEEDS
+from analysis.metrics import metric_of
+from analysis.sentences import MARKS
+from analysis.stats.answers import Answer
 
 NUMBERS, VERDICTS = 1.05, 1.75  # inches
-MARGIN_COLOR = "#DCEBF5"
-# A verdict's colour and marker, so that neither has to tell it alone.
-LOOKS = {BETTER: (BLUE, "^"), WORSE: (VERMILION, "v"), SAME: (GREEN, "s"), UNCLEAR: (GREY, "o"), UNTESTED: (INK, "x")}
-PAPER: dict[str, Any] = {"marker": "D", "color": "white", "markeredgecolor": INK, "linestyle": "none"}
-PAPER |= {"markersize": 3.2, "markeredgewidth": THIN}
+PAPERS: dict[str, Any] = {"marker": "D", "color": PAPER, "markeredgecolor": INK, "linestyle": "none"}
+PAPERS |= {"markersize": 3.2, "markeredgewidth": THIN}
+NARROW = 5.5  # inches; a figure below that leaves the answers to their marks
 HOLM = (
-    "Intervals are of one change alone. Verdicts allow for {} changes judged together (Holm), so that an interval may "
-    "leave out 0 and the change still not be told from none."
+    "Intervals are of one change alone. Answers allow for {} changes judged together, so that an interval may leave "
+    "out 0 and the change still be undecided."
 )
 
 
 def draw_forest(
     verdicts: pd.DataFrame, ladder: pd.DataFrame, words: Words, published: pd.DataFrame | None = None
 ) -> Figure:
-    """Draw the change of each step with its interval and its verdict, a row a step in the ladder's order.
+    """Draw the change of each step with its 95% interval and the answer, a row a step in the ladder's order.
+
+    A marker's shape is the answer, its colour the step's section.
 
     An interval that would squeeze all others is cut at the edge, with an arrow there; its numbers stand beside it.
 
     Args:
-        verdicts: A row a change, with the columns step, against, metric, delta, ci_low, ci_high, p_holm, margin and
-            verdict of `verdicts.VERDICT_COLUMNS`. A step without a result has no mark, and its verdict says why.
-        ladder: A row a rung in the ladder's order, with the columns rung, label and adopted of
-            `compare.LADDER_COLUMNS`.
+        verdicts: A row a change, with the columns step, against, metric, delta, ci_low, ci_high, p_adjusted, margin,
+            answer and verdict of `verdicts.VERDICT_COLUMNS`. A step without a result has no marker, and its verdict
+            says why.
+        ladder: A row a rung in the ladder's order, with the columns rung, label, section and adopted of
+            `ladder_table.LADDER_COLUMNS`; section may be missing.
         words: The words around the marks; `axis` is what changes, with its unit.
         published: The paper's changes in the same shape, of which step and delta are read; it may lack some.
 
     Returns:
-        The figure, 7 inches wide and as tall as its rows need.
+        The figure, as tall as its rows need.
     """
     table = in_order(verdicts, ladder)
     paper = {} if published is None else dict(zip(published["step"], published["delta"].astype(float), strict=True))
+    table["color"] = table["step"].map(section_colors(ladder)).fillna(START_COLOR)
     table["paper"] = [paper.get(step, np.nan) for step in table["step"]]
     low = table["ci_low"].fillna(table["delta"])
     high = table["ci_high"].fillna(table["delta"])
     limits = limits_of(low, high, table["paper"])
     with matplotlib.style.context("default"):
-        page = Page()
+        page = Page(words.width)
         page.head(words.title, words.note)
-        told = [wrap(text, VERDICTS, TEXT) for text in table["verdict"]]
-        verdict_x = WIDTH - MARGIN - max(width_of(text, TEXT) for text in [*told, "verdict"])
+        told = [_answer_of(row, narrow=page.width < NARROW) for row in table.itertuples()]
+        answer = "answer" if page.width >= NARROW else ""
+        verdict_x = page.width - MARGIN - max(width_of(text, TEXT) for text in [*told, answer])
         delta_x = verdict_x - GAP - NUMBERS / 2
         for x, head, ha in ((delta_x, "change", "right"), (delta_x + 0.05, "± 95%", "left")):
             page.text(x, page.y, head, ha=ha, va="top", fontsize=SMALL)
-        page.text(verdict_x, page.y, "verdict", va="top", fontsize=SMALL)
+        page.text(verdict_x, page.y, answer, va="top", fontsize=SMALL)
         page.y += height_of("", SMALL) + GAP / 2
         heights = [max(ROW, height_of(text, TEXT) + GAP) for text in told]
         axes, edges = label_rows(page, table, heights, limits, right=verdict_x - NUMBERS - 2 * GAP)
         _draw_margin(axes, table["margin"].astype(float), edges)
-        form = (METRICS | SPEEDS).get(table["metric"].iloc[0], METRICS["top1"]).digits if len(table) else ""
+        form = metric_of(table["metric"].iloc[0]).digits if len(table) else ""
         rows: list[Any] = list(table.itertuples())
         for row, text, y in zip(rows, told, middles_of(edges), strict=True):
             _draw_change(axes, row, y, limits)
@@ -107,14 +112,13 @@ def draw_forest(
             if pd.notna(row.ci_high):
                 half = format((row.ci_high - row.ci_low) / 2, form)
                 page.text(delta_x + 0.05, y, f"± {half}", gid=f"half-{row.step}", **style)
-            page.text(
-                verdict_x, y, text, gid=f"verdict-{row.step}", color=mix(_look(row.verdict)[0], INK, 0.4), **style
-            )
-        left = axes.get_position().x0 * WIDTH
+            page.text(verdict_x, y, text, gid=f"verdict-{row.step}", **style)
+        left = axes.get_position().x0 * page.width
         explain_axis(page, words.axis, left)
+        left = left if page.width >= NARROW else MARGIN
         page.legend(_forest_keys(table, axes), left)
         notes = [] if len(table) else ["The ladder has no step to judge."]
-        tested = int(table["p_holm"].notna().sum())
+        tested = int(table["p_adjusted"].notna().sum())
         if tested > 1:
             notes.append(HOLM.format(tested))
         if (table["adopted"] == 0).any():
@@ -124,42 +128,49 @@ def draw_forest(
     return page.figure
 
 
+def _answer_of(row: Any, *, narrow: bool) -> str:
+    """Return a row's answer in words after its mark; the mark alone in a narrow figure."""
+    mark = MARKS[Answer(row.answer)] if row.answer else ""
+    return mark if narrow else wrap(f"{mark} {row.verdict}".strip(), VERDICTS, TEXT)
+
+
+def _marker(answer: str, color: Any) -> dict[str, Any]:
+    """Return how a change is marked: hollow where it is not answered."""
+    is_answered = answer in (Answer.HELPS, Answer.HURTS, Answer.NO_EFFECT)
+    style: dict[str, Any] = {"marker": MARKERS.get(Answer(answer), "o") if answer else "o", "markersize": 5.5}
+    return style | {"color": color if is_answered else PAPER, "markeredgecolor": INK, "markeredgewidth": THICK}
+
+
 def _draw_change(axes: Axes, row: Any, y: float, limits: tuple[float, float]) -> None:
     """Draw a step's change and interval, and the paper's change below."""
-    color, marker = _look(row.verdict)
     if pd.notna(row.ci_low):
-        axes.plot([row.ci_low, row.ci_high], [y, y], color=color, linewidth=1.3, gid=f"interval-{row.step}")
+        axes.plot([row.ci_low, row.ci_high], [y, y], color=INK, linewidth=1.3, gid=f"interval-{row.step}")
     if limits[0] <= row.delta <= limits[1]:  # not where it is NaN
-        axes.plot([row.delta], [y], color=color, marker=marker, markersize=5, zorder=3, gid=f"change-{row.step}")
-    draw_arrows(axes, (row.ci_low, row.delta, row.ci_high), y, limits, color, row.step)
+        axes.plot([row.delta], [y], zorder=3, gid=f"change-{row.step}", **_marker(row.answer, row.color))
+    draw_arrows(axes, (row.ci_low, row.delta, row.ci_high), y, limits, INK, row.step)
     if limits[0] <= row.paper <= limits[1]:
-        axes.plot([row.paper], [y + 0.06], zorder=4, gid=f"paper-{row.step}", **PAPER)
+        axes.plot([row.paper], [y + 0.06], zorder=4, gid=f"paper-{row.step}", **PAPERS)
     else:
-        draw_arrows(axes, (row.paper,), y + 0.06, limits, "white", f"paper-{row.step}")
+        draw_arrows(axes, (row.paper,), y + 0.06, limits, PAPER, f"paper-{row.step}")
 
 
 def _draw_margin(axes: Axes, margins: "pd.Series[float]", edges: NDArray[np.float64]) -> None:
     """Draw the band of changes that are as good as none, each row to its own margin."""
     if margins.max() > 0:
         y, x = np.repeat(edges, 2)[1:-1], np.repeat(margins.fillna(0), 2)
-        axes.fill_betweenx(y, -x, x, color=MARGIN_COLOR, linewidth=0, zorder=0.5, gid="margin")
-
-
-def _look(verdict: str) -> tuple[str, str]:
-    """Return a verdict's colour and marker, from its first words."""
-    return next((look for word, look in LOOKS.items() if verdict.startswith(word)), LOOKS[UNTESTED])
+        axes.fill_betweenx(y, -x, x, color=BAND, linewidth=0, zorder=0.5, gid="margin")
 
 
 def _forest_keys(table: pd.DataFrame, axes: Axes) -> dict[str, Artist]:
     """Return what explains the marks that were drawn."""
     keys: dict[str, Artist] = {}
-    for word, (color, marker) in LOOKS.items():
-        if (table["verdict"].astype(str).str.startswith(word) & table["delta"].notna()).any():
-            keys[word] = Line2D([], [], color=color, marker=marker, markersize=5, linewidth=0)
+    for answer in Answer:
+        if ((table["answer"] == answer) & table["delta"].notna()).any():
+            keys[answer] = Line2D([], [], linewidth=0, **_marker(answer, GREY))
     margins = table["margin"].dropna().unique()
     if len(margins) and max(margins) > 0:
         size = f" of {margins[0]:g}" if len(margins) == 1 else ""
-        keys[f"within the margin{size}: as good as none"] = Patch(facecolor=MARGIN_COLOR)
+        keys[f"within the margin{size}: as good as none"] = Patch(facecolor=BAND)
     if table["paper"].notna().any():
-        keys["the paper's change"] = Line2D([], [], **PAPER)
+        keys["the paper's change"] = Line2D([], [], **PAPERS)
     return keys | arrow_keys(axes)

@@ -19,7 +19,6 @@ from analysis.figures.style import (
     ORANGE,
     SMALL,
     THICK,
-    WIDTH,
     Page,
     Words,
     height_of,
@@ -52,7 +51,7 @@ def draw_robustness(frame: pd.DataFrame, radii: Sequence[float], ladder: pd.Data
         words: The words around the marks; `axis` is what they measure, with its unit.
 
     Returns:
-        The figure, 7 inches wide and as tall as its rows need.
+        The figure, as tall as its rows need.
     """
     series = _series_of(radii)
     groups = frame.groupby("rung", sort=False)
@@ -64,9 +63,9 @@ def draw_robustness(frame: pd.DataFrame, radii: Sequence[float], ladder: pd.Data
         for rung, label in zip(table["step"], table["label"], strict=True)
     ]
     with matplotlib.style.context("default"):
-        page = Page()
+        page = Page(words.width)
         page.head(words.title, words.note)
-        right = WIDTH - MARGIN
+        right = page.width - MARGIN
         if means["mce"].notna().any():
             page.text(right, page.y, HEAD, ha="right", va="top", fontsize=SMALL)
             page.y += height_of("", SMALL) + GAP / 2
@@ -80,7 +79,7 @@ def draw_robustness(frame: pd.DataFrame, radii: Sequence[float], ladder: pd.Data
                 _draw_mark(axes, means.loc[rung, name], spreads.loc[rung, name], y, one.look, f"{name}-{rung}")
             mce = means.loc[rung, "mce"]
             page.text(right, middle, NONE if pd.isna(mce) else f"{mce:.1f}", ha="right", va="center_baseline")
-        left = axes.get_position().x0 * WIDTH
+        left = axes.get_position().x0 * page.width
         explain_axis(page, words.axis, left)
         keys: dict[str, Artist] = {one.label: Line2D([], [], linestyle="none", **one.look) for one in series.values()}
         page.legend(keys, left)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from analysis.figures.style import (
     GAP,
     INK,
-    LABELS,
     MARGIN,
     ROW,
     SMALL,
@@ -21,7 +20,6 @@ from analysis.figures.style import (
     THICK,
     THIN,
     TICKS,
-    WIDTH,
     Page,
     height_of,
     style_axes,
@@ -61,11 +59,13 @@ def in_order(changes: pd.DataFrame, ladder: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def limits_of(low: "pd.Series[float]", high: "pd.Series[float]", dots: "pd.Series[float]") -> tuple[float, float]:
+def limits_of(
+    low: "pd.Series[float]", high: "pd.Series[float]", dots: "pd.Series[float]", *, farthest: float = FARTHEST
+) -> tuple[float, float]:
     """Return an axis on which 0 and all but extreme intervals fit, and all dots that are not extreme."""
     rows = pd.concat([low, high], axis=1).reset_index(drop=True)
     far = rows.abs().max(axis=1)
-    fence = FARTHEST * float(far.quantile(0.75)) if far.max() > 0 else np.inf
+    fence = farthest * float(far.quantile(0.75)) if far.max() > 0 else np.inf
     ends = [*rows[far <= fence].stack().dropna(), *dots[dots.abs() <= fence]]
     start, end = min(0.0, *ends, 0.0), max(0.0, *ends, 0.0)
     room = 0.05 * (end - start) or 1.0
@@ -75,24 +75,31 @@ def limits_of(low: "pd.Series[float]", high: "pd.Series[float]", dots: "pd.Serie
 def label_rows(
     page: Page, table: pd.DataFrame, heights: Sequence[float], limits: tuple[float, float], *, right: float
 ) -> tuple[Axes, NDArray[np.float64]]:
-    """Write a label a row, each at least so high; the page goes on below.
+    """Write a label a row, each at least so high, and draw axes beside them; the page goes on below.
 
     Returns:
-        The axes beside the labels, and the rows' edges on the page, one more than rows.
+        The axes, and the rows' edges on the page, one more than rows.
     """
-    labels = [wrap(label, LABELS, TEXT) for label in table["label"]]
-    left = 2 * MARGIN + max((width_of(label, TEXT) for label in labels), default=LABELS)
+    labels = [wrap(label, page.labels, TEXT) for label in table["label"]]
+    left = 2 * MARGIN + max((width_of(label, TEXT) for label in labels), default=page.labels)
+    edges = write_labels(page, table, heights)
     axes = page.rows(left, right)
-    heights = [max(height, height_of(label, TEXT) + GAP) for height, label in zip(heights, labels, strict=True)]
-    edges = page.y + np.cumsum([0.0, *heights])
-    for step, label, adopted, middle in zip(table["step"], labels, table["adopted"], middles_of(edges), strict=True):
-        slant = "normal" if adopted else "italic"
-        page.text(MARGIN, middle, label, va="center_baseline", fontstyle=slant, gid=f"label-{step}")
-    page.y = edges[-1] + (0 if heights else ROW)
     axes.set(xlim=limits, ylim=(page.y, edges[0]))
     style_axes(axes, y_ticks=False)
     axes.axvline(0, color=INK, linewidth=THICK, zorder=1.5, gid="zero")
     return axes, edges
+
+
+def write_labels(page: Page, table: pd.DataFrame, heights: Sequence[float]) -> NDArray[np.float64]:
+    """Write a label a row, each at least so high; return the rows' edges on the page, one more than rows."""
+    labels = [wrap(label, page.labels, TEXT) for label in table["label"]]
+    heights = [max(height, height_of(label, TEXT) + GAP) for height, label in zip(heights, labels, strict=True)]
+    edges: NDArray[np.float64] = page.y + np.cumsum([0.0, *heights])
+    for step, label, adopted, middle in zip(table["step"], labels, table["adopted"], middles_of(edges), strict=True):
+        slant = "normal" if adopted else "italic"
+        page.text(MARGIN, middle, label, va="center_baseline", fontstyle=slant, gid=f"label-{step}")
+    page.y = edges[-1] + (0 if heights else ROW)
+    return edges
 
 
 def middles_of(edges: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -128,10 +135,10 @@ def write_notes(page: Page, notes: list[str], left: float) -> None:
     """Write what a reader would stumble over."""
     for note in notes:
         page.y += GAP
-        page.paragraph(note, WIDTH - MARGIN - left, x=left, fontsize=SMALL)
+        page.paragraph(note, page.width - MARGIN - left, x=left, fontsize=SMALL)
 
 
 def explain_axis(page: Page, axis: str, left: float) -> None:
     """Say below the ticks what is measured."""
     page.y += TICKS
-    page.paragraph(axis, WIDTH - MARGIN - left, x=left)
+    page.paragraph(axis, page.width - MARGIN - left, x=left)

@@ -1,4 +1,4 @@
-"""What all figures share: a page that is written from the top down, its colours, and the width of a text.
+"""What all figures share: a page that is written from the top down, colours and marks, the width of a text.
 
 No pyplot, so figures need no display and do not pile up in a notebook.
 
@@ -18,10 +18,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.legend_handler import HandlerLine2D
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from matplotlib.transforms import Affine2D
+
+from analysis.stats.answers import Answer
+from roadmap.ladder.references import SECTION
 
 # Inches. A column of labels is as wide as the widest, and no wider than LABELS.
 WIDTH, MARGIN, GAP, ROW = 7.0, 0.12, 0.08, 0.225
@@ -39,8 +43,19 @@ YELLOW, SKY, ORANGE, BLUE, VERMILION, GREEN, PINK = (
     "#009E73",
     "#CC79A7",
 )
-START_COLOR, PALETTE = PINK, (YELLOW, SKY, ORANGE, BLUE, VERMILION, GREEN)
-NOTE_COLOR, INK, GREY, GRID = "#FFE9A8", "#222222", "#666666", "#E8E8E8"
+BROWN = "#8B6B4F"  # beside theirs, for a ladder of seven sections
+START_COLOR, PALETTE = PINK, (YELLOW, SKY, ORANGE, BLUE, VERMILION, GREEN, BROWN)
+INK, GREY, GRID, PAPER, SHADOW, BAND = "#222222", "#666666", "#E8E8E8", "#FFFFFF", "#D4D4D4", "#DCEBF5"
+# These stay as they are where a page turns dark: what they are written on does.
+NOTE_COLOR, NOTE_INK, ON_LIGHT, ON_DARK = "#FFE9A8", "#2B2300", "#111111", "#FDFDFD"
+# An answer's marker in axes, so that colour need not say it; `analysis.sentences.MARKS` has its marks in a text.
+MARKERS = {
+    Answer.HELPS: "^",
+    Answer.HURTS: "v",
+    Answer.NO_EFFECT: "s",
+    Answer.UNDECIDED: "o",
+    Answer.NOT_TESTED: "x",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,30 +66,43 @@ class Words:
         title: The headline.
         axis: What is measured, with its unit.
         note: What the numbers are, boxed under the title; a proxy says here that it is one.
+        width: Of the figure, in inches.
     """
 
     title: str
     axis: str
     note: str = ""
+    width: float = WIDTH
 
 
 class Page:
-    """A figure written from the top down, as tall as what it holds; places are inches from the top left."""
+    """A figure written from the top down, as tall as what it holds; places are inches from the top left.
 
-    def __init__(self) -> None:
-        self.figure = Figure(figsize=(WIDTH, 1))
+    Attributes:
+        figure: The figure.
+        width: Its width.
+        labels: The widest that a column of labels may be.
+        y: Where the next thing goes.
+    """
+
+    def __init__(self, width: float = WIDTH) -> None:
+        self.figure = Figure(figsize=(width, 1))
+        self.width, self.labels = width, min(LABELS, 0.3 * width)
         self.flip = Affine2D().scale(1, -1)
         self.inches = self.flip + self.figure.dpi_scale_trans
         self.y = MARGIN
         self.panels: dict[Axes, tuple[float, float]] = {}
 
-    def head(self, title: str, note: str) -> None:
-        """Write the headline, and the note in its box."""
-        self.paragraph(title, WIDTH - 2 * MARGIN, fontsize=TITLE, weight="bold")
+    def head(self, title: str, note: str, headline: str = "") -> None:
+        """Write the title, the answer in one sentence, and the note in its box."""
+        self.paragraph(title, self.width - 2 * MARGIN, fontsize=TITLE, weight="bold")
+        if headline:
+            self.y += GAP / 2
+            self.paragraph(headline, self.width - 2 * MARGIN, fontsize=TEXT + 0.5, gid="headline")
         if note:
             self.y += GAP
             box = {"boxstyle": "square,pad=0.4", "facecolor": NOTE_COLOR, "edgecolor": "none"}
-            self.paragraph(note, WIDTH - 3 * MARGIN, x=1.5 * MARGIN, bbox=box)
+            self.paragraph(note, self.width - 3 * MARGIN, x=1.5 * MARGIN, color=NOTE_INK, bbox=box)
         self.y += 2 * GAP
 
     def text(self, x: float, y: float, text: str, **style: Any) -> None:
@@ -95,12 +123,13 @@ class Page:
 
     def rows(self, left: float, right: float) -> Axes:
         """Return axes whose y is the page's, between two x; the caller sets where they begin and end (`ylim`)."""
-        axes: Axes = self.figure.add_axes((left / WIDTH, 0, (right - left) / WIDTH, 1))
+        axes: Axes = self.figure.add_axes((left / self.width, 0, (right - left) / self.width, 1))
         return axes
 
     def panel(self, left: float, top: float, width: float, height: float) -> Axes:
         """Return axes with a y of their own."""
-        axes: Axes = self.figure.add_axes((left / WIDTH, 0, width / WIDTH, 1), label=f"panel {len(self.panels)}")
+        place = (left / self.width, 0, width / self.width, 1)
+        axes: Axes = self.figure.add_axes(place, label=f"panel {len(self.panels)}")
         self.panels[axes] = (top, height)
         return axes
 
@@ -108,7 +137,7 @@ class Page:
         """Explain marks below what is there, in as many columns as fit."""
         if not keys:
             return
-        width = WIDTH - MARGIN - left
+        width = self.width - MARGIN - left
         labels = [wrap(label, width - KEY, SMALL) for label in keys]
         widths = [KEY + width_of(label, SMALL) for label in labels]
 
@@ -129,6 +158,7 @@ class Page:
             fontsize=SMALL,
             labelcolor=INK,
             numpoints=numpoints,
+            handler_map={key: HandlerLine2D(numpoints=1) for key in keys.values() if _is_marker(key)},
             borderpad=0,
             borderaxespad=0,
             frameon=False,
@@ -141,13 +171,18 @@ class Page:
         """Give the figure its height, and its axes their place."""
         height = self.y + MARGIN
         self.flip.translate(0, height)
-        self.figure.set_size_inches(WIDTH, height)
+        self.figure.set_size_inches(self.width, height)
         for axes in self.figure.axes:
             (bottom, top), box = axes.get_ylim(), axes.get_position()
             if axes in self.panels:
                 top, tall = self.panels[axes]
                 bottom = top + tall
             axes.set_position((box.x0, 1 - bottom / height, box.width, (bottom - top) / height))
+
+
+def _is_marker(key: Artist) -> bool:
+    """Whether a legend's key is a marker without a line, which stands there once."""
+    return isinstance(key, Line2D) and key.get_linestyle() == "None"
 
 
 def style_axes(axes: Axes, *, y_ticks: bool, width: float | None = None, whole: bool = False) -> None:
@@ -179,9 +214,27 @@ def style_axes(axes: Axes, *, y_ticks: bool, width: float | None = None, whole: 
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def section_colors(sections: "pd.Series[Any]") -> dict[str, str]:
-    """Return a colour for each heading, in their order; a rung without one has `START_COLOR`."""
-    return {section: PALETTE[i % len(PALETTE)] for i, section in enumerate(sections.dropna().unique())}
+def section_colors(ladder: pd.DataFrame) -> "pd.Series[str]":
+    """Return the colour of each rung, by its id: that of its section, the same in every figure of a ladder.
+
+    Args:
+        ladder: A row a rung in the ladder's order, with the columns rung and section; the latter may be missing.
+    """
+    sections = ladder["section"] if "section" in ladder else pd.Series(None, ladder.index, dtype=object)
+    named = [section for section in sections.dropna().unique() if section != SECTION]
+    colors = {section: PALETTE[i % len(PALETTE)] for i, section in enumerate(named)} | {SECTION: GREY}
+    return pd.Series([colors.get(section, START_COLOR) for section in sections], ladder["rung"].to_list(), dtype=str)
+
+
+def text_color(ground: str | tuple[float, float, float]) -> str:
+    """Return the darker or lighter ink that is easier to read on a colour."""
+    return max((ON_LIGHT, ON_DARK), key=lambda ink: abs(_lightness(ink) - _lightness(ground)))
+
+
+def _lightness(color: str | tuple[float, float, float]) -> float:
+    """Return how light a colour looks, from 0 to 1: the cube root of its relative luminance (WCAG)."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(color)]
+    return float(np.cbrt(np.dot((0.2126, 0.7152, 0.0722), linear)))
 
 
 def mix(color: str, other: str, share: float) -> tuple[float, float, float]:

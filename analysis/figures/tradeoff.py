@@ -13,24 +13,23 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
+from analysis.figures.label_layout import place_texts
 from analysis.figures.style import (
     GAP,
     GREY,
     INK,
     MARGIN,
+    PAPER,
     SMALL,
-    START_COLOR,
     THICK,
     THIN,
     TICKS,
-    WIDTH,
     Page,
     Words,
     height_of,
     mix,
     section_colors,
     style_axes,
-    width_of,
     wrap,
 )
 from roadmap.ladder.references import SECTION
@@ -84,26 +83,23 @@ def draw_tradeoff(table: pd.DataFrame, words: Words, costs: Sequence[str] = tupl
         costs: Of `COSTS`. One that no rung with an accuracy has gets no panel.
 
     Returns:
-        The figure, 7 inches wide.
+        The figure, .
     """
     table = table.reset_index(drop=True)
     table["number"] = range(1, len(table) + 1)
-    colors = section_colors(table["section"])
-    references = table["section"] == SECTION
-    table["color"] = [colors.get(section, START_COLOR) for section in table["section"].mask(references)]
-    table.loc[references, "color"] = GREY
-    table["filled"] = table["adopted"].astype(bool) | references
+    table["color"] = section_colors(table).to_numpy()
+    table["filled"] = table["adopted"].astype(bool) | (table["section"] == SECTION)
     table["top1"] = table["top1"].astype(float)
     shown = [name for name in costs if name in table and (table["top1"].notna() & table[name].notna()).any()]
     with matplotlib.style.context("default"):
-        page = Page()
+        page = Page(words.width)
         page.head(words.title, words.note)
-        page.paragraph(words.axis, WIDTH - 2 * MARGIN)
+        page.paragraph(words.axis, page.width - 2 * MARGIN)
         page.y += GAP
         if not shown:
-            page.paragraph("No rung has both an accuracy and a cost yet.", WIDTH - 2 * MARGIN, fontstyle="italic")
+            page.paragraph("No rung has both an accuracy and a cost yet.", page.width - 2 * MARGIN, fontstyle="italic")
         left = MARGIN + TICK_LABELS
-        width = (WIDTH - MARGIN - left - (len(shown) - 1) * 1.5 * MARGIN) / max(len(shown), 1)
+        width = (page.width - MARGIN - left - (len(shown) - 1) * 1.5 * MARGIN) / max(len(shown), 1)
         top, below = page.y, page.y
         limits = _limits(table["top1"])
         for i, name in enumerate(shown):
@@ -148,7 +144,7 @@ def _draw_panel(
     style_axes(axes, y_ticks=True, width=size[0])
     path = table["adopted"].astype(bool)
     axes.plot(x[path], y[path], color=PATH_COLOR, linewidth=THICK, zorder=2, gid=f"path-{name}")
-    _draw_front(axes, x, y, pareto_front(x, table["top1"], x_better=cost.better), cost.better, name)
+    front = _draw_front(axes, x, y, pareto_front(x, table["top1"], x_better=cost.better), cost.better, name)
     marks = np.column_stack([x, y])[known]
     rows: list[Any] = list(table[known].itertuples())
     for row, (at, height) in zip(rows, marks, strict=True):
@@ -156,70 +152,36 @@ def _draw_panel(
     texts = [f"{row.number}" + (f": {row.top1:.1f}" if row.top1 < limits[0] else "") for row in rows]
     low = np.array([axes.get_xlim()[0], limits[0]])
     span = np.array([axes.get_xlim()[1], limits[1]]) - low
-    places = place_texts((marks - low) / span * size, texts, size)
+    lines = [(line - low) / span * size for line in (np.column_stack([x[path], y[path]]), front)]
+    diameters = np.full(len(marks), DOT)
+    places = place_texts((marks - low) / span * size, texts, size, font=NUMBER, diameters=diameters, lines=lines)
     for rung, mark, text, place in zip(table.loc[known, "rung"], marks, texts, places, strict=True):
         far = np.hypot(*(place - (mark - low) / span * size)) > 2.2 * DOT
         at = place / size * span + low
         arrow = {"arrowstyle": "-", "color": GREY, "linewidth": THIN, "shrinkA": 0, "shrinkB": 2} if far else None
         style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": NUMBER, "color": INK}
-        style["path_effects"] = [withStroke(linewidth=1.5, foreground="white")]
+        style["path_effects"] = [withStroke(linewidth=1.5, foreground=PAPER)]
         axes.annotate(text, mark, at, arrowprops=arrow, zorder=5, gid=f"number-{name}-{rung}", **style)
     return unit
 
 
 def _draw_front(
     axes: Axes, x: "pd.Series[float]", y: "pd.Series[float]", on: NDArray[np.bool_], better: int, name: str
-) -> None:
-    """Draw the best accuracy that is to be had at each cost or a better one."""
+) -> NDArray[np.float64]:
+    """Draw the best accuracy that is to be had at each cost or a better one; return the line's corners."""
     points = sorted(zip(x[on], y[on], strict=True), key=lambda point: -better * point[0])
     worst, bottom = axes.get_xlim()[0 if better > 0 else 1], axes.get_ylim()[0]
     xs = [points[0][0], *(at for at, _ in points), worst]
     ys = [min(bottom, points[0][1]), *(height for _, height in points), points[-1][1]]
     style: dict[str, Any] = {"drawstyle": "steps-post", "linestyle": (0, (4, 2)), "color": FRONT_COLOR}
     axes.plot(xs, ys, linewidth=THICK, zorder=2.5, gid=f"front-{name}", **style)
+    return np.column_stack([np.repeat(xs, 2)[1:], np.repeat(ys, 2)[:-1]])
 
 
 def _draw_dot(axes: Axes, row: Any, x: float, y: float, *, is_below: bool, name: str) -> None:
-    style: dict[str, Any] = {"color": row.color if row.filled else "white", "markeredgewidth": THICK}
+    style: dict[str, Any] = {"color": row.color if row.filled else PAPER, "markeredgewidth": THICK}
     style |= {"markeredgecolor": mix(row.color, "black", 0.3), "marker": "v" if is_below else "o", "markersize": 5}
     axes.plot([x], [y], zorder=3, clip_on=False, gid=f"dot-{name}-{row.rung}", **style)
-
-
-def place_texts(marks: NDArray[np.float64], texts: Sequence[str], size: tuple[float, float]) -> NDArray[np.float64]:
-    """Return a middle for each text, near its mark and where the others are not as far as there is room.
-
-    Args:
-        marks: Where the marks are, inches, shape (marks, 2).
-        texts: What stands beside them.
-        size: Width and height of the panel in inches.
-    """
-    dots = [(x, y, DOT, DOT) for x, y in marks]
-    taken, places = list(dots), []
-    angles = np.radians([0, 90, 180, 270, 45, 135, 225, 315, *range(15, 360, 30)])
-    for (x, y), text in zip(marks, texts, strict=True):
-        width, height = width_of(text, NUMBER) + 0.01, NUMBER / 72
-        tries: list[tuple[float, int, tuple[float, float]]] = []
-        for reach in (0.0, 0.05, 0.1, 0.16, 0.24, 0.34, 0.46):
-            for angle in angles:
-                away = reach + (DOT + 0.02) / 2
-                at = (x + np.cos(angle) * (away + width / 2), y + np.sin(angle) * (away + height / 2))
-                tries.append((_overlap((*at, width, height), taken, size), len(tries), at))
-        place = min(tries)[2]
-        taken.append((*place, width, height))
-        places.append(place)
-    return np.array(places).reshape(-1, 2)
-
-
-def _overlap(box: tuple[float, ...], others: Sequence[tuple[float, ...]], size: tuple[float, float]) -> float:
-    """Return how much of a box (middle, width, height) lies on others or outside of the panel, square inches."""
-    x, y, width, height = box
-    area = 0.0
-    for at_x, at_y, w, h in others:
-        wide, tall = (width + w) / 2 - abs(x - at_x), (height + h) / 2 - abs(y - at_y)
-        area += max(wide, 0) * max(tall, 0)
-    across = min(x + width / 2, size[0]) - max(x - width / 2, 0.0)
-    along = min(y + height / 2, size[1]) - max(y - height / 2, 0.0)
-    return round(area + width * height - max(across, 0.0) * max(along, 0.0), 6)  # not to choose by rounding errors
 
 
 def _explain(page: Page, table: pd.DataFrame, name: str, unit: str, x: float, width: float) -> None:
@@ -239,7 +201,7 @@ def _keys(table: pd.DataFrame, shown: Sequence[str]) -> dict[str, Artist]:
         "the ladder's path": Line2D([], [], color=PATH_COLOR, linewidth=THICK),
         "Pareto front of these means": Line2D([], [], color=FRONT_COLOR, linewidth=THICK, linestyle=(0, (4, 2))),
     }
-    hollow: dict[str, Any] = {"color": "white", "markeredgecolor": GREY, "markersize": 5, "linestyle": "none"}
+    hollow: dict[str, Any] = {"color": PAPER, "markeredgecolor": GREY, "markersize": 5, "linestyle": "none"}
     if (~table["filled"] & table["top1"].notna()).any():
         keys["not adopted"] = Line2D([], [], marker="o", **hollow)
     if (table["top1"] < _limits(table["top1"])[0]).any():
@@ -249,7 +211,7 @@ def _keys(table: pd.DataFrame, shown: Sequence[str]) -> dict[str, Artist]:
 
 def _list_rungs(page: Page, table: pd.DataFrame) -> None:
     """Write which number is which rung, under their headings, in three columns."""
-    width = (WIDTH - 2 * MARGIN) / 3
+    width = (page.width - 2 * MARGIN) / 3
     items: list[tuple[str, Any]] = []
     above = None
     rows: list[Any] = list(table.itertuples())
@@ -273,7 +235,7 @@ def _list_rungs(page: Page, table: pd.DataFrame) -> None:
             page.text(x, y, text, va="top", fontsize=SMALL, weight="bold")
         else:
             middle = y + height_of("", SMALL) / 2
-            style = {"color": row.color if row.filled else "white", "markeredgecolor": mix(row.color, "black", 0.3)}
+            style = {"color": row.color if row.filled else PAPER, "markeredgecolor": mix(row.color, "black", 0.3)}
             page.mark(x + 0.06, middle, marker="o", markersize=5, markeredgewidth=THICK, gid=f"key-{row.rung}", **style)
             page.text(x + 0.3, y, f"{row.number}", va="top", ha="right", fontsize=SMALL)
             page.text(x + 0.37, y, text, va="top", fontsize=SMALL, gid=f"label-{row.rung}")

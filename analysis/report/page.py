@@ -18,26 +18,33 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from analysis.history import Trail, Work
+from analysis.history import AttemptSummary, RunHistory
 from analysis.ladder_table import notes_of
-from analysis.report.tables import FACTORS, MINUS, Cells, columns_of, ladder_cells, number, verdict_cells
-from analysis.stats.welch import BETTER, SAME, WORSE
-from analysis.verdicts import metric_of
+from analysis.metrics import metric_of
+from analysis.report.tables import FACTORS, Cells, columns_of, ladder_cells, verdict_cells
+from analysis.sentences import metric_headline
+from analysis.stats.answers import Answer
 from roadmap.common.files import write_atomically
-from roadmap.common.formats import clock
+from roadmap.common.formats import clock, number
 
 TEMPLATE = "page.html"
 LONGEST_ERROR = 200  # letters of an error in a run's row
-MARKS = {BETTER: "▲", WORSE: "▼", SAME: "="}  # so that colour is not alone in saying it
+LOOKS = {Answer.HELPS: "better", Answer.HURTS: "worse"}  # an answer's class in the page
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 LEFT_OUT = {f"{{{SVG}}}metadata", f"{{{SVG}}}script"}
 
 # Which number a column of a table is sorted by, where the text in it is more than a number.
-LADDER_KEYS = {"top-1 (%)": "top1", "multiply-adds": "macs", "parameters": "params"}
+LADDER_KEYS = {
+    "top-1 (%)": "top1",
+    "multiply-adds": "macs",
+    "parameters": "params",
+    "change (95% interval)": "top1_delta",
+}
+LADDER_WORDS = ("answer", "against", "paper's answer")
 VERDICT_KEYS = {
     "change (95% interval)": "delta",
-    "p (Holm)": "p_holm",
+    "p": "p_adjusted",
     "seed noise": "seed_se",
     "test-set noise": "test_se",
     "seeds needed": "seeds_needed",
@@ -71,13 +78,14 @@ class Page:
         title: The headline.
         note: What the numbers are.
         is_proxy: Whether the note says that they stand for others, so that it has to stand out.
+        headline: The sentence that says which steps are answered, and what would answer the rest.
         pictures: The figures; the first stands at the top.
         verdicts: Tables of `verdicts.VERDICT_COLUMNS`, each of one metric, the main one first.
         ladder: A row a rung with the columns of `compare.LADDER_COLUMNS`.
         sentences: Paragraphs that say in words what the numbers do.
         tables: Further tables: (title, cells).
         runs: A row a rung and seed (`analysis.run_frames`).
-        trails: What runs left, by run (`analysis.history`).
+        histories: What runs left, by run (`analysis.history`).
         settings: Each rung's network and recipe: rung -> field -> value.
         paper_recipe: The paper's recipe that the study's stands for.
         deviations: The settings in which the two differ: name -> (the paper's, ours).
@@ -88,13 +96,14 @@ class Page:
     title: str
     note: str
     is_proxy: bool
+    headline: str = ""
     ladder: pd.DataFrame
     pictures: Sequence[Picture] = ()
     verdicts: Sequence[pd.DataFrame] = ()
     sentences: Sequence[str] = ()
     tables: Sequence[tuple[str, Sequence[Cells]]] = ()
     runs: pd.DataFrame | None = None
-    trails: Mapping[str, Trail] = field(default_factory=dict)
+    histories: Mapping[str, RunHistory] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     paper_recipe: str = ""
     deviations: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
@@ -154,7 +163,7 @@ def write_page(path: Path, page: Page) -> Path:
     )
     environment.filters |= {"breakable": _breakable, "js_number": _js_number}
     labels = {str(rung): str(label) for rung, label in zip(page.ladder["rung"], page.ladder["label"], strict=True)}
-    data = _RunData(page.trails)
+    data = _RunData(page.histories)
     text = environment.get_template(TEMPLATE).render(
         page=page,
         state=_state(page.runs),
@@ -166,7 +175,7 @@ def write_page(path: Path, page: Page) -> Path:
         shared=_shared(page.settings),
         deviations=[Setting(name, words(ours), words(paper)) for name, (paper, ours) in page.deviations.items()],
         groups=list(_groups(page, labels, data)),
-        provenance=list(_provenance(page.provenance, page.trails)),
+        provenance=list(_provenance(page.provenance, page.histories)),
         data=data.to_json(),
     )
     write_atomically(path, lambda file: file.write(text.encode()))
@@ -224,14 +233,14 @@ def _state(runs: pd.DataFrame | None) -> str:
 def _ladder_grid(ladder: pd.DataFrame, labels: Mapping[str, str]) -> Grid:
     rows = ladder_cells(ladder)
     columns = columns_of(rows)
-    heads = [("rung", "word"), *((name, "number") for name in columns if name != "rung")]
+    heads = [(name, "word" if name == "rung" or name in LADDER_WORDS else "number") for name in columns]
     body = []
     for order, (row, source) in enumerate(zip(rows, ladder.to_dict("records"), strict=True)):
         cells = [_name(row["rung"], labels.get(source["rung"], ""), order)]
         for column in columns[1:]:
             known = column in LADDER_KEYS and not pd.isna(source[LADDER_KEYS[column]])
             key = float(source[LADDER_KEYS[column]]) if known else None
-            cells.append(Cell(_signed(row[column]) if column != "top-1 (%)" else row[column], key, "number"))
+            cells.append(Cell(row[column], key, "word" if column in LADDER_WORDS else "number"))
         body.append(cells)
     return Grid("The ladder", heads, body)
 
@@ -250,7 +259,7 @@ def _plain_grid(title: str, rows: Sequence[Cells]) -> Grid:
 def _verdict_grid(verdicts: pd.DataFrame, labels: Mapping[str, str]) -> Grid:
     rows = verdict_cells(verdicts)
     columns = columns_of(rows)
-    heads = [(name, "word" if name in ("step", "verdict") else "number") for name in columns]
+    heads = [(name, "word" if name in ("step", "answer") else "number") for name in columns]
     body: list[list[Cell]] = []
     above = ""
     for order, (row, source) in enumerate(zip(rows, verdicts.to_dict("records"), strict=True)):
@@ -261,25 +270,19 @@ def _verdict_grid(verdicts: pd.DataFrame, labels: Mapping[str, str]) -> Grid:
                 against = "" if source["against"] == above else f"against {source['against']}"
                 cells.append(_name(row[column], ", ".join(filter(None, (label, against))), order))
                 above = row[column]
-            elif column == "verdict":
-                kind = next((kind for kind in MARKS if row[column].startswith(kind)), "")
-                text = f"{MARKS[kind]} {row[column]}" if kind else row[column]
-                cells.append(Cell(text, None, f"word {kind.partition(' ')[0]}"))
+            elif column == "answer":
+                cells.append(Cell(row[column], None, f"word {LOOKS.get(source['answer'], '')}".strip()))
             else:
                 value = source[VERDICT_KEYS[column]]
                 cells.append(Cell(row[column], None if pd.isna(value) else float(value), "number"))
         body.append(cells)
     metric = metric_of(verdicts["metric"].iloc[0])
-    return Grid(metric.label, heads, body)
+    return Grid(metric_headline(verdicts) or metric.label, heads, body)
 
 
 def _name(text: str, more: str, order: int) -> Cell:
     """Return the first cell of a row; sorted by it, the rows stand in the ladder's order."""
     return Cell(f"{text}\n{more}", order, "name")
-
-
-def _signed(text: str) -> str:
-    return text.replace("-", MINUS)
 
 
 # -- the runs
@@ -288,28 +291,28 @@ def _signed(text: str) -> str:
 class _RunData:
     """What the page's script shows of a run when its row is opened, written small: what runs share is there once."""
 
-    def __init__(self, trails: Mapping[str, Trail]) -> None:
-        self.trails = trails
+    def __init__(self, histories: Mapping[str, RunHistory]) -> None:
+        self.histories = histories
         self.runs: list[list[Any]] = []
         self.workers: dict[str, int] = {}
         self.planned: dict[str, int] = {}
 
     def add(self, run: str) -> int | None:
         """Take up a run; return its number, or None where there is nothing to show of it."""
-        trail = self.trails.get(run)
-        if trail is None:
+        history = self.histories.get(run)
+        if history is None:
             return None
-        losses = [_short(loss) for loss in trail.losses]
-        where = self.planned.setdefault(json.dumps(dict(trail.planned)), len(self.planned))
-        work = [self._work(work) for work in trail.work]
-        self.runs.append([run, trail.epochs, losses, where, work])
+        losses = [_short(loss) for loss in history.losses]
+        where = self.planned.setdefault(json.dumps(dict(history.planned)), len(self.planned))
+        attempts = [self._attempt(attempt) for attempt in history.attempts]
+        self.runs.append([run, history.epochs, losses, where, attempts])
         return len(self.runs) - 1
 
-    def _work(self, work: Work) -> list[Any]:
-        worker = work.worker
+    def _attempt(self, attempt: AttemptSummary) -> list[Any]:
+        worker = attempt.worker
         who = [worker.host, worker.device, worker.commit] if worker else None
         number = self.workers.setdefault(json.dumps(who), len(self.workers))
-        return [number, work.end, int(work.seen_at), (worker.job if worker else None) or 0]
+        return [number, attempt.end, int(attempt.seen_at), (worker.job if worker else None) or 0]
 
     def to_json(self) -> Markup:
         """Return all of it as JSON that a script element may hold."""
@@ -386,7 +389,7 @@ def words(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _provenance(provenance: Mapping[str, Any], trails: Mapping[str, Trail]) -> Iterator[tuple[str, list[str]]]:
+def _provenance(provenance: Mapping[str, Any], histories: Mapping[str, RunHistory]) -> Iterator[tuple[str, list[str]]]:
     """Yield what is known of where the numbers come from, and the machines that trained."""
     for name, value in provenance.items():
         values = value if isinstance(value, list | tuple) else [value]
@@ -394,11 +397,11 @@ def _provenance(provenance: Mapping[str, Any], trails: Mapping[str, Trail]) -> I
             yield name, told
     machines: Counter[str] = Counter()
     seen: list[float] = []
-    for trail in trails.values():
-        for work in trail.work:
-            seen.append(work.seen_at)
-            if work.worker:
-                machines[", ".join(filter(None, (work.worker.host, work.worker.device)))] += 1
+    for history in histories.values():
+        for attempt in history.attempts:
+            seen.append(attempt.seen_at)
+            if attempt.worker:
+                machines[", ".join(filter(None, (attempt.worker.host, attempt.worker.device)))] += 1
     if machines:
         yield "trained on", [f"{name} ({count:,} attempt{'s' * (count != 1)})" for name, count in machines.items()]
         yield "last attempt seen", [f"{datetime.fromtimestamp(max(seen), UTC):%Y-%m-%d %H:%M} UTC"]

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.figures.roadmap import Chart
-from analysis.ladder_table import LADDER_COLUMNS
+from analysis.ladder_table import ANSWERS, LADDER_COLUMNS
+from analysis.report.csv_text import as_written
 from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.ladder.schema import Reference
@@ -121,12 +122,18 @@ def read_record(folder: Path) -> Record:
         table = pd.read_csv(folder / TABLE, dtype={"erratum": str})
     except (ValueError, OSError) as error:  # pandas' and Unicode's errors are ValueErrors
         raise damaged from error
-    if list(table.columns) != list(LADDER_COLUMNS):
+    if list(table.columns) not in (list(LADDER_COLUMNS), [name for name in LADDER_COLUMNS if name not in ANSWERS]):
         raise UserError(f"{folder / TABLE}: columns are {', '.join(table.columns)}, not those of a ladder's table.")
-    words = {"rung", "label", "section", "parent", "state", "erratum"}
+    table = table.reindex(columns=list(LADDER_COLUMNS))  # records from before there were answers lack them
+    words = ["rung", "label", "section", "parent", "state", "erratum", "answer", "paper_answer"]
+    table[words] = table[words].astype(object)
     try:
-        table = table.assign(erratum=table["erratum"].fillna(""), adopted=table["adopted"].astype(str).map(ADOPTED))
-        numbers = [name for name in LADDER_COLUMNS if name not in words | {"adopted"}]
+        table = table.assign(adopted=table["adopted"].astype(str).map(ADOPTED))
+        empty = ["erratum", "answer", "paper_answer"]
+        table[empty] = table[empty].fillna("")
+        for name in words:
+            table[name] = [as_written(text) if isinstance(text, str) else text for text in table[name]]
+        numbers = [name for name in LADDER_COLUMNS if name not in (*words, "adopted")]
         table[numbers] = table[numbers].apply(pd.to_numeric)
         record = Record(about, table)
         if (

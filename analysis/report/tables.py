@@ -6,19 +6,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
 
 from analysis.ladder_table import notes_of
-from analysis.stats.welch import MOST_SEEDS
-from analysis.verdicts import METRICS, metric_of
-from roadmap.common.formats import big
+from analysis.metrics import METRICS, metric_of
+from analysis.sentences import MARKS, marked
+from analysis.stats.answers import Answer
+from analysis.stats.power import MOST_SEEDS
+from roadmap.common.errors import unknown
+from roadmap.common.formats import MINUS, big, change, interval, number
 from roadmap.ladder.references import SECTION
 
 Cells = Mapping[str, str]  # heading -> what stands there
 
-MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
-WORDS = ("rung", "step", "metric", "verdict", "model", "training")  # columns of words; numbers stand to the right
+TIMES = "\N{MULTIPLICATION SIGN}"
+WORDS = ("rung", "step", "metric", "answer", "against", "paper's answer", "model", "training")  # others are numbers
+COMPACT = ("rung", "step", "change", "answer")  # for one column of a paper
 # What a step costs as a multiple of before, where a table has it: heading -> column of `verdicts.FACTOR_COLUMNS`.
 FACTORS = {"multiply-adds": "macs_factor", "training time": "time_factor", "memory": "memory_factor"}
 # Characters that LaTeX takes for something else, or has no letter for in its usual fonts.
@@ -35,8 +37,11 @@ TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "*": "{*}",  # so would this
     "\N{NO-BREAK SPACE}": "~",
     MINUS: "$-$",
+    "\N{EN DASH}": "\\textendash{}",
     "±": "$\\pm$",
     "\N{MULTIPLICATION SIGN}": "$\\times$",
+    "▲": "$\\uparrow$",
+    "▼": "$\\downarrow$",
     "→": "$\\rightarrow$",
     "←": "$\\leftarrow$",
     "≤": "$\\leq$",
@@ -62,26 +67,37 @@ def verdict_markdown(verdicts: pd.DataFrame, labels: Mapping[str, str] | None = 
     return cells_markdown(verdict_cells(verdicts, labels))
 
 
-def ladder_latex(table: pd.DataFrame, note: str = "") -> str:
+def ladder_latex(table: pd.DataFrame, note: str = "", columns: Sequence[str] | None = None) -> str:
     """Return a ladder's table, rungs by their labels, as a LaTeX tabular for a document to read in.
 
     Args:
-        table: A row a rung with the columns of `compare.LADDER_COLUMNS`.
+        table: A row a rung with the columns of `ladder_table.LADDER_COLUMNS`.
         note: Stands below the rows; a proxy says there that it is one.
+        columns: Which columns, by their headings without what stands there in brackets; None takes all.
+
+    Raises:
+        UserError: If a column is not one of the table's.
     """
     labels = dict(zip(table["rung"], table["label"], strict=True))
-    return _latex(ladder_cells(table, labels), [note, _errata(table)])
+    return _latex(chosen(ladder_cells(table, labels), columns), [note, _errata(table)])
 
 
-def verdict_latex(verdicts: pd.DataFrame, labels: Mapping[str, str] | None = None, note: str = "") -> str:
+def verdict_latex(
+    verdicts: pd.DataFrame,
+    labels: Mapping[str, str] | None = None,
+    note: str = "",
+    columns: Sequence[str] | None = None,
+) -> str:
     """Return verdicts as a LaTeX tabular for a document to read in; arguments as for the other two."""
-    return _latex(verdict_cells(verdicts, labels), [note])
+    return _latex(chosen(verdict_cells(verdicts, labels), columns), [note])
 
 
 def ladder_cells(table: pd.DataFrame, labels: Mapping[str, str] | None = None) -> list[dict[str, str]]:
     """Return the cells of a ladder's table by their headings, a row a rung; what is missing is empty."""
     notes = notes_of(table)
-    return [_ladder_row(row, labels or {}, notes) for row in table.to_dict("records")]
+    rows = table.to_dict("records")
+    above = [None, *(row["rung"] for row in rows)]
+    return [_ladder_row(row, labels or {}, notes, before) for row, before in zip(rows, above, strict=False)]
 
 
 def verdict_cells(verdicts: pd.DataFrame, labels: Mapping[str, str] | None = None) -> list[dict[str, str]]:
@@ -91,14 +107,14 @@ def verdict_cells(verdicts: pd.DataFrame, labels: Mapping[str, str] | None = Non
 
 
 def value_cells(values: pd.DataFrame) -> list[dict[str, str]]:
-    """Return the cells of Shapley values (`effects.SHAPLEY_COLUMNS`), a row a step."""
+    """Return the cells of Shapley values (`shapley.SHAPLEY_COLUMNS`), a row a step."""
     return [
         {
             "step": row["step"],
             "orders": str(row["n_orders"]),
-            "Shapley value (points)": _change(row["value"], "+.2f").replace("-", MINUS),
+            "Shapley value (points)": change(row["value"], ".2f"),
             "standard error": number(row["se"], ".2f"),
-            "95% interval": _ends(row["ci_low"], row["ci_high"], "+.2f").replace("-", MINUS),
+            "95% interval": interval(row["ci_low"], row["ci_high"], ".2f"),
         }
         for row in values.to_dict("records")
     ]
@@ -108,14 +124,9 @@ def correlation_cells(correlations: pd.DataFrame) -> list[dict[str, str]]:
     """Return the cells of correlations with the paper's changes (`agreement.AGREEMENT_COLUMNS`), a row a metric."""
     rows = []
     for row in correlations.to_dict("records"):
-        cells = {
-            "metric": METRICS[row["metric"]].label,
-            "steps": f"{row['steps']:.0f}",
-            "same sign": f"{row['same_sign']:.0f}",
-        }
+        cells = {"metric": METRICS[row["metric"]].label, "steps": f"{row['steps']:.0f}"}
         for kind, heading in (("spearman", "Spearman (95% interval)"), ("kendall", "Kendall (95% interval)")):
-            ends = _ends(row[f"{kind}_low"], row[f"{kind}_high"], "+.2f")
-            cells[heading] = (number(row[kind], "+.2f") + (f" ({ends})" if ends else "")).replace("-", MINUS)
+            cells[heading] = _with_interval(row[kind], row[f"{kind}_low"], row[f"{kind}_high"], ".2f")
         rows.append(cells)
     return rows
 
@@ -125,16 +136,42 @@ def columns_of(rows: Sequence[Cells]) -> list[str]:
     return [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
 
 
-def _ladder_row(row: Mapping[Hashable, Any], labels: Mapping[str, str], notes: Sequence[str]) -> dict[str, str]:
+def chosen(rows: Sequence[Cells], columns: Sequence[str] | None) -> Sequence[Cells]:
+    """Return the columns of a table that a reader wants, in the order of the wish.
+
+    Args:
+        rows: The cells.
+        columns: Headings without what stands there in brackets, such as "change"; None takes all. `COMPACT`'s may
+            name columns that another table has.
+
+    Raises:
+        UserError: If a heading is not known.
+    """
+    if columns is None or not rows:
+        return rows
+    known = {name.partition(" (")[0]: name for name in rows[0]}
+    for name in columns:
+        if name not in known and name not in COMPACT:
+            raise unknown("column", name, known, place="--columns")
+    return [{known[name]: row[known[name]] for name in columns if name in known} for row in rows]
+
+
+def _ladder_row(
+    row: Mapping[Hashable, Any], labels: Mapping[str, str], notes: Sequence[str], above: str | None
+) -> dict[str, str]:
     std = "" if pd.isna(row["top1_std"]) else f" ± {row['top1_std']:.2f}"
     kind = "" if row["adopted"] else " (reference)" if row["section"] == SECTION else " (not adopted)"
+    parent = None if pd.isna(row["parent"]) else row["parent"]
     return {
         "rung": labels.get(row["rung"], row["rung"]) + kind,
         "n": str(row["n"]),
         "top-1 (%)": row["state"] if pd.isna(row["top1"]) else f"{row['top1']:.2f}{std}",
-        "change": number(row["top1_delta"], "+.2f"),
-        "paper": number(row["paper_top1"], ".2f"),
-        "paper's change": number(row["paper_top1_delta"], "+.2f"),
+        "change (95% interval)": _with_interval(row["top1_delta"], row["ci_low"], row["ci_high"], ".2f"),
+        "answer": marked(row["answer"]),
+        "against": "" if parent in (above, None) else labels.get(parent, parent),
+        "paper (%)": number(row["paper_top1"], ".2f"),
+        "paper's change": change(row["paper_top1_delta"], ".2f"),
+        "paper's answer": marked(row["paper_answer"]),
         "multiply-adds": big(row["macs"]) + (f" [{notes.index(row['erratum']) + 1}]" if row["erratum"] else ""),
         "parameters": big(row["params"]),
     }
@@ -142,23 +179,29 @@ def _ladder_row(row: Mapping[Hashable, Any], labels: Mapping[str, str], notes: S
 
 def _verdict_row(row: Mapping[Hashable, Any], labels: Mapping[str, str], several: bool) -> dict[str, str]:
     metric = metric_of(row["metric"])
-    digits, signed = metric.digits, f"+{metric.digits}"
-    ends = _ends(row["ci_low"], row["ci_high"], signed)
-    interval = f" ({ends})" if ends else ""
-    cells = {
+    digits, samples = metric.digits, metric.samples
+    mark = f"{MARKS[Answer(row['answer'])]} " if row["answer"] else ""
+    return {
         "step": labels.get(row["step"], row["step"]),
         "metric": metric.label if several else "",
-        "change (95% interval)": _change(row["delta"], signed) + interval,
-        "p (Holm)": p_value(row["p_holm"]),
-        "verdict": row["verdict"],
+        "change (95% interval)": _with_interval(row["delta"], row["ci_low"], row["ci_high"], digits),
+        "answer": f"{mark}{row['verdict']}",
+        "p": p_value(row["p_adjusted"]),
         **{heading: _factor(row.get(column)) for heading, column in FACTORS.items()},
-        f"{metric.unit[:-1]} noise": f"± {row['seed_se']:{digits}}" if np.isfinite(row["seed_se"]) else "",
+        f"{samples.removesuffix('s')} noise": f"± {row['seed_se']:{digits}}" if np.isfinite(row["seed_se"]) else "",
         "test-set noise": f"± {row['test_se']:{digits}}" if np.isfinite(row["test_se"]) else "",
-        f"{metric.unit} needed": f">{MOST_SEEDS:,}"
-        if np.isinf(row["seeds_needed"])
-        else number(row["seeds_needed"], ",.0f"),
+        f"{samples} needed": seeds_in_words(row["seeds_needed"]),
     }
-    return {name: cell if name in WORDS else cell.replace("-", MINUS) for name, cell in cells.items()}
+
+
+def _with_interval(value: float, low: float, high: float, form: str) -> str:
+    ends = interval(low, high, form)
+    return change(value, form) + (f" ({ends})" if ends else "")
+
+
+def seeds_in_words(seeds: float) -> str:
+    """Return how many seeds would be needed; nothing where it is not known."""
+    return f">{MOST_SEEDS:,}" if np.isinf(seeds) else number(seeds, ",.0f")
 
 
 def _errata(table: pd.DataFrame) -> str:
@@ -170,8 +213,15 @@ def cells_markdown(rows: Sequence[Cells]) -> str:
     """Return cells as a Markdown table; columns that have nothing to say are left out."""
     columns = columns_of(rows)
     rule = ["---" if name in WORDS else "---:" for name in columns]
-    body = [[row[name].replace("|", "\\|") for name in columns] for row in rows]
+    body = [[escaped(row[name]) for name in columns] for row in rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [columns, rule, *body])
+
+
+def escaped(text: str) -> str:
+    """Return a text as Markdown shows it as it is, on one line: no HTML, no table's bar, no emphasis, no link."""
+    line = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(text.split()))
+    line = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line)
+    return re.sub(r"([\\`*|~]|\](?=\()|(?<!\w)_|_(?!\w))", r"\\\1", line)
 
 
 def _latex(rows: Sequence[Cells], notes: Iterable[str]) -> str:
@@ -208,38 +258,8 @@ def tex(text: str) -> str:
     return "".join(TEX.get(character, character) for character in line).replace("--", "-{}-")
 
 
-TERMINAL = ("rung", "top-1 (%)", "change", "paper's change", "multiply-adds")
-
-
-def print_ladder(table: pd.DataFrame, console: Console) -> None:
-    """Print a ladder's table, as much of it as a terminal has room for."""
-    shown = Table(box=None)
-    for name in TERMINAL:
-        shown.add_column(name, justify="left" if name == "rung" else "right", no_wrap=True)
-    for row in ladder_cells(table):
-        shown.add_row(*(row[name].replace(" (not adopted)", "") for name in TERMINAL))
-    console.print(shown)
-
-
-def number(value: float | None, form: str) -> str:
-    """Return a number in a format, or nothing for what is missing."""
-    return "" if value is None or pd.isna(value) else format(value, form)
-
-
-def _ends(low: float, high: float, form: str) -> str:
-    """Return an interval, or nothing where it is not known."""
-    ends = (_change(low, form), _change(high, form))
-    return " to ".join(ends) if all(ends) else ""
-
-
 def _factor(value: float | None) -> str:
     return "" if value is None or not np.isfinite(value) else f"{TIMES}{value:.2f}"
-
-
-def _change(value: float, form: str) -> str:
-    """Return a change with its sign; one that rounds to nothing has none."""
-    text = number(value, form)
-    return text if any(digit in "123456789" for digit in text) else text.lstrip("+-")
 
 
 def p_value(p: float) -> str:

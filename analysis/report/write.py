@@ -1,4 +1,4 @@
-"""Write a study's report from its run folders alone: tables, figures and a page that holds all of it."""
+"""Reports from run folders, or from the published numbers alone: tables, figures and a page that holds all of it."""
 
 import dataclasses
 import json
@@ -9,66 +9,50 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.design_effects import has_own_runs
+from analysis.design_effects import has_runs_beyond
 from analysis.figures import catalogue
 from analysis.figures.roadmap import Chart, draw_roadmap, save_figure
-from analysis.ladder_table import ladder_table, published_table
-from analysis.report.page import Page, write_page
+from analysis.frame_results import FrameResults
+from analysis.ladder_table import ladder_table, published_table, with_answers
+from analysis.report.contents import DEFAULT, Contents, Presentation, write_contents
+from analysis.report.frame import frame_contents
+from analysis.report.page import Page
 from analysis.report.record import RECORD, Record, describe_record
-from analysis.report.tables import (
-    Cells,
-    cells_markdown,
-    correlation_cells,
-    ladder_latex,
-    markdown,
-    value_cells,
-    verdict_latex,
-    verdict_markdown,
-)
+from analysis.report.tables import Cells, correlation_cells, escaped, value_cells
 from analysis.robustness import check_cells, robustness_cells
 from analysis.run_frames import collect, has_results
-from analysis.study_results import Findings, find
-from analysis.verdicts import metric_of, published_verdicts, with_costs
+from analysis.sentences import published_headline
+from analysis.stats.answers import SHARED, Test
+from analysis.study_results import StudyResults
+from analysis.verdicts import published_verdicts
 from roadmap.common.errors import UserError
 from roadmap.common.fields import flatten
-from roadmap.common.files import write_atomically
 from roadmap.common.formats import clock
 from roadmap.ladder.ladder import Ladder
 from roadmap.ladder.schema import Base, Reference
 from roadmap.study.plan import Study
 
-PAGE, PROGRAM = "report.html", "python run_ladder.py"
+PROGRAM = "python run_ladder.py"
 IMAGENET_TOP1, IMAGENET_CLASSES = "ImageNet-1K top-1 accuracy", 1000
-# What a report has only where there is something to say; those of an earlier report are taken away.
-FIGURES = [
-    f"{name}.{form}"
-    for name in ("verdicts", "worths", "tradeoff", "robustness", "curves")
-    for form in catalogue.VECTORS
-]
-OPTIONAL = (RECORD, "results.csv", "agreement.csv", "shapley.csv", "worths.csv", "robustness.csv", *FIGURES)
 
 
 def write_report(
-    study: Study,
+    results: Study | StudyResults | FrameResults,
     out: Path,
     *,
-    runs: pd.DataFrame | None = None,
     behind: Study | None = None,
-    beside: Mapping[str, Study] | None = None,
-    margin: float | None = None,
     words: Sequence[str] | None = None,
+    look: Presentation = DEFAULT,
 ) -> list[Path]:
-    """Write tables (CSV, Markdown, LaTeX), record.json, figures (SVG, PDF; the roadmap as PNG too) and report.html.
+    """Write tables (CSV, Markdown, LaTeX), figures (SVG, PDF; the roadmap as PNG too) and report.html.
 
     Args:
-        study: The study to report.
+        results: A study, what its runs say, or anybody's results as a frame.
         out: The folder to write to; files of an earlier report there are replaced.
-        runs: What `collect` found, where it was called already.
         behind: The same study from another base, drawn in grey behind where it has results.
-        beside: As for `findings.find`.
-        margin: As for `findings.find`.
         words: The command line's words that name this study, for the commands in the page; None makes them up from
             the base, the recipe and the seeds.
+        look: Title, width, labels and columns.
 
     Returns:
         The files written.
@@ -76,54 +60,67 @@ def write_report(
     Raises:
         UserError: If the folder cannot be written or a result is of another version.
     """
-    found = find(study, runs=runs, beside=beside, margin=margin)
+    if isinstance(results, FrameResults):
+        return write_contents(frame_contents(results, look), out)
+    if isinstance(results, Study):
+        results = StudyResults(results)
+    return write_contents(_study_contents(results, behind, words, look), out)
+
+
+def _study_contents(
+    results: StudyResults, behind: Study | None, words: Sequence[str] | None, look: Presentation
+) -> Contents:
+    """Return what a study's report says."""
+    study, table = results.study, look.labelled(results.table)
     shadow, shadow_label = _shadow_of(behind)
-    note, top1 = study.describe(), _name_of_top1(study)
-    chart = _chart_of(study, top1, shadow_label)
-    about = describe_record(study, found.runs, chart, [trail.planned for trail in found.trails.values()])
-    tables = _tables(found)
-    text = [f"# {chart.title}", note, markdown(found.table), *found.sentences]
-    text += [f"{title}:\n\n{cells_markdown(cells)}" for title, cells in tables]
+    chart = _chart_of(results, shadow_label, look)
+    top1, note = _name_of_top1(study), study.describe()
+    record = describe_record(study, results.runs, chart, [history.planned for history in results.histories.values()])
     steps = [(rung.id, rung.label, rung.adopted) for rung in study.ladder.climb(study.base)]
-    labels = pd.DataFrame(steps, columns=["rung", "label", "adopted"])
-    said = catalogue.About(chart.title, note, top1)
-    beyond = catalogue.drawings_of(found, said, labels, climbs=study.design == "ladder")
-    figures, shown = catalogue.save_drawings([catalogue.roadmap(found.table, chart, shadow), *beyond], out)
-    verdicts = _by_metric(found)
-    files = [
-        _write(out / "results.csv", found.runs.to_csv(index=False)),
-        *_write_tables(out, "\n\n".join(text) + f"\n{_footnotes(found.runs)}", found.table, verdicts, note),
-        *_write_frames(out, found),
-        _write(out / RECORD, json.dumps(about, indent=1) + "\n"),
-        *figures,
-    ]
+    labels = look.labelled(pd.DataFrame(steps, columns=["rung", "label", "adopted"]))
+    about = catalogue.About(chart.title, note, top1)
     if words is None:
         words = ["--base", study.base, "--recipe", study.recipe.name, "--seeds", *map(str, study.seeds)]
+    effects = [frame.assign(design=name) for name, frame in results.design_effects.items()]
     page = Page(
         title=chart.title,
+        headline=results.headline,
         note=note,
         is_proxy=study.recipe.is_proxy,
-        pictures=shown,
-        verdicts=verdicts,
-        ladder=found.table,
-        sentences=found.sentences,
-        tables=tables,
-        runs=found.runs,
-        trails=found.trails,
+        verdicts=_by_metric(results),
+        ladder=table,
+        sentences=results.sentences,
+        tables=_tables(results),
+        runs=results.runs,
+        histories=results.histories,
         settings=_settings(study),
         paper_recipe=study.recipe.paper,
         deviations=study.deviations(study.recipe),
-        commands=_commands(found.table, words, margin),
-        provenance=_provenance(about),
+        commands=_commands(table, words, results.margin),
+        provenance=_provenance(record),
     )
-    files.append(write_page(out / PAGE, page))
-    _remove_others(out, files)
-    return files
+    return Contents(
+        page=page,
+        drawings=[
+            catalogue.roadmap(table, chart, shadow),
+            *catalogue.drawings_of(results, about, labels, climbs=study.design == "ladder"),
+        ],
+        columns=look.columns,
+        frames={
+            "results.csv": results.runs,
+            "agreement.csv": results.correlations,
+            "shapley.csv": results.shapley,
+            "design_effects.csv": pd.concat(effects) if effects else pd.DataFrame(),
+            "robustness.csv": results.robustness.frame,
+        },
+        texts={RECORD: json.dumps(record, indent=1) + "\n"},
+        footnotes=_footnotes(results.runs),
+    )
 
 
 def _shadow_of(behind: Study | None) -> tuple[pd.DataFrame | None, str]:
     """Return the ladder that is drawn in grey behind, and what it is called; nothing where it has no results."""
-    if behind is None or not has_own_runs(behind, ()) or not has_results(runs := collect(behind)):
+    if behind is None or not has_runs_beyond(behind, ()) or not has_results(runs := collect(behind)):
         return None, ""
     return ladder_table(runs, behind.rungs), f"{behind.ladder.bases[behind.base].label} ladder"
 
@@ -136,31 +133,44 @@ def _name_of_top1(study: Study) -> str:
     return f"top-1 accuracy on the {data.test_on} images"
 
 
-def _chart_of(study: Study, top1: str, behind_label: str) -> Chart:
+def _chart_of(results: StudyResults, behind_label: str, look: Presentation) -> Chart:
     """Return the words around a study's roadmap."""
+    study, top1 = results.study, _name_of_top1(results.study)
     info = study.ladder.bases[study.base]
     climbs = study.design == "ladder"
+    made = f"Modernizing {info.label}" if climbs else f"{info.label}, {study.layout.design.describe()}"
     return Chart(
         start=info.label,
         result=info.result if study.is_whole else "",
-        title=f"Modernizing {info.label}" if climbs else f"{info.label}, {study.layout.design.describe()}",
+        title=look.title or made,
+        headline=results.headline,
         note=study.describe(),
         axis=f"{top1[0].upper()}{top1[1:]} (%)",
         reference=_as_published(info.reference) if top1 == IMAGENET_TOP1 else None,
         behind_label=behind_label,
+        width=look.width,
     )
 
 
-def redraw(record: Record, out: Path) -> list[Path]:
+def redraw(record: Record, out: Path, look: Presentation = DEFAULT) -> list[Path]:
     """Write a record's figure again, from its table alone.
 
     Raises:
         UserError: If the folder cannot be written.
     """
-    return save_figure(draw_roadmap(record.table, record.chart), out / "roadmap")
+    chart = dataclasses.replace(record.chart, title=look.title or record.chart.title, width=look.width)
+    return save_figure(draw_roadmap(look.labelled(record.table), chart), out / "roadmap")
 
 
-def write_published(ladder: Ladder, base: str, out: Path, *, margin: float | None = None) -> list[Path]:
+def write_published(
+    ladder: Ladder,
+    base: str,
+    out: Path,
+    *,
+    margin: float | None = None,
+    test: Test = SHARED,
+    look: Presentation = DEFAULT,
+) -> list[Path]:
     """Write the paper's own numbers in the same form: tables, figures and the page.
 
     Args:
@@ -168,105 +178,67 @@ def write_published(ladder: Ladder, base: str, out: Path, *, margin: float | Non
         base: Where it starts.
         out: The folder to write to; files of an earlier report there are replaced.
         margin: Changes of top-1 within it are as good as none; None takes the metric's own.
+        test: The rule that gives the answers, as for `analysis.judge`.
+        look: Title, width, labels and columns.
 
     Raises:
         UserError: If the folder cannot be written.
     """
     info = ladder.bases[base]
-    table = published_table(ladder, base)
+    verdicts = published_verdicts(ladder, base, margin=margin, test=test)
+    table = look.labelled(with_answers(published_table(ladder, base), verdicts))
     if table["top1"].isna().all():
         raise UserError(f"--published: nothing is published of the ladder from {base}. Report runs of your own.")
     larger = [name for name, other in ladder.bases.items() if _cost(other) > _cost(info)]
     shadow = published_table(ladder, larger[0]) if larger else None
     note = f"Published numbers: Liu et al. 2022, {info.source}"
+    said = published_headline(verdicts)
     chart = Chart(
         start=info.label,
         result=info.result,
-        title=f"Modernizing {info.label}, as published",
+        title=look.title or f"Modernizing {info.label}, as published",
+        headline=said,
         note="",
         axis=f"{IMAGENET_TOP1} (%)",
         reference=info.reference,
         behind_label=f"{ladder.bases[larger[0]].label} ladder" if larger else "",
         behind_reference=ladder.bases[larger[0]].reference if larger else None,
+        width=look.width,
     )
-    text = f"# {chart.title}\n\n{note}\n\n{markdown(table)}\n"
-    verdicts = published_verdicts(ladder, base, margin=margin)
-    about = catalogue.About(chart.title, note, IMAGENET_TOP1)
-    figures, shown = catalogue.save_drawings(
-        [catalogue.roadmap(table, chart, shadow), catalogue.forest(verdicts, table, about)], out
-    )
-    files = [*_write_tables(out, text, table, [verdicts], note), *figures]
     command = f"report --published --base {shlex.quote(base)}" + _margin_words(margin)
     page = Page(
         title=chart.title,
+        headline=said,
         note=note,
         is_proxy=False,
-        pictures=shown,
         verdicts=[verdicts],
         ladder=table,
         commands=[("These tables and figures", f"{PROGRAM} {command}")],
     )
-    files.append(write_page(out / PAGE, page))
-    _remove_others(out, files)
-    return files
+    about = catalogue.About(chart.title, note, IMAGENET_TOP1)
+    drawings = [catalogue.roadmap(table, chart, shadow), catalogue.forest(verdicts, table, about)]
+    return write_contents(Contents(page=page, drawings=drawings, columns=look.columns), out)
 
 
-def _remove_others(out: Path, files: Sequence[Path]) -> None:
-    """Remove what an earlier report left that this one has not, so that no two are mixed."""
-    for name in OPTIONAL:
-        if out / name not in files:
-            (out / name).unlink(missing_ok=True)
-
-
-def _by_metric(found: Findings) -> list[pd.DataFrame]:
+def _by_metric(results: StudyResults) -> list[pd.DataFrame]:
     """Return verdicts metric by metric, top-1 first with what each step costs; those without a change are left out."""
-    tables = [rows for metric, rows in found.verdicts.groupby("metric", sort=False) if metric != "top1"]
-    return [with_costs(found.verdicts, found.measured), *(rows for rows in tables if rows["delta"].notna().any())]
+    tables = [rows for metric, rows in results.verdicts.groupby("metric", sort=False) if metric != "top1"]
+    return [results.top1, *(rows for rows in tables if rows["delta"].notna().any())]
 
 
-def _tables(found: Findings) -> list[tuple[str, Sequence[Cells]]]:
+def _tables(results: StudyResults) -> list[tuple[str, Sequence[Cells]]]:
     """Return the tables beside those of rungs and verdicts: (title, cells)."""
     tables: list[tuple[str, Sequence[Cells]]] = []
-    if len(found.correlations):
+    if len(results.correlations):
         title = "Correlation of each metric's changes with the paper's changes of top-1, turned so that more is better"
-        tables.append((title, correlation_cells(found.correlations)))
-    if len(found.values):
-        tables.append(("Shapley values of top-1, the mean change over the drawn orders", value_cells(found.values)))
-    if len(found.robustness.frame):
+        tables.append((title, correlation_cells(results.correlations)))
+    if len(results.shapley):
+        tables.append(("Shapley values of top-1, the mean change over the drawn orders", value_cells(results.shapley)))
+    if len(results.robustness.frame):
         title = "Robustness: top-1 under attacks of several radii and under corruptions, percent, and mCE"
-        tables.append((title, robustness_cells(found.robustness)))
-        tables.append(("Check for gradient masking: top-1 of each run, percent", check_cells(found.robustness)))
+        tables.append((title, robustness_cells(results.robustness)))
+        tables.append(("Check for gradient masking: top-1 of each run, percent", check_cells(results.robustness)))
     return tables
-
-
-def _write_frames(out: Path, found: Findings) -> list[Path]:
-    """Write the frames that a report has only where there is something to say."""
-    worths = [frame.assign(design=name) for name, frame in found.worths.items()]
-    frames = {
-        "agreement.csv": found.correlations,
-        "shapley.csv": found.values,
-        "worths.csv": pd.concat(worths) if worths else pd.DataFrame(),
-        "robustness.csv": found.robustness.frame,
-    }
-    return [_write(out / name, frame.to_csv(index=False)) for name, frame in frames.items() if len(frame)]
-
-
-def _write_tables(out: Path, text: str, table: pd.DataFrame, verdicts: Sequence[pd.DataFrame], note: str) -> list[Path]:
-    """Write the ladder's table and the verdicts; the first ones, those of top-1, in LaTeX too."""
-    labels = dict(zip(table["rung"], table["label"], strict=True))
-    told = "\n\n".join(
-        f"## {metric_of(judged['metric'].iloc[0]).label}\n\n{verdict_markdown(judged)}"
-        for judged in verdicts
-        if len(judged)
-    )
-    return [
-        _write(out / "ladder.csv", table.to_csv(index=False)),
-        _write(out / "ladder.md", text),
-        _write(out / "ladder.tex", ladder_latex(table, note)),
-        _write(out / "verdicts.csv", pd.concat(verdicts).to_csv(index=False)),
-        _write(out / "verdicts.md", f"# Verdicts\n\n{note}\n\n{told}\n"),
-        _write(out / "verdicts.tex", verdict_latex(verdicts[0], labels, note)),
-    ]
 
 
 def _settings(study: Study) -> dict[str, dict[str, Any]]:
@@ -330,12 +302,5 @@ def _cost(base: Base) -> float:
 def _footnotes(runs: pd.DataFrame) -> str:
     """Name the runs that did not finish, with the reason."""
     odd = runs[~runs["state"].isin(["finished", "missing"])]
-    lines = [
-        f"- {row.rung}, seed {row.seed}: {row.state}: {' '.join(str(row.error).split())}" for row in odd.itertuples()
-    ]
+    lines = [f"- {row.rung}, seed {row.seed}: {row.state}: {escaped(str(row.error))}" for row in odd.itertuples()]
     return "\nRuns that did not finish:\n\n" + "\n".join(lines) + "\n" if lines else ""
-
-
-def _write(path: Path, text: str) -> Path:
-    write_atomically(path, lambda file: file.write(text.encode()))
-    return path

@@ -1,4 +1,4 @@
-"""Tests, intervals and designs' effects: arrays in, arrays out.
+"""Statistics of a ladder: what the seeds say of each step, and how many more would say the rest.
 
-No run folders, no ladders, no words for printing.
+Arrays in, arrays and frames out; nothing here imports torch, reads a file or knows what a network is.
 """

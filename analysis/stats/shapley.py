@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit
 
 from roadmap.ladder.designs import Order
 
@@ -108,7 +108,7 @@ def interaction(
     value = sum(sign * group.mean for sign, group in zip(signs, square, strict=True))
     parts = [(group.of_mean, group.n - 1) for group in square] if all(group.n for group in square) else []
     found = _interval(value, parts)
-    p = 2 * student.sf(abs(value) / found["se"], found["df"]) if found["se"] > 0 else math.nan
+    p = 2 * stdtr(found["df"], -abs(value) / found["se"]) if found["se"] > 0 else math.nan
     return {"value": value} | found | {"p": float(p), "n": min(group.n for group in square)}
 
 
@@ -152,5 +152,5 @@ def _interval(value: float, parts: Iterable[tuple[float, int]]) -> dict[str, flo
     if variance == 0:
         return {"se": 0.0, "df": math.nan, "ci_low": value, "ci_high": value}
     se, df = math.sqrt(variance), 1 / sum((part / variance) ** 2 / freedom for part, freedom in parts)
-    half = float(student.ppf((1 + CONFIDENCE) / 2, df)) * se
+    half = float(stdtrit(df, (1 + CONFIDENCE) / 2)) * se
     return {"se": se, "df": df, "ci_low": value - half, "ci_high": value + half}

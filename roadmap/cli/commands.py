@@ -19,6 +19,7 @@ STUDY: Options = NETWORKS | {
 }
 SCHEDULING = (a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES)
 STARTING: Options = {"how jobs are started": (*SCHEDULING, a.DRY_RUN, a.TENSORBOARD, a.LOGGER)}
+LOOK = (a.TITLE, a.WIDTH, a.LABELS, a.COLUMNS)
 SEEDS_FOUND = replace(a.SEEDS, help="default: the recipe's and all that have runs")
 
 
@@ -104,7 +105,7 @@ COMMANDS = {
         ),
         Command(
             "run", TRAINING, "train what is missing, with live progress, and report (the default)", "run_commands",
-            STUDY | STARTING | {"the report": (a.OUT, a.MARGIN)},
+            STUDY | STARTING | {"the report": (a.OUT, a.MARGIN, a.TEST, *LOOK)},
         ),
         Command("launch", TRAINING, "start the jobs and return", "run_commands", STUDY | STARTING),
         _of_study("status", TRAINING, "where every run stands", "report_commands", a.JSON),
@@ -113,11 +114,29 @@ COMMANDS = {
         ),
         _of_study(
             "report", RESULTS, "tables, figures and a page, from the run folders alone", "report_commands",
-            a.OUT, a.MARGIN, a.PUBLISHED, a.RECORD,
+            a.OUT, a.MARGIN, a.TEST, *LOOK, a.PUBLISHED, a.RECORD,
         ),
         _of_study(
             "compare", RESULTS, "answers on all steps; with --step, all about one of them", "report_commands",
-            a.STEP, a.AGAINST, a.MARGIN, a.PUBLISHED, a.JSON,
+            a.STEP, a.AGAINST, a.MARGIN, a.TEST, a.PUBLISHED, a.JSON,
+        ),
+        Command(
+            "judge", RESULTS, "answers, figures and a page for anybody's results", "report_commands",
+            {
+                "which results": (
+                    a.FILE,
+                    a.METRICS,
+                    a.LOWER_IS_BETTER,
+                    replace(a.AGAINST, help="previous (default), or a rung for all", metavar="RUNG"),
+                ),
+                "what comes out": (
+                    replace(a.OUT, help="where to (default: out/ and the file's name)"),
+                    replace(a.MARGIN, help="smaller changes of the main metric are no effect"),
+                    a.TEST,
+                    *LOOK,
+                    a.JSON,
+                ),
+            },
         ),
         _of_study(
             "robustness", RESULTS, "accuracy under attacks and corruptions, for the report", "robustness_commands",

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def measure(options: Namespace) -> Exit:
     """Measure what every rung costs in time and memory, print it beside what is counted, and keep it."""
-    from analysis.costs import cost_rows, print_costs
-    from analysis.run_frames import collect_measured
+    from analysis.run_frames import collect_measured, cost_rows
+    from analysis.terminal import print_costs
     from roadmap.cli.progress import show_steps
     from roadmap.common.files import check_writable
     from roadmap.measuring import rung_costs as measuring
@@ -88,7 +88,8 @@ def models(options: Namespace) -> Exit:
 
     With `--measure` their inference is timed too. 1 where a count is off and nobody has said why.
     """
-    from analysis.table1 import about_models, models_table, print_models, rows_of, with_speeds, write_models
+    from analysis.report.table1 import about_models, models_table, rows_of, with_speeds, write_models
+    from analysis.terminal import print_models
     from roadmap.cli.progress import show_steps
     from roadmap.common.files import check_writable
     from roadmap.ladder.table1 import select_models

@@ -1,14 +1,16 @@
-"""The commands that read runs: status, report, compare. Each is a screen, from its options to its exit code."""
+"""The commands that read runs: status, report, compare, judge. Each is a screen, from its options to its exit code."""
 
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
 from roadmap.cli.commands import Exit
 from roadmap.cli.options import (
+    amount_of,
     base_of,
     ladder_of,
     layout_of,
@@ -27,6 +29,9 @@ from roadmap.common.errors import UserError, unknown
 if TYPE_CHECKING:
     import pandas as pd
 
+    from analysis.report.contents import Presentation
+    from analysis.stats.answers import Test
+    from analysis.study_results import StudyResults
     from roadmap.study.plan import Study
 
 STATUS_ROWS = 200  # more runs than these are counted, and those shown that something is up with
@@ -93,40 +98,99 @@ def status(options: Namespace) -> Exit:
 def report(options: Namespace) -> Exit:
     """Write tables and figure from the run folders, from the published numbers, or (the figure) from a record."""
     from analysis.report.record import read_record
-    from analysis.report.write import redraw, write_published, write_report
-    from analysis.run_frames import collect
+    from analysis.report.write import redraw, write_published
+    from analysis.sentences import published_headline
+    from analysis.terminal import say
 
     if options.published or options.record:
         _refuse_study(options, "--published" if options.published else "--record")
     if options.record:
-        files = redraw(read_record(options.record), options.out or options.record)
-    elif options.published:
+        print_files(redraw(read_record(options.record), options.out or options.record, presentation_of(options)))
+        return Exit.OK
+    if options.published:
         ladder, base = ladder_of(options), base_of(options)
         out = options.out or Path("out") / f"{base}-published"
-        files = write_published(ladder, base, out, margin=margin_of(options))
-    else:
-        study, shown = study_to_report(options, Console())
-        runs = collect(study)
-        files = write_report(study, out_of(options, study), runs=runs, **report_options(shown, study))
-        print_table(study, runs)
+        rule: dict[str, Any] = {"margin": margin_of(options), "test": test_of(options)}
+        files = write_published(ladder, base, out, **rule, look=presentation_of(options))
+        say(published_headline(_published_verdicts(options)), Console())
+        print_files(files)
+        return Exit.OK
+    study, shown = study_to_report(options, Console())
+    report_results(shown, results_of(shown, study), out_of(options, study))
+    return Exit.OK
+
+
+def results_of(options: Namespace, study: "Study") -> "StudyResults":
+    """Return what a study's runs say, by the rule that the options choose; nothing is read yet."""
+    from analysis.study_results import StudyResults
+
+    beside = studies_beside(options, study)
+    return StudyResults(study, beside=beside, margin=margin_of(options), test=test_of(options))
+
+
+def report_results(options: Namespace, results: "StudyResults", out: Path) -> None:
+    """Write a study's report, and print what it says and where it is."""
+    from analysis.report.write import write_report
+    from analysis.terminal import print_results
+
+    behind = study_behind(options, results.study)
+    files = write_report(results, out, behind=behind, words=words_of(options), look=presentation_of(options))
+    print_results(results, Console())
+    print_files(files)
+
+
+def presentation_of(options: Namespace) -> "Presentation":
+    """Return how a report is to look."""
+    from analysis.report.contents import DEFAULT, Presentation
+    from analysis.results_file import read_labels
+
+    return Presentation(
+        title=options.title,
+        width=DEFAULT.width if options.width is None else amount_of(options.width, "--width"),
+        labels={} if options.labels is None else read_labels(options.labels),
+        columns=options.columns or DEFAULT.columns,
+    )
+
+
+def test_of(options: Namespace) -> "Test":
+    """Return the rule that gives the answers."""
+    from analysis.stats.answers import TESTS
+
+    return cast("Test", options.test or TESTS[0])
+
+
+def judge(options: Namespace) -> Exit:
+    """Judge anybody's results, from a file with a row a run, and report them."""
+    from analysis.frame_results import PREVIOUS, FrameResults
+    from analysis.report.write import write_report
+    from analysis.results_file import read_results
+    from analysis.terminal import print_frame_results
+
+    look = presentation_of(options)
+    path = Path(options.file)
+    results = FrameResults(
+        runs=read_results(path, options.metrics),
+        against=options.against or PREVIOUS,
+        lower_is_better=options.lower_is_better or (),
+        margin=margin_of(options),
+        labels=look.labels,
+        title=path.stem,
+        test=test_of(options),
+    )
+    if options.json:
+        print_verdict_rows(results.verdicts)
+        return Exit.OK
+    files = write_report(results, options.out or Path("out") / path.stem, look=look)
+    print_frame_results(results, Console())
     print_files(files)
     return Exit.OK
 
 
-def report_options(options: Namespace, study: "Study") -> dict[str, Any]:
-    """Return what a report takes beside the study itself."""
-    return {
-        "behind": study_behind(options, study),
-        "beside": studies_beside(options, study),
-        "margin": margin_of(options),
-        "words": words_of(options),
-    }
-
-
 def compare(options: Namespace) -> Exit:
-    """Print the verdicts on all steps, or everything about one step against the rung before it (or any other)."""
-    from analysis.step_comparison import compare_step, print_step, print_verdicts
-    from analysis.verdicts import judge_study, to_json
+    """Print the answers to all steps, or everything about one step against the rung before it (or any other)."""
+    from analysis.sentences import published_headline
+    from analysis.step_comparison import compare_step
+    from analysis.terminal import print_step, print_verdicts, say
 
     if options.against and not options.step:
         raise UserError("--against: which step is to be compared with it? Say --step RUNG.")
@@ -134,29 +198,41 @@ def compare(options: Namespace) -> Exit:
     for name in filter(None, (options.step, options.against)):
         if name not in names:
             raise unknown("rung", name, names)
-    console, margin = Console(), margin_of(options)
+    console = Console()
     if options.published:
-        judged = _published_verdicts(options, margin)
+        judged = _published_verdicts(options)
         if options.json:
-            print_json({"base": options.base} | row for row in to_json(judged))
+            print_verdict_rows([judged], base=options.base)
         else:
+            say(published_headline(judged), console)
             print_verdicts(judged, console)
-    elif options.step:
+        return Exit.OK
+    if options.step:
         options.only = options.until = None
-        comparison = compare_step(study_of(with_seeds_found(options)), options.step, options.against, margin=margin)
+        results = results_of(options, study_of(with_seeds_found(options)))
+        comparison = compare_step(results, options.step, options.against)
         if options.json:
             print_json(comparison.rows())
         else:
             print_step(comparison, console)
+        return Exit.OK
+    study, shown = study_to_report(options, Console(stderr=options.json))
+    results = results_of(shown, study)
+    if options.json:
+        print_verdict_rows([results.verdicts], base=study.base)
     else:
-        study, _ = study_to_report(options, Console(stderr=options.json))
-        judged = judge_study(study, margin=margin)
-        if options.json:
-            print_json({"base": study.base} | row for row in to_json(judged))
-        else:
-            print_study(study, console)
-            print_verdicts(judged[judged["metric"] == "top1"], console)
+        say(results.headline, console)
+        print_study(study, console)
+        print_verdicts(results.verdicts[results.verdicts["metric"] == "top1"], console)
     return Exit.OK
+
+
+def print_verdict_rows(tables: Iterable["pd.DataFrame"], **more: Any) -> None:
+    """Print changes with their answers, one JSON object a line."""
+    from analysis.verdicts import to_json
+
+    for table in tables:
+        print_json(more | row for row in to_json(table))
 
 
 def _refuse_study(options: Namespace, other: str) -> None:
@@ -166,30 +242,18 @@ def _refuse_study(options: Namespace, other: str) -> None:
             raise UserError(f"--{name}: goes with runs of your own, not with {other}. Leave one of the two out.")
 
 
-def _published_verdicts(options: Namespace, margin: float | None) -> "pd.DataFrame":
+def _published_verdicts(options: Namespace) -> "pd.DataFrame":
     """Return the verdicts on the paper's own steps, or on the one that was named."""
     from analysis.verdicts import published_verdicts
 
     _refuse_study(options, "--published")
     ladder, base = ladder_of(options), base_of(options)
+    rule: dict[str, Any] = {"margin": margin_of(options), "test": test_of(options)}
     if options.step and options.against:
-        return published_verdicts(ladder, base, pairs=[(options.step, options.against)], margin=margin)
-    judged = published_verdicts(ladder, base, margin=margin)
+        return published_verdicts(ladder, base, pairs=[(options.step, options.against)], **rule)
+    judged = published_verdicts(ladder, base, **rule)
     if options.step and options.step not in set(judged["step"]):
         raise UserError(
             f"'{options.step}' is where the ladder starts: there is no rung before it. Name one with --against."
         )
     return judged[judged["step"] == options.step] if options.step else judged
-
-
-def print_table(study: "Study", runs: "pd.DataFrame") -> None:
-    """Print the rungs as far as they are trained, and how the ladder agrees with the paper."""
-    from analysis.agreement import agreement
-    from analysis.ladder_table import ladder_table
-    from analysis.report.tables import print_ladder
-
-    console = Console()
-    table = ladder_table(runs, study.rungs)
-    print_ladder(table, console)
-    if study.design == "ladder":  # other designs have other steps than the paper separates
-        console.print(agreement(table, study.ladder, study.base), highlight=False, markup=False)

@@ -50,7 +50,8 @@ def robustness(options: Namespace) -> Exit:
 
     A report and a comparison then tell of it too.
     """
-    from analysis.robustness import collect_robustness, print_robustness, robustness_rows
+    from analysis.robustness import collect_robustness, robustness_rows
+    from analysis.terminal import print_robustness
     from roadmap.common.files import check_writable
     from roadmap.common.formats import clock
     from roadmap.common.machine import look_around
@@ -88,7 +89,7 @@ def robustness(options: Namespace) -> Exit:
     if options.json:
         print_json(robustness_rows(study, found))
     else:
-        print_robustness(study, found, console)
+        print_robustness(found, console)
     return Exit.OK if trained and are_well and done + len(work) == len(trained) else Exit.FAILED
 
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from roadmap.cli.commands import Exit
 from roadmap.cli.measure_commands import measure_trained
 from roadmap.cli.options import job_options_of, margin_of, out_of, study_of, study_to_report, with_seeds_found
-from roadmap.cli.report_commands import print_table, report_options
-from roadmap.cli.terminal import print_files, print_study
+from roadmap.cli.report_commands import presentation_of, report_results, results_of
+from roadmap.cli.terminal import print_study
 from roadmap.common.errors import UserError
 from roadmap.common.process_group import my_rank, under_torchrun
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 def run(options: Namespace) -> Exit:
     """Train what is missing, with live progress, and report; the same command goes on with what was interrupted."""
-    from analysis.report.write import write_report
-    from analysis.run_frames import collect
     from roadmap.common.files import check_writable
     from roadmap.common.formats import clock
 
@@ -37,7 +35,7 @@ def run(options: Namespace) -> Exit:
     if options.dry_run:
         return _print_dry_run(planned, how)
     out = out_of(options, study)
-    margin_of(options)  # wrong options and folders are told now, not after the training
+    margin_of(options), presentation_of(options)  # wrong options and folders are refused now, not after the training
     check_writable(out)
     if not _train(console, study, planned, how):
         return Exit.INTERRUPTED
@@ -46,10 +44,7 @@ def run(options: Namespace) -> Exit:
     if how.executor == "local":
         measure_trained(console, study, planned)
     study, shown = study_to_report(options, console)
-    runs = collect(study)
-    files = write_report(study, out, runs=runs, **report_options(shown, study))
-    print_table(study, runs)
-    print_files(files)
+    report_results(shown, results_of(shown, study), out)
     return _say_outcome(console, planned, how, clock(time.monotonic() - start))
 
 

@@ -2,6 +2,8 @@
 
 import math
 
+MINUS = "\N{MINUS SIGN}"
+
 
 def big(value: float | None) -> str:
     """Return a count with three digits and its unit (G, M, k); nothing for what is missing."""
@@ -19,3 +21,20 @@ def clock(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def number(value: float | None, form: str) -> str:
+    """Return a number in a format, with a true minus; nothing for what is missing."""
+    return "" if value is None or math.isnan(value) else format(value, form).replace("-", MINUS)
+
+
+def change(value: float | None, form: str) -> str:
+    """Return a change with its sign; one that rounds to nothing has none."""
+    text = number(value, f"+{form}")
+    return text if any(digit in "123456789" for digit in text) else text.lstrip(f"+{MINUS}")
+
+
+def interval(low: float | None, high: float | None, form: str) -> str:
+    """Return the ends of an interval; nothing where one is missing."""
+    ends = (change(low, form), change(high, form))
+    return " to ".join(ends) if all(ends) else ""

@@ -11,11 +11,13 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 from analysis.figures import Words, draw_curves, draw_effects, draw_forest, draw_tradeoff, pareto_front
-from analysis.figures.roadmap import save_figure
-from analysis.history import CURVE_COLUMNS, Trail, collect_trails, curves_of, spread
+from analysis.figures.roadmap import Chart, draw_roadmap, save_figure
+from analysis.figures.style import PAPER as PAPER_COLOR
+from analysis.figures.style import section_colors
+from analysis.history import CURVE_COLUMNS, RunHistory, collect_histories, curves_of, spread
 from analysis.ladder_table import ladder_table, published_table
-from analysis.verdicts import METRICS as JUDGED
-from analysis.verdicts import judge_table, pairs_of, published_verdicts, verdict_table
+from analysis.stats.answers import Answer
+from analysis.verdicts import pairs_of, published_verdicts, verdict_table
 from roadmap.jobs.launcher import prepare
 from roadmap.ladder.ladder import read_ladder
 from roadmap.runs import run_folder
@@ -177,34 +179,40 @@ def test_a_dot_stands_at_its_change_in_the_ladders_order_whatever_the_order_of_t
 
 
 def test_a_bar_spans_the_interval_and_is_left_out_where_there_is_none():
-    bars = artists(draw_forest(PUBLISHED, TABLE, SAY), "interval")
-    known = PUBLISHED.dropna(subset="ci_low").set_index("step")
+    unknown = PUBLISHED["step"] == "gelu"
+    table = PUBLISHED.assign(ci_low=PUBLISHED["ci_low"].mask(unknown), ci_high=PUBLISHED["ci_high"].mask(unknown))
+    bars = artists(draw_forest(table, TABLE, SAY), "interval")
+    known = table.dropna(subset="ci_low").set_index("step")
     assert {step: list(bar.get_xdata()) for step, bar in bars.items()} == {
         step: [row.ci_low, row.ci_high] for step, row in known.iterrows()
     }
-    assert "baseline" not in bars
+    assert "gelu" not in bars
 
 
-def test_each_verdict_has_a_colour_and_a_marker_of_its_own():
-    summary = pd.DataFrame(
-        {"mean": [70, 80, 70, 70.01, 70.3, 70], "std": [0.1, 0.1, 0.1, 0.01, 0.5, NAN], "count": [9, 9, 9, 9, 9, 1]},
-        index=IDS[:6],
-    )
-    summary.loc[IDS[2], "mean"], summary.loc[IDS[0], "std"] = 60, 0.01
-    table = judge_table(summary, [(step, IDS[0]) for step in IDS[1:6]], "top1", JUDGED["top1"])
-    expected = ["better", "worse", "no different within 0.2", "not distinguishable at 9 seeds", "not tested: one seed"]
-    assert list(table["verdict"]) == expected
+def test_each_answer_has_a_marker_of_its_own_and_is_hollow_where_it_is_none():
+    table = PUBLISHED.iloc[:5].assign(answer=list(Answer), verdict=list(Answer))
     figure = draw_forest(table, TABLE, SAY)
-    dots = artists(figure, "change").values()
-    assert len({to_hex(dot.get_color()) for dot in dots}) == len({dot.get_marker() for dot in dots}) == 5
-    assert list(words(figure, "verdict").values()) == expected
+    dots = artists(figure, "change")
+    assert [dots[step].get_marker() for step in table["step"]] == ["^", "v", "s", "o", "x"]
+    assert [dots[step].get_markerfacecolor() == "#FFFFFF" for step in table["step"]] == [False] * 3 + [True] * 2
+    told = [f"{mark} {answer}" for mark, answer in zip("▲▼=?–", Answer, strict=True)]  # noqa: RUF001
+    assert list(words(figure, "verdict").values()) == told
+    assert all(answer in all_text(figure) for answer in Answer)
+
+
+def test_a_narrow_forest_leaves_the_answers_to_their_marks():
+    table = PUBLISHED.iloc[:5].assign(answer=list(Answer), verdict=list(Answer))
+    figure = draw_forest(table, TABLE, Words(title="Narrow", axis="Change (points)", width=3.3))
+    assert figure.get_size_inches()[0] == 3.3
+    assert "".join(words(figure, "verdict").values()) == "▲▼=?–"  # noqa: RUF001
+    assert_texts_are_apart(figure)
 
 
 def test_a_step_without_a_result_has_words_and_no_mark():
     figure = forest(runs(gelu=["failed"] * 3))
     told = {step: " ".join(text.split()) for step, text in words(figure, "verdict").items()}
-    assert told["gelu"] == "not tested: no result"
-    assert told["fewer_activations"] == "not tested: no result of gelu here"
+    assert told["gelu"] == "– not tested: no result"  # noqa: RUF001
+    assert told["fewer_activations"] == "– not tested: no result of gelu here"  # noqa: RUF001
     for step in ("gelu", "fewer_activations"):
         assert not any(step in artists(figure, kind) for kind in ("change", "interval", "half"))
     assert set(artists(figure, "label")) == set(IDS[1:])
@@ -214,7 +222,7 @@ def test_one_seed_gives_a_dot_without_an_interval():
     figure = forest(runs().query("seed == 0"))
     assert set(artists(figure, "change")) == set(IDS[1:])
     assert not artists(figure, "interval")
-    assert "not tested: one seed" in words(figure, "verdict").values()
+    assert "– not tested: one seed" in words(figure, "verdict").values()  # noqa: RUF001
 
 
 def test_an_interval_that_would_squeeze_the_others_is_cut_with_an_arrow_and_its_numbers_stand_beside():
@@ -237,7 +245,7 @@ def test_the_papers_changes_are_small_and_hollow_and_may_lack_some():
     figure = forest(published=PUBLISHED.query("step != 'gelu'"))
     marks = artists(figure, "paper")
     assert set(marks) == set(IDS[1:]) - {"gelu"}
-    assert {mark.get_markerfacecolor() for mark in marks.values()} == {"white"}
+    assert {mark.get_markerfacecolor() for mark in marks.values()} == {PAPER_COLOR}
     assert marks["kernel_7"].get_xdata()[0] == pytest.approx(0.65)
     assert "the paper's change" in all_text(figure)
     assert "the paper's change" not in all_text(forest())
@@ -253,29 +261,51 @@ def test_side_branches_are_in_italics_and_a_step_says_where_it_comes_from_if_not
 # -- effects
 
 
-def test_a_bar_is_as_long_as_its_effect_and_a_gap_has_a_dash():
+def test_an_effect_is_a_dot_in_its_designs_panel_and_a_gap_has_a_dash():
     ladder, alone = effects(IDS[1:4], [1, -2, 3]), effects(IDS[1:3], [0.5, NAN])
     figure = draw_effects({"on the ladder": ladder, "alone": alone}, TABLE, SAY)
-    bars = {name: bar.get_width() for name, bar in artists(figure, "effect").items()}
-    assert bars == {"0-baseline": 1, "0-stage_ratio": -2, "0-patchify_stem": 3, "1-baseline": 0.5}
+    dots = artists(figure, "effect")
+    found = {name: dot.get_xdata()[0] for name, dot in dots.items()}
+    assert found == {"0-baseline": 1, "0-stage_ratio": -2, "0-patchify_stem": 3, "1-baseline": 0.5}
     assert set(artists(figure, "none")) == {"1-stage_ratio", "1-patchify_stem"}
     assert set(words(figure, "none").values()) == {"\N{EN DASH}"}
     assert list(artists(figure, "interval")["1-baseline"].get_xdata()) == [0.0, 1.0]
+    assert [dots[f"{i}-baseline"].axes for i in range(2)] == figure.axes
 
 
-def test_the_ways_differ_in_colour_and_hatch_and_stand_in_their_order():
+def test_designs_share_their_axis_and_their_rows_up_to_four_of_them():
     figure = draw_effects({name: effects(IDS[1:3], [1, 2]) for name in "abcd"}, TABLE, SAY)
-    bars = [artists(figure, "effect")[f"{i}-baseline"] for i in range(4)]
-    assert len({bar.get_hatch() for bar in bars}) == len({bar.get_facecolor() for bar in bars}) == 4
-    assert [bar.get_y() for bar in bars] == sorted(bar.get_y() for bar in bars)
+    assert len({axes.get_xlim() for axes in figure.axes}) == len({axes.get_ylim() for axes in figure.axes}) == 1
+    dots = artists(figure, "effect")
+    assert len({dots[f"{i}-baseline"].get_ydata()[0] for i in range(4)}) == 1
     with pytest.raises(ValueError, match="5 frames"):
         draw_effects({name: effects(IDS[1:3], [1, 2]) for name in "abcde"}, TABLE, SAY)
 
 
-def test_a_bar_that_is_cut_says_its_value_in_words():
+def test_an_effect_beyond_the_axis_stands_there_in_figures():
     figure = draw_effects({"alone": effects(IDS[1:9], [70, 1, 2, 1, 1, 2, 1, 1])}, TABLE, SAY)
-    assert "Beyond the edge: modern recipe +70.00 (alone)." in all_text(figure)
+    assert words(figure, "value") == {"0-baseline": "+70.0 ± 0.5"}
     assert set(artists(figure, "beyond")) == {"0-baseline"}
+    assert figure.axes[0].get_xlim()[1] < 10
+
+
+def test_a_section_has_one_colour_in_every_figure():
+    colors = {rung: to_hex(color) for rung, color in section_colors(TABLE).items()}
+    assert len({colors[rung] for rung in IDS}) == 1 + len(PAPER.sections)
+    answers = PUBLISHED.assign(answer=Answer.HELPS)
+    drawn = {
+        "roadmap": (draw_roadmap(TABLE[TABLE["adopted"].astype(bool)], Chart(title="", axis="")), "bar"),
+        "forest": (draw_forest(answers, TABLE, SAY), "change"),
+        "tradeoff": (draw_tradeoff(TABLE[TABLE["adopted"].astype(bool)], SAY), "dot-macs"),
+    }
+    for name, (figure, kind) in drawn.items():
+        for rung, mark in artists(figure, kind).items():
+            color = mark.get_facecolor() if kind == "bar" else mark.get_markerfacecolor()
+            assert to_hex(color) == colors[rung], (name, rung)
+    dots = artists(draw_effects({"a": effects(IDS[1:], range(16))}, TABLE, SAY), "effect")
+    assert {name: to_hex(dot.get_markerfacecolor()) for name, dot in dots.items()} == {
+        f"0-{rung}": colors[rung] for rung in IDS[1:] if f"0-{rung}" in dots
+    }
 
 
 # -- accuracy against cost
@@ -322,7 +352,7 @@ def test_a_dot_stands_at_cost_and_accuracy_hollow_where_it_is_not_adopted():
     for row in TABLE.itertuples():
         assert dots[row.rung].get_xdata()[0] == pytest.approx(row.macs / 1e9)
         assert dots[row.rung].get_ydata()[0] == pytest.approx(row.top1)
-    assert {rung for rung, dot in dots.items() if dot.get_markerfacecolor() == "white"} == SIDE_BRANCHES
+    assert {rung for rung, dot in dots.items() if dot.get_markerfacecolor() == PAPER_COLOR} == SIDE_BRANCHES
 
 
 def test_numbers_beside_the_dots_are_those_of_the_key():
@@ -428,7 +458,7 @@ def test_a_loss_that_explodes_neither_stretches_the_axes_nor_goes_unsaid():
 
 
 def curves_in(study):
-    return curves_of(study, collect_trails(study))
+    return curves_of(study, collect_histories(study))
 
 
 def test_curves_are_read_from_the_run_folders_up_to_a_damaged_line(tmp_path, small_images, write_recipes):
@@ -477,7 +507,7 @@ def test_thinned_curves_of_a_rung_stand_at_the_same_epochs(tmp_path, small_image
     )
     epochs = {0: 31, 1: 17}
     trails = {
-        study.configs[RUNGS[0].id, seed].id: Trail(count, tuple(10.0 - epoch for epoch in spread(count, 4)))
+        study.configs[RUNGS[0].id, seed].id: RunHistory(count, tuple(10.0 - epoch for epoch in spread(count, 4)))
         for seed, count in epochs.items()
     }
     found = curves_of(study, trails)

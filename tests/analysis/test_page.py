@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from selenium.webdriver.common.keys import Keys
 
-from analysis.history import Trail, Work, points_of_each, read_curve, spread
+from analysis.history import AttemptSummary, RunHistory, points_of_each, read_curve, spread
 from analysis.ladder_table import ladder_table, published_table
 from analysis.report.page import Page, Picture, inline_svg, words, write_page
 from analysis.verdicts import pairs_of, published_verdicts, verdict_table
@@ -58,7 +58,7 @@ def page_of(folder: Path, runs: pd.DataFrame, *, points: int = 20, **changes: An
     """Write the page of a study with all that a page can have; return its path."""
     table = ladder_table(runs, RUNGS)
     losses = tuple(2.5 / (1 + i) for i in range(points))
-    work = (Work(None, "preempted", 1.7e9), Work(WORKER, "finished", 1.7e9 + 60))
+    work = (AttemptSummary(None, "preempted", 1.7e9), AttemptSummary(WORKER, "finished", 1.7e9 + 60))
     done = runs.loc[runs["state"] != "missing", "run"]
     parts = {
         "title": "Modernizing ResNet-50",
@@ -71,7 +71,7 @@ def page_of(folder: Path, runs: pd.DataFrame, *, points: int = 20, **changes: An
         "verdicts": [verdict_table(runs, pairs_of(RUNGS), metric) for metric in ("top1", "nll")],
         "sentences": ["Some steps move the same way."],
         "runs": runs,
-        "trails": {run: Trail(300, losses, PLANNED | {"planned_at": "2026-01-01"}, work) for run in done},
+        "histories": {run: RunHistory(300, losses, PLANNED | {"planned_at": "2026-01-01"}, work) for run in done},
         "settings": {rung.id: {"network: stem": rung.net.stem, "recipe: lr": 0.004} for rung in RUNGS},
         "commands": [("Train", "python run_ladder.py run --base resnet50")],
         "provenance": {"commit": ["abc"], "nothing": None},
@@ -205,7 +205,8 @@ def test_texts_from_files_are_shown_as_they_are_and_never_run(browser: Browser, 
     runs = runs_of(2)
     runs.loc[0, ["state", "error"]] = ["failed", HOSTILE]
     table = ladder_table(runs, RUNGS).assign(label=HOSTILE, erratum=HOSTILE)
-    trails = {run: Trail(1, (0.5,), {"host": HOSTILE}, (Work(WORKER, HOSTILE, 0.0),)) for run in runs["run"]}
+    history = RunHistory(1, (0.5,), {"host": HOSTILE}, (AttemptSummary(WORKER, HOSTILE, 0.0),))
+    histories = dict.fromkeys(runs["run"], history)
     path = page_of(
         tmp_path,
         runs,
@@ -214,7 +215,7 @@ def test_texts_from_files_are_shown_as_they_are_and_never_run(browser: Browser, 
         ladder=table,
         sentences=[HOSTILE],
         tables=[(HOSTILE, [{HOSTILE: HOSTILE}])],
-        trails=trails,
+        histories=histories,
         settings={rung.id: {HOSTILE: HOSTILE + rung.id} for rung in RUNGS},
         commands=[(HOSTILE, HOSTILE)],
         provenance={HOSTILE: HOSTILE},
@@ -316,8 +317,11 @@ def test_settings_of_all_rungs_stand_once_and_others_with_what_they_were_before(
 
 def test_the_data_of_runs_is_json_whatever_a_run_left(tmp_path: Path) -> None:
     runs = runs_of(1)
-    trails = {runs.loc[0, "run"]: Trail(3, (float("nan"), float("inf"), 0.123456)), runs.loc[1, "run"]: Trail()}
-    text = page_of(tmp_path, runs, trails=trails).read_text()
+    histories = {
+        runs.loc[0, "run"]: RunHistory(3, (float("nan"), float("inf"), 0.123456)),
+        runs.loc[1, "run"]: RunHistory(),
+    }
+    text = page_of(tmp_path, runs, histories=histories).read_text()
     (data,) = re.findall(r'id="data">(.*)</script>', text)
     assert [run[1:3] for run in json.loads(data)["runs"]] == [[3, [None, None, 0.123]], [0, []]]
 

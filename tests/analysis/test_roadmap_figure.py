@@ -1,4 +1,5 @@
 import functools
+import itertools
 import subprocess
 import sys
 
@@ -12,6 +13,8 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.text import Text
 
 from analysis.figures.roadmap import Chart, draw_roadmap, save_figure
+from analysis.sentences import MARKS
+from analysis.stats.answers import Answer
 from roadmap.common.errors import UserError
 from roadmap.ladder.ladder import read_ladder
 from roadmap.ladder.schema import Reference
@@ -157,7 +160,9 @@ def test_any_ladder_is_drawn_legibly(rows, words):
     behind = frame.assign(top1=frame["behind"])
     figure = draw_roadmap(frame, Chart(title=words, axis=words, result=words, note=words, behind_label=words), behind)
     assert_legible(figure)
-    assert len(artists(figure, "bar")) == frame["top1"].notna().sum()
+    known = set(frame.loc[frame["top1"].notna(), "rung"])
+    assert set(artists(figure, "value")) == known
+    assert set(artists(figure, "bar")) | set(artists(figure, "beyond")) >= known
 
 
 def test_a_bar_is_as_long_as_its_value_and_says_it():
@@ -174,7 +179,63 @@ def test_a_bar_is_as_long_as_its_value_and_says_it():
 def test_every_bar_ends_inside_the_axis(case):
     (axes,) = drawn(case).axes
     low, high = axes.get_xlim()
-    assert all(low < bar.get_width() < high for bar in axes.patches)
+    assert all(low <= bar.get_width() <= high for bar in artists(drawn(case), "bar").values())
+
+
+def test_one_bad_rung_leaves_the_axis_to_the_others_and_stands_there_in_figures():
+    frame = published()
+    bad = frame["rung"] == "baseline_original"
+    frame = frame.assign(top1=frame["top1"].mask(bad, 65.26), top1_std=frame["top1_std"].mask(bad, 11.34))
+    frame["n"] = frame["n"].mask(bad, 3)
+    figure = draw_roadmap(frame, chart())
+    assert figure.axes[0].get_xlim()[0] >= 74
+    assert words(figure, "value")["baseline_original"] == "65.26 ± 11.34"
+    assert set(artists(figure, "beyond")) == {"baseline_original"}
+    assert "baseline_original" not in artists(figure, "bar")
+    assert "goes on beyond the edge" in all_text(figure)
+
+
+def test_a_bad_side_branch_does_not_stretch_the_axis():
+    frame = published()
+    worse = frame.assign(top1=frame["top1"].mask(frame["rung"] == "kernel_5", 60.0))
+    assert draw_roadmap(worse, chart()).axes[0].get_xlim() == draw_roadmap(frame, chart()).axes[0].get_xlim()
+
+
+def test_each_answer_is_a_mark_beside_its_bar_that_the_legend_counts():
+    frame = published()
+    answers = ["", *itertools.islice(itertools.cycle(Answer), len(frame) - 1)]
+    figure = draw_roadmap(frame.assign(answer=answers), chart(reference=None))
+    marks = words(figure, "answer")
+    assert marks == {rung: MARKS[answer] for rung, answer in zip(frame["rung"], answers, strict=True) if answer}
+    for answer in Answer:
+        assert f"{MARKS[answer]} {answer} ({answers.count(answer)})".replace(" ", "") in all_text(figure).replace(
+            " ", ""
+        )
+    assert_legible(figure)
+    assert not words(draw_roadmap(frame, chart()), "answer")
+
+
+def test_the_headline_stands_between_the_title_and_the_bars():
+    said = "9 of 16 steps are answered at 6 seeds: 4 help (baseline, increase_width), 5 have no effect."
+    figure = draw_roadmap(published(), chart(headline=said, note=PROXY))
+    assert said in all_text(figure)
+    assert all_text(figure).index(said) < all_text(figure).index("PROXY")
+
+
+@pytest.mark.parametrize("width", [3.3, 5.0, 10.0])
+def test_a_figure_is_as_wide_as_asked_for_and_legible(width):
+    said = "9 of 16 steps are answered at 6 seeds: 4 help (baseline, increase_width), 5 have no effect."
+    frame = proxy().assign(answer=["", *["helps"] * 16])
+    figure = draw_roadmap(frame, chart(note=PROXY, headline=said, reference=None, width=width))
+    assert figure.get_size_inches()[0] == width
+    assert_legible(figure)
+
+
+def test_values_stand_inside_the_ends_of_their_bars():
+    figure = draw_roadmap(published(), chart())
+    figure.draw(FigureCanvasAgg(figure).get_renderer())
+    for rung, bar in artists(figure, "bar").items():
+        assert artists(figure, "value")[rung].get_window_extent().x1 < bar.get_window_extent().x1, rung
 
 
 def test_rungs_stand_in_the_order_of_the_ladder_the_reference_last():
@@ -290,7 +351,7 @@ def test_costs_are_in_the_unit_that_suits_the_networks():
     assert words(large, "cost")["depthwise_conv"] == "2.35"
     assert words(large, "cost")["reference"] == "4.50"
     assert "MFLOPs (multiply-adds)" in all_text(small)
-    assert words(small, "cost")["depthwise_conv"] == "1.2"
+    assert words(small, "cost")["depthwise_conv"] == "1.18"
     unknown = draw_roadmap(published().assign(macs=NAN), chart(reference=None))
     assert set(words(unknown, "cost").values()) == {"-"}
 

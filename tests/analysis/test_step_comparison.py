@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from analysis.agreement import agreement, separated_steps
+from analysis.agreement import agreement
 from analysis.ladder_table import LADDER_COLUMNS, ladder_table
+from analysis.metrics import COSTS, METRICS, SPEEDS
 from analysis.run_frames import IDENTITY, WIDE, collect, has_results
-from analysis.step_comparison import compare_step, print_step
-from analysis.verdicts import COSTS, METRICS, SPEEDS
+from analysis.step_comparison import compare_step
+from analysis.study_results import StudyResults
+from analysis.terminal import print_step
 from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.jobs.launcher import prepare
@@ -23,17 +25,6 @@ from roadmap.study.spec import StudySpec, plan_study
 from tests.samples import PAPER
 
 RUNGS = PAPER.climb("resnet50")
-# p of Welch's test on the means and standard deviations of Table 10, three seeds a rung.
-SEPARATED = {
-    "stage_ratio": 0.0007,
-    "depthwise_conv": 0.0024,
-    "increase_width": 0.0002,
-    "inverted_bottleneck": 0.0041,
-    "move_up_depthwise": 0.0016,
-    "kernel_7": 0.0050,
-    "fewer_activations": 0.0072,
-    "separate_downsampling": 0.0023,
-}
 
 
 def runs_frame(top1: dict[str, list[float | str]]) -> pd.DataFrame:
@@ -113,36 +104,44 @@ def test_a_table_has_a_row_a_rung_in_order_and_the_columns_it_explains() -> None
 # -- agreement with the paper
 
 
-def test_the_papers_seeds_separate_eight_steps() -> None:
-    found = separated_steps(PAPER, "resnet50")
-    assert {rung: round(p, 4) for rung, p in found.items()} == SEPARATED
+def answered(**steps: tuple[str, str]) -> pd.DataFrame:
+    """Return a ladder's table in which these steps have these answers, here and in the paper."""
+    table = table_of({"baseline": [70.0]}).reset_index()
+    for rung, (ours, theirs) in steps.items():
+        table.loc[table["rung"] == rung, ["answer", "paper_answer"]] = [ours, theirs]
+    return table
 
 
-def test_one_run_a_rung_separates_nothing() -> None:
-    assert separated_steps(PAPER, "resnet200") == {}
-    assert "the paper separates no step" in agreement(table_of({"baseline": [70.0]}).reset_index(), PAPER, "resnet200")
-
-
-def test_agreement_counts_the_separated_steps_that_move_the_same_way() -> None:
-    tops = {
-        "baseline": 70.0,
-        "stage_ratio": 71.0,
-        "patchify_stem": 60.0,
-        "depthwise_conv": 61.0,
-        "increase_width": 64.0,
-    }
-    text = agreement(ladder_table(runs_frame({rung: [top] for rung, top in tops.items()}), RUNGS), PAPER, "resnet50")
-    assert "2 of the 3 steps" in text
-    assert "move the same way here: stage_ratio, increase_width." in text
-    assert text.endswith("The other way: depthwise_conv (+1.00 here, -1.23 there).")
-    assert "patchify_stem" not in text  # the paper's seeds do not separate it
-
-
-def test_agreement_says_when_there_is_nothing_to_judge() -> None:
-    assert (
-        "no"
-        in agreement(table_of({"baseline": [70.0]}).reset_index(), PAPER, "resnet50").partition("nothing to say")[2]
+def test_agreement_is_of_the_steps_that_are_answered_here_and_in_the_paper() -> None:
+    text = agreement(
+        answered(
+            stage_ratio=("helps", "helps"),
+            patchify_stem=("helps", "undecided"),
+            depthwise_conv=("helps", "hurts"),
+            increase_width=("undecided", "helps"),
+            gelu=("no effect", "no effect"),
+            layer_norm=("no effect", "helps"),
+        )
     )
+    assert "of 4 steps answered both here and there, 2 go the same way: stage_ratio, gelu." in text
+    assert text.endswith(
+        "Another way: depthwise_conv (helps here, hurts there), layer_norm (no effect here, helps there)."
+    )
+    assert "patchify_stem" not in text
+    assert "increase_width" not in text
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ({}, "nothing is published of these steps"),
+        ({"gelu": ("helps", "undecided")}, "its own numbers answer none of these steps"),
+        ({"gelu": ("undecided", "helps")}, "no step is answered both here and there"),
+        ({"gelu": ("helps", "helps")}, "one step is answered both here and there, gelu, and goes the same way"),
+    ],
+)
+def test_agreement_says_when_there_is_little_or_nothing_to_compare(steps: Any, said: str) -> None:
+    assert said in agreement(answered(**steps))
 
 
 # -- from run folders
@@ -208,7 +207,7 @@ def test_a_step_is_compared_seed_by_seed(study: Study) -> None:
     for seed, old, new in ((0, 70.0, 71.5), (1, 72.0, 71.0)):
         put(study, "kernel_7", seed, top1=old, nll=1.0)
         put(study, "gelu", seed, top1=new, nll=0.75)
-    comparison = compare_step(study, "gelu")
+    comparison = compare_step(StudyResults(study), "gelu")
     assert comparison.against == "kernel_7"
     assert comparison.fields == {"network: block.act": ("relu", "gelu")}
     rows = {row["metric"]: row for row in comparison.rows()}
@@ -219,9 +218,9 @@ def test_a_step_is_compared_seed_by_seed(study: Study) -> None:
     top1 = rows["top1"]
     assert (top1["value_against"], top1["value"], top1["delta"]) == (71.0, 71.25, 0.25)
     assert top1["change_by_seed"] == {"0": 1.5, "1": -1.0}
-    assert top1["verdict"] == "not distinguishable at 2 seeds"
+    assert (top1["answer"], top1["verdict"]) == ("undecided", "undecided at 2 seeds")
     assert rows["nll"]["delta"] == -0.25
-    assert rows["nll"]["verdict"] == "not tested: no spread"
+    assert rows["nll"]["answer"] == "not tested"
     assert rows["ece"]["delta"] is None
     assert rows["ece"]["verdict"] == "not tested: no result"
     json.dumps(comparison.rows(), allow_nan=False)
@@ -230,34 +229,34 @@ def test_a_step_is_compared_seed_by_seed(study: Study) -> None:
 def test_a_seed_that_only_one_of_two_rungs_has_gives_no_change(study: Study) -> None:
     put(study, "kernel_7", 0, top1=70.0)
     put(study, "gelu", 1, top1=75.0)
-    top1 = compare_step(study, "gelu").rows()[0]
+    top1 = compare_step(StudyResults(study), "gelu").rows()[0]
     assert (top1["value_against"], top1["value"], top1["change_by_seed"]) == (70.0, 75.0, {})
-    assert top1["verdict"] == "not tested: one seed"
+    assert top1["answer"] == "not tested"
 
 
 def test_runs_that_did_not_finish_are_not_compared(study: Study) -> None:
     put(study, "kernel_7", 0, train_loss=2.0)
     put(study, "gelu", 0, train_loss=1.5)
     put(study, "gelu", 1, state="diverged", train_loss=9.0)
-    row = next(row for row in compare_step(study, "gelu").rows() if row["metric"] == "train_loss")
+    row = next(row for row in compare_step(StudyResults(study), "gelu").rows() if row["metric"] == "train_loss")
     assert (row["value"], row["delta"], row["n"]) == (1.5, -0.5, 1)
 
 
 def test_a_step_on_the_recipe_shows_the_settings_that_differ(study: Study) -> None:
-    comparison = compare_step(study, "baseline")
+    comparison = compare_step(StudyResults(study), "baseline")
     assert comparison.against == "baseline_original"
     assert comparison.fields["recipe: optimizer"] == ("sgd", "adamw")
     assert all(name.startswith("recipe: ") for name in comparison.fields)
 
 
 def test_any_two_rungs_can_be_compared(study: Study) -> None:
-    comparison = compare_step(study, "kernel_11", "kernel_5")
+    comparison = compare_step(StudyResults(study), "kernel_11", "kernel_5")
     assert comparison.fields == {"network: block.kernel_size": (5, 11)}
 
 
 def test_the_start_of_a_ladder_has_nothing_before_it(study: Study) -> None:
     with pytest.raises(UserError, match=r"'baseline_original' is where the ladder starts.*--against"):
-        compare_step(study, "baseline_original")
+        compare_step(StudyResults(study), "baseline_original")
 
 
 def test_a_comparison_prints_fields_metrics_seeds_and_the_papers_change(study: Study) -> None:
@@ -265,9 +264,9 @@ def test_a_comparison_prints_fields_metrics_seeds_and_the_papers_change(study: S
         put(study, "kernel_7", seed, top1=70.0)
         put(study, "gelu", seed, top1=70.0 + seed)
     console = Console(file=io.StringIO(), width=120)
-    print_step(compare_step(study, "gelu"), console)
+    print_step(compare_step(StudyResults(study), "gelu"), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "gelu against kernel_7, from resnet50" in text
     for words in (["network: block.act", "relu", "gelu"], ["top-1 (%)", "70.00 → 70.50", "+0.50"], ["seed 1 +1.00"]):
         assert " ".join(words) in " ".join(text.split())
-    assert "80.57 -> 80.62, change +0.05" in text
+    assert "80.57 → 80.62, change +0.05" in text

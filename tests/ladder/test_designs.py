@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from analysis.report.write import write_report
 from analysis.step_comparison import compare_step
+from analysis.study_results import StudyResults
 from roadmap.common.errors import UserError
 from roadmap.common.fields import diff
 from roadmap.ladder.designs import DESIGNS, MOST_SAMPLES, Design, Layout, _draw, lay_out
@@ -464,9 +465,9 @@ def test_every_design_can_be_reported_and_its_rungs_compared(
     assert design.describe() in text
     assert "Agreement" not in text
     assert "=\N{NO-BREAK SPACE}ConvNeXt-T" not in (tmp_path / "out" / "roadmap.svg").read_text()
-    assert compare_step(study, study.rungs[1].id).against == study.rungs[0].id
+    assert compare_step(StudyResults(study), study.rungs[1].id).against == study.rungs[0].id
     with pytest.raises(UserError, match=f"is where the design {design.name} starts: there is no rung before it"):
-        compare_step(study, study.rungs[0].id)
+        compare_step(StudyResults(study), study.rungs[0].id)
 
 
 def test_a_report_names_steps_without_a_rung(kernels: Ladder, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from analysis.verdicts import judge_study
+from analysis.study_results import StudyResults
 from roadmap.common.errors import UserError
 from roadmap.common.paths import RECIPES
 from roadmap.ladder.designs import DESIGNS, Design, lay_out
@@ -201,7 +201,7 @@ def test_a_mixed_ladder_trains_and_is_judged(mixed: Ladder, tmp_path: Path, smal
             if not planned.folder.exists():
                 planned.folder.mkdir(parents=True)
                 train(planned.config, planned.folder, data_root=small_images, device="cpu")
-        judged = judge_study(study)
+        judged = StudyResults(study).verdicts
         judged = judged[judged["metric"] == "top1"]
         assert judged["step"].tolist() == [rung.id for rung in study.rungs[1:]]
         assert judged["delta"].notna().all()

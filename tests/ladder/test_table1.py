@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import run_ladder
 from analysis.figures import draw_bubbles
 from analysis.figures.style import Words
-from analysis.table1 import (
+from analysis.report.table1 import (
     MODEL_COLUMNS,
     TRAINING,
     about_models,

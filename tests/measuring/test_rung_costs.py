@@ -10,8 +10,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from analysis.costs import COSTS, cost_rows, print_costs
-from analysis.run_frames import MEASURED, collect_measured
+from analysis.metrics import COSTS, SPEEDS
+from analysis.run_frames import MEASURED, collect_measured, cost_rows
+from analysis.terminal import print_costs
 from roadmap.common.errors import UserError
 from roadmap.ladder.ladder import read_ladder
 from roadmap.measuring import meter
@@ -305,14 +306,14 @@ def test_factors_are_those_of_the_same_round(study: Study) -> None:
     assert 0 < rows["small"]["macs_factor"] < 1
     assert rows["start"]["macs_factor"] == rows["start"]["params_factor"] == 1
     assert rows["plain"]["peak_memory_mb"] is rows["start"]["peak_memory_mb_factor"] is None
-    assert all(rows["plain"][f"{cost}_factor"] is None for cost in COSTS)
+    assert all(rows["plain"][f"{cost}_factor"] is None for cost in COSTS | SPEEDS)
     assert all(isinstance(row[cost], int) for row in rows.values() for cost in ("macs", "params", "activations"))
 
 
 @pytest.mark.parametrize("width", [80, 200])
 def test_the_table_fits_a_terminal_whole(width: int, capsys: pytest.CaptureFixture[str]) -> None:
-    row = {"rung": "separate_downsampling"} | {cost: 123456.0 for cost in COSTS}
-    row |= {f"{cost}_factor": 1.314 for cost in COSTS}
+    row = {"rung": "separate_downsampling"} | {cost: 123456.0 for cost in COSTS | SPEEDS}
+    row |= {f"{cost}_factor": 1.314 for cost in COSTS | SPEEDS}
     print_costs([row], Console(width=width))
     said = capsys.readouterr().out
     assert "…" not in said

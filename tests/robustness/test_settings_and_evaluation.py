@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 import run_ladder
 from analysis.figures import Words, draw_robustness
+from analysis.metrics import metric_of
 from analysis.report.write import write_report
-from analysis.robustness import ROBUSTNESS_COLUMNS, collect_robustness, robust_metric
-from analysis.verdicts import judge_study, metric_of
+from analysis.robustness import ROBUSTNESS_COLUMNS, collect_robustness
+from analysis.study_results import StudyResults
 from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.data.batches import Data, load_data
@@ -342,16 +343,16 @@ def test_entries_asked_in_other_ways_than_most_are_left_out(study: Study) -> Non
 
 
 def test_metrics_of_robustness_are_judged_beside_the_others(study: Study) -> None:
-    assert not set(judge_study(study)["metric"]) & {"pgd_4", "fgsm_4", "corrupted_top1", "mce"}
-    judged = judge_study(examined(study))
+    assert not set(StudyResults(study).verdicts["metric"]) & {"pgd_4", "fgsm_4", "corrupted_top1", "mce"}
+    judged = StudyResults(examined(study)).verdicts
     assert judged["metric"].unique()[-4:].tolist() == ["fgsm_4", "pgd_4", "corrupted_top1", "mce"]
     changes = judged[judged["step"] == "baseline"].set_index("metric")
     assert changes.loc["pgd_4", "delta"] == pytest.approx(10)
-    assert changes.loc["pgd_4", "verdict"] == "better"
+    assert changes.loc["pgd_4", "answer"] == "helps"
     assert changes.loc["mce", "delta"] < 0
-    assert changes.loc["mce", "verdict"] == "better"
+    assert changes.loc["mce", "answer"] == "helps"
     assert metric_of("pgd_0.5").label == "PGD-20 0.5/255 (%)"
-    assert robust_metric("mce").better == -1
+    assert metric_of("mce").better == -1
 
 
 def test_a_report_shows_what_was_found_and_nothing_where_nothing_was(study: Study, tmp_path: Path) -> None:

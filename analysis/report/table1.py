@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from analysis.figures import draw_bubbles
 from analysis.figures.roadmap import save_figure
@@ -42,20 +39,6 @@ MODEL_COLUMNS = {
 }
 # What rounding may take from what is printed: 1e6 parameters, 1e9 multiply-adds.
 HALF_MILLION, HALF_TENTH = 0.5, 0.0500001
-# The columns of the table on a terminal, where two lines of heading make them narrow enough.
-NARROW = {
-    "model": "model",
-    "image": "image",
-    "parameters (M)": "params\n(M)",
-    "paper's (M)": "paper's\n(M)",
-    "multiply-adds (G)": "MACs\n(G)",
-    "of attention": "atten-\ntion's",
-    "paper's (G)": "paper's\n(G)",
-    "images/s here": "im/s\nhere",
-    "V100, paper's": "im/s\nV100",
-    "top-1": "top-1",
-    "": "",
-}
 TRAINING = {"imagenet1k": "ImageNet-1K trained", "imagenet22k": "ImageNet-22K pre-trained"}
 
 
@@ -207,21 +190,3 @@ def write_models(table: pd.DataFrame, out: Path, speeds: "Speeds | None" = None)
 
 def _write(text: str, file: IO[bytes]) -> None:
     file.write(text.encode())
-
-
-def print_models(table: pd.DataFrame, console: Console) -> None:
-    """Print the table with its notes."""
-    cells, notes = models_cells(table)
-    for training, title in TRAINING.items():
-        shown = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-        for name, heading in NARROW.items():
-            if name in cells[0]:
-                shown.add_column(heading, justify="left" if name in ("model", "") else "right", no_wrap=True)
-        rows = [row for row, other in zip(cells, table["training"], strict=True) if other == training]
-        for row in rows:
-            shown.add_row(*(escape(row[name]) for name in NARROW if name in row))
-        if rows:
-            console.print(shown)
-            console.print()
-    for number, note in enumerate(notes, 1):
-        console.print(f"[{number}] {note}.", markup=False, highlight=False)

@@ -1,0 +1,129 @@
+"""The files of a report: what they say, whatever it was read from, and how they are written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.figures import catalogue
+from analysis.figures.catalogue import Drawing
+from analysis.figures.style import WIDTH
+from analysis.metrics import metric_of
+from analysis.report.csv_text import csv_text
+from analysis.report.page import Page, write_page
+from analysis.report.tables import (
+    COMPACT,
+    cells_markdown,
+    escaped,
+    ladder_latex,
+    markdown,
+    verdict_latex,
+    verdict_markdown,
+)
+from analysis.sentences import metric_headline
+from roadmap.common.files import write_atomically
+
+PAGE = "report.html"
+# What a report has only where there is something to say; those of an earlier report are taken away.
+FIGURES = [
+    f"{name}.{form}"
+    for name in ("verdicts", "design_effects", "tradeoff", "robustness", "curves")
+    for form in catalogue.VECTORS
+]
+FRAMES = ("results.csv", "agreement.csv", "shapley.csv", "design_effects.csv", "robustness.csv")
+FORMER = ("worths.csv", "worths.svg", "worths.pdf")  # what earlier versions wrote
+OPTIONAL = ("record.json", *FRAMES, *FIGURES, *FORMER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presentation:
+    """How a report is to look.
+
+    Attributes:
+        title: The headline of its figures and page; None makes one.
+        width: Of its figures in inches.
+        labels: What rungs are called: id -> label; one that is not there keeps its own.
+        columns: Of the LaTeX tables, as `tables.chosen` takes them.
+    """
+
+    title: str | None = None
+    width: float = WIDTH
+    labels: Mapping[str, str] = field(default_factory=dict)
+    columns: Sequence[str] = COMPACT
+
+    def labelled(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return a ladder's table with these labels."""
+        labels = [self.labels.get(rung, label) for rung, label in zip(table["rung"], table["label"], strict=True)]
+        return table.assign(label=labels)
+
+
+DEFAULT = Presentation()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a report says.
+
+    Attributes:
+        page: What its page shows; its figures are added when they are drawn.
+        drawings: Its figures, the roadmap first.
+        columns: Of its LaTeX tables.
+        frames: Further tables: file -> frame; one that is empty is not written.
+        texts: Further files: name -> text.
+        footnotes: What stands below the ladder in Markdown, as it is.
+    """
+
+    page: Page
+    drawings: Sequence[Drawing]
+    columns: Sequence[str]
+    frames: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    footnotes: str = ""
+
+
+def write_contents(contents: Contents, out: Path) -> list[Path]:
+    """Write tables (CSV, Markdown, LaTeX), figures and the page; files of an earlier report there are replaced.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    figures, pictures = catalogue.save_drawings(contents.drawings, out)
+    files = [
+        *_write_tables(contents, out),
+        *(_write(out / name, csv_text(frame)) for name, frame in contents.frames.items() if len(frame)),
+        *(_write(out / name, text) for name, text in contents.texts.items()),
+        *figures,
+    ]
+    files.append(write_page(out / PAGE, replace(contents.page, pictures=pictures)))
+    for name in OPTIONAL:  # so that no two reports are mixed
+        if out / name not in files:
+            (out / name).unlink(missing_ok=True)
+    return files
+
+
+def _write_tables(contents: Contents, out: Path) -> list[Path]:
+    """Write the ladder and the verdicts; the first ones, those of the main metric, in LaTeX too."""
+    page, columns = contents.page, contents.columns
+    table, verdicts = page.ladder, page.verdicts
+    labels = dict(zip(table["rung"], table["label"], strict=True))
+    text = [f"# {escaped(page.title)}", page.headline, page.note, markdown(table), *page.sentences]
+    text += [f"{title}:\n\n{cells_markdown(cells)}" for title, cells in page.tables]
+    told = [f"# Verdicts\n\n{page.headline}\n\n{page.note}"]
+    for judged in (judged for judged in verdicts if len(judged)):
+        counted = metric_headline(judged)
+        title = f"## {escaped(metric_of(judged['metric'].iloc[0]).label)}"
+        told.append("\n\n".join(filter(None, (title, f"{counted}." if counted else "", verdict_markdown(judged)))))
+    return [
+        _write(out / "ladder.csv", csv_text(table)),
+        _write(out / "ladder.md", "\n\n".join(filter(None, text)) + f"\n{contents.footnotes}"),
+        _write(out / "ladder.tex", ladder_latex(table, page.note, columns)),
+        _write(out / "verdicts.csv", csv_text(pd.concat(verdicts))),
+        _write(out / "verdicts.md", "\n\n".join(told) + "\n"),
+        _write(out / "verdicts.tex", verdict_latex(verdicts[0], labels, page.note, columns)),
+    ]
+
+
+def _write(path: Path, text: str) -> Path:
+    write_atomically(path, lambda file: file.write(text.encode()))
+    return path
