@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from roadmap.robustness.settings import FGSM, PGD, STEPS
 
 ATTACKS = {FGSM: "FGSM", PGD: f"PGD-{STEPS}"}  # what they are called
+TOP1 = "top1"  # the metric that a ladder is about
 ROBUST_MARGIN = 1.0  # points
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from analysis.figures import draw_curves, draw_effects, draw_forest, draw_robustness, draw_tradeoff
 from analysis.figures.roadmap import Chart, draw_roadmap, save_figure
 from analysis.figures.style import Words
+from analysis.metrics import metric_of
 from analysis.report.page import Picture
 from analysis.robustness import Robustness
 from analysis.study_results import StudyResults
@@ -55,7 +56,8 @@ def forest(verdicts: pd.DataFrame, table: pd.DataFrame, about: About, published:
         "The change of top-1 that each step makes, with its 95% interval and the answer; a step that is undecided may "
         "have no effect at all."
     )
-    words = about.words("What each step did", f"Change of {about.top1} (points)")
+    unit = metric_of(verdicts["metric"].iloc[0]).unit if len(verdicts) else "points"
+    words = about.words("What each step did", f"Change of {about.top1}" + (f" ({unit})" if unit else ""))
     return Drawing("verdicts", title, caption, lambda: draw_forest(verdicts, table, words, published))
 
 

@@ -9,7 +9,8 @@ import pandas as pd
 from analysis.figures import catalogue
 from analysis.figures.catalogue import Drawing
 from analysis.figures.style import WIDTH
-from analysis.metrics import metric_of
+from analysis.ladder_table import LADDER_COLUMNS
+from analysis.metrics import TOP1, metric_of
 from analysis.report.csv_text import csv_text
 from analysis.report.page import Page, write_page
 from analysis.report.tables import (
@@ -107,7 +108,7 @@ def _write_tables(contents: Contents, out: Path) -> list[Path]:
     page, columns = contents.page, contents.columns
     table, verdicts = page.ladder, page.verdicts
     labels = dict(zip(table["rung"], table["label"], strict=True))
-    text = [f"# {escaped(page.title)}", page.headline, page.note, markdown(table), *page.sentences]
+    text = [f"# {escaped(page.title)}", page.headline, page.note, markdown(table, page.metric), *page.sentences]
     text += [f"{title}:\n\n{cells_markdown(cells)}" for title, cells in page.tables]
     told = [f"# Verdicts\n\n{page.headline}\n\n{page.note}"]
     for judged in (judged for judged in verdicts if len(judged)):
@@ -115,13 +116,18 @@ def _write_tables(contents: Contents, out: Path) -> list[Path]:
         title = f"## {escaped(metric_of(judged['metric'].iloc[0]).label)}"
         told.append("\n\n".join(filter(None, (title, f"{counted}." if counted else "", verdict_markdown(judged)))))
     return [
-        _write(out / "ladder.csv", csv_text(table)),
+        _write(out / "ladder.csv", csv_text(table.rename(columns=_named_after(page.metric)))),
         _write(out / "ladder.md", "\n\n".join(filter(None, text)) + f"\n{contents.footnotes}"),
-        _write(out / "ladder.tex", ladder_latex(table, page.note, columns)),
+        _write(out / "ladder.tex", ladder_latex(table, page.note, columns, page.metric)),
         _write(out / "verdicts.csv", csv_text(pd.concat(verdicts))),
         _write(out / "verdicts.md", "\n\n".join(told) + "\n"),
         _write(out / "verdicts.tex", verdict_latex(verdicts[0], labels, page.note, columns)),
     ]
+
+
+def _named_after(metric: str) -> dict[str, str]:
+    """Return new names for a ladder's columns of top-1 where it is about another metric."""
+    return {name: metric + name.removeprefix(TOP1) for name in LADDER_COLUMNS if name.startswith(TOP1)}
 
 
 def _write(path: Path, text: str) -> Path:

@@ -1,9 +1,12 @@
 """The report of anybody's results: what its files say."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import pandas as pd
 
 from analysis.figures import catalogue
-from analysis.figures.catalogue import About
+from analysis.figures.catalogue import About, Drawing
 from analysis.figures.roadmap import Chart
 from analysis.frame_results import FrameResults
 from analysis.report.contents import Contents, Presentation
@@ -17,19 +20,30 @@ def frame_contents(results: FrameResults, look: Presentation) -> Contents:
         results: What the frame says.
         look: Title, width, labels and columns.
     """
-    main, table = results.names[0], look.labelled(results.table)
-    axis, note = results.metric(main).label, results.describe()
-    chart = Chart(title=look.title or results.title, headline=results.headline, note=note, axis=axis, width=look.width)
-    drawings = [catalogue.roadmap(table, chart)]
-    if results.pairs:
-        drawings.append(catalogue.forest(results.verdicts[0], table, About(chart.title, note, axis)))
     page = Page(
-        title=chart.title,
+        title=look.title or results.title,
         headline=results.headline,
-        note=note,
+        note=results.describe(),
         is_proxy=False,
         verdicts=results.verdicts,
-        ladder=table,
+        metric=results.names[0],
+        ladder=look.labelled(results.table),
     )
     frames: dict[str, pd.DataFrame] = {"results.csv": results.runs}
+    drawings = list(_drawings(results, page, look))
     return Contents(page=page, drawings=drawings, columns=look.columns, frames=frames)
+
+
+def _drawings(results: FrameResults, page: Page, look: Presentation) -> Iterator[Drawing]:
+    """Yield the roadmap, whose bars are percent, where the main metric is an accuracy; and every change."""
+    about = results.metric(results.names[0])
+    words = {"title": page.title, "headline": page.headline, "note": page.note}
+    table, values = page.ladder, page.ladder["top1"].dropna()
+    if about.better > 0 and values.between(0, 100).all() and len(values):
+        is_share = values.max() <= 1
+        columns = ["top1", "top1_std", "top1_delta", "ci_low", "ci_high"]
+        percent = table.assign(**{name: 100 * table[name] for name in columns}) if is_share else table
+        axis = f"{about.label} (%)" if is_share else about.label
+        yield catalogue.roadmap(percent, replace(Chart(axis=axis, **words), width=look.width))
+    if results.pairs:
+        yield catalogue.forest(results.verdicts[0], table, About(page.title, page.note, about.label))

@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 
 from analysis.history import AttemptSummary, RunHistory
 from analysis.ladder_table import notes_of
-from analysis.metrics import metric_of
+from analysis.metrics import TOP1, metric_of
 from analysis.report.tables import FACTORS, Cells, columns_of, ladder_cells, verdict_cells
 from analysis.sentences import metric_headline
 from analysis.stats.answers import Answer
@@ -36,7 +36,6 @@ LEFT_OUT = {f"{{{SVG}}}metadata", f"{{{SVG}}}script"}
 
 # Which number a column of a table is sorted by, where the text in it is more than a number.
 LADDER_KEYS = {
-    "top-1 (%)": "top1",
     "multiply-adds": "macs",
     "parameters": "params",
     "change (95% interval)": "top1_delta",
@@ -81,6 +80,7 @@ class Page:
         headline: The sentence that says which steps are answered, and what would answer the rest.
         pictures: The figures; the first stands at the top.
         verdicts: Tables of `verdicts.VERDICT_COLUMNS`, each of one metric, the main one first.
+        metric: What the ladder's `top1` is.
         ladder: A row a rung with the columns of `compare.LADDER_COLUMNS`.
         sentences: Paragraphs that say in words what the numbers do.
         tables: Further tables: (title, cells).
@@ -97,6 +97,7 @@ class Page:
     note: str
     is_proxy: bool
     headline: str = ""
+    metric: str = TOP1
     ladder: pd.DataFrame
     pictures: Sequence[Picture] = ()
     verdicts: Sequence[pd.DataFrame] = ()
@@ -170,7 +171,7 @@ def write_page(path: Path, page: Page) -> Path:
         pictures=[(picture, inline_svg(picture.path, f"f{i}")) for i, picture in enumerate(page.pictures, 1)],
         verdicts=[_verdict_grid(table, labels) for table in page.verdicts if len(table)],
         tables=[_plain_grid(title, cells) for title, cells in page.tables],
-        ladder=_ladder_grid(page.ladder, labels),
+        ladder=_ladder_grid(page.ladder, labels, page.metric),
         notes=notes_of(page.ladder),
         shared=_shared(page.settings),
         deviations=[Setting(name, words(ours), words(paper)) for name, (paper, ours) in page.deviations.items()],
@@ -230,16 +231,17 @@ def _state(runs: pd.DataFrame | None) -> str:
     return f"{len(runs):,} run{'s' * (len(runs) != 1)} ({seeds:,} seed{'s' * (seeds != 1)} a rung): {', '.join(told)}."
 
 
-def _ladder_grid(ladder: pd.DataFrame, labels: Mapping[str, str]) -> Grid:
-    rows = ladder_cells(ladder)
+def _ladder_grid(ladder: pd.DataFrame, labels: Mapping[str, str], metric: str) -> Grid:
+    rows = ladder_cells(ladder, metric=metric)
+    keys = {metric_of(metric).label: "top1"} | LADDER_KEYS
     columns = columns_of(rows)
     heads = [(name, "word" if name == "rung" or name in LADDER_WORDS else "number") for name in columns]
     body = []
     for order, (row, source) in enumerate(zip(rows, ladder.to_dict("records"), strict=True)):
         cells = [_name(row["rung"], labels.get(source["rung"], ""), order)]
         for column in columns[1:]:
-            known = column in LADDER_KEYS and not pd.isna(source[LADDER_KEYS[column]])
-            key = float(source[LADDER_KEYS[column]]) if known else None
+            known = column in keys and not pd.isna(source[keys[column]])
+            key = float(source[keys[column]]) if known else None
             cells.append(Cell(row[column], key, "word" if column in LADDER_WORDS else "number"))
         body.append(cells)
     return Grid("The ladder", heads, body)

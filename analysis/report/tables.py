@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.ladder_table import notes_of
-from analysis.metrics import METRICS, metric_of
+from analysis.metrics import METRICS, TOP1, Metric, metric_of
 from analysis.sentences import MARKS, marked
 from analysis.stats.answers import Answer
 from analysis.stats.power import MOST_SEEDS
@@ -51,10 +51,15 @@ TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 }
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """Return a ladder's table as Markdown, rounded for reading; columns that have nothing to say are left out."""
+def markdown(table: pd.DataFrame, metric: str = TOP1) -> str:
+    """Return a ladder's table as Markdown, rounded for reading; columns that have nothing to say are left out.
+
+    Args:
+        table: A row a rung with the columns of `ladder_table.LADDER_COLUMNS`.
+        metric: What its `top1` is.
+    """
     errata = _errata(table)
-    return cells_markdown(ladder_cells(table)) + (f"\n\n{errata}" if errata else "")
+    return cells_markdown(ladder_cells(table, metric=metric)) + (f"\n\n{errata}" if errata else "")
 
 
 def verdict_markdown(verdicts: pd.DataFrame, labels: Mapping[str, str] | None = None) -> str:
@@ -67,19 +72,20 @@ def verdict_markdown(verdicts: pd.DataFrame, labels: Mapping[str, str] | None = 
     return cells_markdown(verdict_cells(verdicts, labels))
 
 
-def ladder_latex(table: pd.DataFrame, note: str = "", columns: Sequence[str] | None = None) -> str:
+def ladder_latex(table: pd.DataFrame, note: str = "", columns: Sequence[str] | None = None, metric: str = TOP1) -> str:
     """Return a ladder's table, rungs by their labels, as a LaTeX tabular for a document to read in.
 
     Args:
         table: A row a rung with the columns of `ladder_table.LADDER_COLUMNS`.
         note: Stands below the rows; a proxy says there that it is one.
         columns: Which columns, by their headings without what stands there in brackets; None takes all.
+        metric: What the table's `top1` is.
 
     Raises:
         UserError: If a column is not one of the table's.
     """
     labels = dict(zip(table["rung"], table["label"], strict=True))
-    return _latex(chosen(ladder_cells(table, labels), columns), [note, _errata(table)])
+    return _latex(chosen(ladder_cells(table, labels, metric), columns), [note, _errata(table)])
 
 
 def verdict_latex(
@@ -92,12 +98,21 @@ def verdict_latex(
     return _latex(chosen(verdict_cells(verdicts, labels), columns), [note])
 
 
-def ladder_cells(table: pd.DataFrame, labels: Mapping[str, str] | None = None) -> list[dict[str, str]]:
-    """Return the cells of a ladder's table by their headings, a row a rung; what is missing is empty."""
+def ladder_cells(
+    table: pd.DataFrame, labels: Mapping[str, str] | None = None, metric: str = TOP1
+) -> list[dict[str, str]]:
+    """Return the cells of a ladder's table by their headings, a row a rung; what is missing is empty.
+
+    Args:
+        table: A row a rung with the columns of `ladder_table.LADDER_COLUMNS`.
+        labels: What to call the rungs; None, or a rung that is not there, takes the id.
+        metric: What the table's `top1` is.
+    """
     notes = notes_of(table)
     rows = table.to_dict("records")
     above = [None, *(row["rung"] for row in rows)]
-    return [_ladder_row(row, labels or {}, notes, before) for row, before in zip(rows, above, strict=False)]
+    of = metric_of(metric)
+    return [_ladder_row(row, labels or {}, notes, before, of) for row, before in zip(rows, above, strict=False)]
 
 
 def verdict_cells(verdicts: pd.DataFrame, labels: Mapping[str, str] | None = None) -> list[dict[str, str]]:
@@ -157,16 +172,16 @@ def chosen(rows: Sequence[Cells], columns: Sequence[str] | None) -> Sequence[Cel
 
 
 def _ladder_row(
-    row: Mapping[Hashable, Any], labels: Mapping[str, str], notes: Sequence[str], above: str | None
+    row: Mapping[Hashable, Any], labels: Mapping[str, str], notes: Sequence[str], above: str | None, metric: Metric
 ) -> dict[str, str]:
-    std = "" if pd.isna(row["top1_std"]) else f" ± {row['top1_std']:.2f}"
+    std = "" if pd.isna(row["top1_std"]) else f" ± {row['top1_std']:{metric.digits}}"
     kind = "" if row["adopted"] else " (reference)" if row["section"] == SECTION else " (not adopted)"
     parent = None if pd.isna(row["parent"]) else row["parent"]
     return {
         "rung": labels.get(row["rung"], row["rung"]) + kind,
         "n": str(row["n"]),
-        "top-1 (%)": row["state"] if pd.isna(row["top1"]) else f"{row['top1']:.2f}{std}",
-        "change (95% interval)": _with_interval(row["top1_delta"], row["ci_low"], row["ci_high"], ".2f"),
+        metric.label: row["state"] if pd.isna(row["top1"]) else f"{number(row['top1'], metric.digits)}{std}",
+        "change (95% interval)": _with_interval(row["top1_delta"], row["ci_low"], row["ci_high"], metric.digits),
         "answer": marked(row["answer"]),
         "against": "" if parent in (above, None) else labels.get(parent, parent),
         "paper (%)": number(row["paper_top1"], ".2f"),

@@ -180,6 +180,20 @@ def test_a_frame_has_a_report_like_a_study(tmp_path: Path) -> None:
     assert set(pd.read_csv(tmp_path / "verdicts.csv")["metric"]) == {"acc", "loss"}
 
 
+@pytest.mark.parametrize(
+    ("metric", "factor", "names"),
+    [("acc", 0.01, {"roadmap.svg", "verdicts.svg"}), ("nll", 0.01, {"verdicts.svg"}), ("speed", 50, {"verdicts.svg"})],
+)
+def test_bars_are_of_accuracies_in_percent_or_shares_and_tables_are_named_after_the_metric(
+    metric: str, factor: float, names: set[str], tmp_path: Path
+) -> None:
+    runs = FRAME.assign(acc=factor * FRAME["acc"]).rename(columns={"acc": metric})
+    files = {file.name for file in write_report(FrameResults(runs=runs), tmp_path)}
+    assert {name for name in files if name.endswith(".svg")} == names
+    assert {metric, f"{metric}_delta"} <= set(pd.read_csv(tmp_path / "ladder.csv").columns)
+    assert "top-1" not in (tmp_path / "ladder.md").read_text()
+
+
 def test_hostile_names_do_nothing_in_tables_and_pages(tmp_path: Path) -> None:
     hostile = ["=1+1", "<script>alert(1)</script>", "a|b", "*bold* [x](y)"]
     values = {name: [70.0 + i, 71.0 + i] for i, name in enumerate(hostile)}
