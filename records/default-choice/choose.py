@@ -58,9 +58,7 @@ def train(kind: str, name: str, changes: dict[str, object], seeds: list[int], jo
     command = [sys.executable, "run_ladder.py", "launch", "--base", "resnet50", "--recipe", str(path), "--validate"]
     command += ["--seeds", *map(str, seeds), "--only", *rungs, "--jobs", str(jobs), "--runs", str(runs)]
     subprocess.run(command, cwd=ROOT, check=True)
-    while len(rows := collect(runs, path.stem if kind == "modern" else f"plain_{name}", seeds)) < len(seeds) * len(
-        rungs
-    ):
+    while len(rows := collect(runs, path.stem if kind == "modern" else f"plain_{name}", seeds)) < len(seeds) * len(rungs):
         time.sleep(2)
     return pd.DataFrame(rows).assign(kind=kind, candidate=name)[COLUMNS]
 
@@ -85,9 +83,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101])
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
-    known = yaml.safe_load(
-        (HERE / ("candidates.yaml" if args.kind == "modern" else "plain_candidates.yaml")).read_text()
-    )
+    known = yaml.safe_load((HERE / ("candidates.yaml" if args.kind == "modern" else "plain_candidates.yaml")).read_text())
     for name in args.candidates or known:
         table = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=COLUMNS)
         done = table[(table.kind == args.kind) & (table.candidate == name)]
