@@ -1,5 +1,5 @@
 # What CI runs is `make check`.
-.PHONY: setup format lint type test check golden figures bench
+.PHONY: setup format lint type docs test check reference golden figures bench
 
 setup:
 	python -m pip install -e '.[dev]'
@@ -15,10 +15,16 @@ lint:
 type:
 	mypy
 
+docs:  # into build/site, strictly: a broken link or reference fails it
+	python docs/build.py
+
 test:  # three files at a time, in their order: many tests wait most of their time
 	python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-check: lint type test
+check: lint type docs test
+
+reference:  # after a change of commands or records: what the documentation repeats of them
+	python -m docs.generate
 
 golden:  # after a change of networks that is meant: new golden costs
 	python -m tests.golden_costs

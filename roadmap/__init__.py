@@ -1,4 +1,4 @@
-"""The ConvNeXt modernization roadmap as a ladder of composable steps; README.md says how to use it.
+"""The ConvNeXt modernization roadmap as a ladder of composable steps; README.md and docs/ say how to use it.
 
 Importing this package is cheap: torch comes in only with what needs it.
 """

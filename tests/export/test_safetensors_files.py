@@ -33,7 +33,7 @@ from tests.conftest import NET, TINY, write_tiny
 from tests.data.test_datasets import FOLDER, save_folder
 from tests.processes import Command, Outcome
 from tests.samples import LADDER
-from tests.test_readme import blocks
+from tests.test_docs import block_with
 
 MakeRecipes = Callable[..., Path]
 TRAINED = ["baseline_original", "fewer_activations", "separate_downsampling"]
@@ -348,13 +348,13 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-# -- the README
+# -- the documentation
 
 
-def test_the_readmes_trained_rung_loads(
+def test_the_documentations_trained_rung_loads(
     trained: Study, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    example = next(block for block in blocks("python") if "load_model" in block)
+    example = block_with("python", "load_model")
     shutil.copytree(
         exported / "separate_downsampling-s0", tmp_path / "out/resnet50-fashion/export/separate_downsampling-s0"
     )
@@ -366,11 +366,13 @@ def test_the_readmes_trained_rung_loads(
     assert names["tuned"](IMAGES).shape == (2, 5)
 
 
-def test_the_readmes_convnext_of_timm_becomes_a_rung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    example = next(block for block in blocks("python") if "convnext_tiny.safetensors" in block)
+def test_the_documentations_convnext_of_timm_becomes_a_rung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = block_with("python", "convnext_tiny.safetensors")
     theirs = timm.create_model("convnext_tiny", ls_init_value=0.5).eval()
     save_file(theirs.state_dict(), tmp_path / "convnext_tiny.safetensors")
     monkeypatch.chdir(tmp_path)
-    ours = eval(example, {"timm": timm}).eval()
+    names: dict[str, Any] = {}
+    exec(example, names)
+    ours = names["model"].eval()
     images = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(ours(images), theirs(images), atol=1e-5, rtol=1e-5)

@@ -1,0 +1,132 @@
+"""Write what the documentation repeats of the program and of the records: docs/commands.md and blocks of other pages.
+
+Run it as `make reference` after a change of commands, records or of the rule that gives the answers; a test fails where
+it was forgotten. A block stands between `<!-- KIND: ARGUMENT -->` and `<!-- end -->`; `KINDS` says which there are.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.agreement import agreement
+from analysis.ladder_table import with_answers
+from analysis.metrics import metric_of
+from analysis.report.record import read_record
+from analysis.report.tables import verdict_markdown
+from analysis.sentences import headline, more_runs
+from analysis.verdicts import FACTOR_COLUMNS, published_verdicts, verdict_table
+from roadmap.cli.parser import command_parsers
+from roadmap.ladder.ladder import read_ladder
+
+ROOT = Path(__file__).parents[1]
+DOCS, RECORDS = ROOT / "docs", ROOT / "records"
+BLOCK = re.compile(r"(<!-- (\w+): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+ATTACKED = ("fgsm_2", "fgsm_4", "fgsm_8", "pgd_2", "pgd_4", "pgd_8", "corrupted_top1", "mce")
+
+
+def write_commands() -> str:
+    """Return the page of all commands, from the parser."""
+    parts = [
+        "# Commands",
+        "`run-ladder`, `python run_ladder.py` and `python -m roadmap` are the same program. Without a command, `run`\n"
+        "is meant: `run-ladder --base resnet50` trains and reports. The options that name a study (base, recipe,\n"
+        "seeds, ...) are the same for every command, so that a command line can be used again with another command.\n\n"
+        "This page is made from the program's own help by `make reference`.",
+    ]
+    os.environ["COLUMNS"] = "100"  # where argparse breaks lines
+    group = ""
+    for name, heading, _, parser in command_parsers("run-ladder"):
+        if heading != group:
+            group = heading
+            parts.append(f"## {heading[0].upper()}{heading[1:]}")
+        parts.append(f"### {name}\n\n```text\n{parser.format_help().strip()}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def judge_again(record: str) -> pd.DataFrame:
+    """Return the answers to a record's changes of top-1 by today's rule, from its runs."""
+    pairs = _pairs(record)
+    return verdict_table(pd.read_csv(RECORDS / record / "results.csv"), pairs)
+
+
+def _pairs(record: str) -> list[tuple[str, str]]:
+    recorded = pd.read_csv(RECORDS / record / "verdicts.csv").query("metric == 'top1'")
+    return list(zip(recorded["step"], recorded["against"], strict=True))
+
+
+def write_headline(record: str) -> str:
+    """Return the sentence that says which steps of a record are answered."""
+    answers = judge_again(record)
+    return headline(answers, noun="change" if "-one" in record else "step", more=more_runs(answers))
+
+
+def write_answers(record: str) -> str:
+    """Return that sentence, and the table of a record's answers with what each step costs."""
+    recorded = pd.read_csv(RECORDS / record / "verdicts.csv").query("metric == 'top1'")
+    costs = recorded[["step", "against", *(name for name in FACTOR_COLUMNS if name in recorded)]]
+    table = verdict_markdown(judge_again(record).merge(costs, on=["step", "against"]))
+    return f"{write_headline(record)}\n\n{table}"
+
+
+def write_agreement(record: str) -> str:
+    """Return which steps have the same answer in a record of the paper's ladder and in the paper."""
+    published = published_verdicts(read_ladder(), "resnet50")
+    return agreement(with_answers(read_record(RECORDS / record).table, judge_again(record), published))
+
+
+def write_published(base: str) -> str:
+    """Return the answers to the paper's own steps."""
+    answers = published_verdicts(read_ladder(), base)
+    return f"{headline(answers, more=more_runs(answers))}\n\n{verdict_markdown(answers)}"
+
+
+def write_robustness(record: str) -> str:
+    """Return which steps of a record are answered in each accuracy under attack and corruption."""
+    runs = pd.read_csv(RECORDS / record / "robustness.csv").assign(state="finished")
+    lines = []
+    for metric in ATTACKED:
+        answers = verdict_table(runs, _pairs(record), metric)
+        lines.append(f"| {metric_of(metric).label} | {headline(answers, more=more_runs(answers))} |")
+    return "\n".join(["| metric | answers |", "| --- | --- |", *lines])
+
+
+def quote(place: str) -> str:
+    """Return the first paragraph or table of a file that has a text in it, both given as "FILE: TEXT".
+
+    Raises:
+        ValueError: If there is none.
+    """
+    name, _, text = place.partition(": ")
+    for part in (ROOT / name).read_text().split("\n\n"):
+        if text in part:
+            return part.strip("\n")
+    raise ValueError(f"{name}: no paragraph has {text!r} in it.")
+
+
+KINDS = {
+    "headline": write_headline,
+    "answers": write_answers,
+    "agreement": write_agreement,
+    "published": write_published,
+    "robustness": write_robustness,
+    "quote": quote,
+}
+
+
+def generated() -> list[Path]:
+    """Return the pages that are generated, wholly or in part."""
+    return [DOCS / "commands.md", *(path for path in sorted(DOCS.glob("*.md")) if BLOCK.search(path.read_text()))]
+
+
+def write_page(path: Path) -> str:
+    """Return one of them as it should be now."""
+    if path.name == "commands.md":
+        return write_commands()
+    return BLOCK.sub(lambda found: f"{found[1]}\n{KINDS[found[2]](found[3])}\n\n{found[4]}", path.read_text())
+
+
+if __name__ == "__main__":
+    for page in generated():
+        page.write_text(write_page(page))
