@@ -129,8 +129,10 @@ class StudyResults:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """A row a rung, with the columns of `ladder_table.LADDER_COLUMNS`."""
+        """A row a rung, with the columns of `ladder_table.LADDER_COLUMNS`; a smoke recipe has no answers."""
         table = ladder_table(self.runs, self.study.rungs)
+        if self.is_smoke:
+            return table
         return with_answers(table, self.verdicts[self.verdicts["metric"] == "top1"], self.published)
 
     @property

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis.frame_results import FrameResults
-from analysis.metrics import COSTS, COUNTED, SPEEDS, metric_of
+from analysis.metrics import COSTS, COUNTED, SPEEDS, TOP1, metric_of
 from analysis.report.table1 import TRAINING, models_cells
 from analysis.report.tables import p_value, seeds_in_words
 from analysis.robustness import Robustness
@@ -45,7 +45,9 @@ def print_results(results: StudyResults, console: Console) -> None:
     console.print()
     print_ladder(results.table, console)
     for metric, rows in results.verdicts.groupby("metric", sort=False):
-        if metric not in ("top1",) and rows["delta"].notna().any() and (text := metric_headline(rows)):
+        if results.is_smoke or metric == TOP1 or rows["delta"].isna().all():
+            continue
+        if text := metric_headline(rows):
             say(text + ".", console)
     for sentence in results.sentences:
         say(sentence, console)

@@ -19,6 +19,7 @@ from analysis.stats.answers import judge
 from analysis.stats.tests import holm, two_sided_p, welch
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Edges = list[tuple[int, int]]
 
 ALPHA = 0.05
@@ -29,6 +30,7 @@ ROADMAP: Edges = [
     *((i, i - 1) for i in range(13, 17)),
 ]
 MARGINS = (0.2, 1.0, 2.0)
+SIZES = (1.0, 2.0, 3.0, 4.0, 6.0)  # of the changes for which power is counted
 Draw = Callable[[np.random.Generator, int], Floats]
 
 
@@ -74,6 +76,10 @@ class Tally:
         """Return the mean over ladders."""
         return self.sums[name] / self.ladders
 
+    def power(self, rule: str = "") -> list[float]:
+        """Return the share of changes of each of `SIZES` that are told; `rule` is ", Welch" for Welch's test."""
+        return [self.sums[f"told {size}{rule}"] / max(1.0, self.sums[f"steps {size}"]) for size in SIZES]
+
 
 def draw_effects(rng: np.random.Generator, pairs: int, margin: float) -> Floats:
     """Return changes in equal parts: none, small, on the margin's edge, large; in any order and of either sign."""
@@ -111,17 +117,16 @@ def simulate(noise: str, n: NDArray[np.int64], edges: Edges, ladders: int, seed:
         half = contrasts.threshold(np.log(np.array(ALPHA))) * known.unit
         tally.add("coverage", np.mean(np.abs(error) <= half))
         ask = Asked(contrasts, known.unit, error, se, df)
-        false, _, _, welch_false = ask.judge(np.zeros(len(edges)), MARGINS[0])
-        tally.add("null", false)
-        tally.add("null, Welch", welch_false)
+        tally.add("null", ask.judge(np.zeros(len(edges)), MARGINS[0])[0])
         for margin in MARGINS:
-            effect = draw_effects(rng, len(edges), margin)
-            false, told, told_by_welch, _ = ask.judge(effect, margin)
-            tally.add(f"mixed {margin}", false)
-            if margin == MARGINS[0]:
-                tally.add("power", told)
-                tally.add("power, Welch", told_by_welch)
+            tally.add(f"mixed {margin}", ask.judge(draw_effects(rng, len(edges), margin), margin)[0])
         tally.add("edge", ask.judge(np.full(len(edges), MARGINS[-1]), MARGINS[-1])[0])
+        effect = rng.choice([0.0, *SIZES], len(edges)) * rng.choice([-1, 1], len(edges))
+        _, told, by_welch = ask.judge(effect, MARGINS[0])
+        for size in SIZES:
+            tally.add(f"steps {size}", (np.abs(effect) == size).sum())
+            tally.add(f"told {size}", told[np.abs(effect) == size].sum())
+            tally.add(f"told {size}, Welch", by_welch[np.abs(effect) == size].sum())
     return tally
 
 
@@ -135,34 +140,39 @@ class Asked:
     se: Floats
     df: Floats
 
-    def judge(self, effect: Floats, margin: float) -> tuple[bool, float, float, bool]:
-        """Return whether any answer is false; the share of changes told, by Welch's too; whether Welch's is false."""
+    def judge(self, effect: Floats, margin: float) -> tuple[bool, Bools, Bools]:
+        """Return whether any answer is false, which changes are told rightly, and which are by Welch's test."""
         delta = self.error + effect
         margins = np.full(len(delta), margin)
         _, adjusted, same = step_down(self.contrasts, delta / self.unit, margins / self.unit, ALPHA, brief=True)
-        by_welch = holm(two_sided_p(delta, self.se, self.df)) <= ALPHA
         right = delta * effect > 0
-        real = max(1, int((effect != 0).sum()))
-        return (
-            any_false(delta, effect, adjusted, same, margin),
-            float(((adjusted <= ALPHA) & right).sum() / real),
-            float((by_welch & right).sum() / real),
-            bool((by_welch & ~right).any()),
-        )
+        by_welch = holm(two_sided_p(delta, self.se, self.df)) <= ALPHA
+        return any_false(delta, effect, adjusted, same, margin), (adjusted <= ALPHA) & right, by_welch & right
 
 
 HEAD = """
-| noise | none | mixed, margin 0.2 | mixed, 1 | mixed, 2 | all on edge of 2 | coverage | power | Welch | ratio |
-|---|---|---|---|---|---|---|---|---|---|"""
+| noise | none | mixed, margin 0.2 | mixed, 1 | mixed, 2 | edge of 2 | coverage | power | Welch | ratio | by size |
+|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def print_row(name: str, tally: Tally) -> None:
     """Print one scenario's error rates, coverage and power."""
     errors = [tally.mean(key) for key in ("null", *(f"mixed {margin}" for margin in MARGINS), "edge")]
-    cells = [f"{100 * error:.1f}" for error in errors] + [f"{100 * tally.mean('coverage'):.1f}"]
-    power, by_welch = tally.mean("power"), tally.mean("power, Welch")
-    cells += [f"{100 * power:.1f}", f"{100 * by_welch:.1f}", f"{power / by_welch:.1f}" if by_welch > 0 else ""]
-    print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    power, by_welch = np.mean(tally.power()), np.mean(tally.power(", Welch"))
+    cells = [*errors, tally.mean("coverage"), power, by_welch]
+    sizes = ", ".join(
+        f"{100 * ours:.0f}/{100 * theirs:.0f}"
+        for ours, theirs in zip(tally.power(), tally.power(", Welch"), strict=True)
+    )
+    ratio = f"{power / by_welch:.1f}" if by_welch > 0 else ""
+    print(f"| {name} | {' | '.join(f'{100 * cell:.1f}' for cell in cells)} | {ratio} | {sizes} |", flush=True)
+
+
+def print_mean_power(tallies: list[Tally]) -> None:
+    """Print the mean power over several scenarios."""
+    power, by_welch = (np.mean([tally.power(rule) for tally in tallies]) for rule in ("", ", Welch"))
+    ratio = power / by_welch
+    print(f"\nMean power over the first five: {100 * power:.1f}; Welch {100 * by_welch:.1f}; ratio {ratio:.2f}")
 
 
 def print_roadmap(ladders: int, seeds: list[int]) -> None:
@@ -173,9 +183,7 @@ def print_roadmap(ladders: int, seeds: list[int]) -> None:
         for noise in NOISES:
             tallies[noise] = simulate(noise, np.full(17, n), ROADMAP, ladders)
             print_row(noise, tallies[noise])
-        power, by_welch = (np.mean([tallies[noise].mean(key) for noise in MAIN]) for key in ("power", "power, Welch"))
-        ratio = power / by_welch
-        print(f"\nMean power over the first five: {100 * power:.1f}; Welch {100 * by_welch:.1f}; ratio {ratio:.2f}")
+        print_mean_power([tallies[noise] for noise in MAIN])
 
 
 def print_others(ladders: int) -> None:

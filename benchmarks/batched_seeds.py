@@ -18,16 +18,15 @@ from torch.nn import functional as F
 
 from benchmarks.side_by_side import (
     Progress,
-    check_device,
     options,
     print_head,
     print_row,
     ratio,
     run,
-    take_turns,
-    timed,
 )
+from roadmap.common.machine import choose_device
 from roadmap.ladder.ladder import read_ladder
+from roadmap.measuring.turns import take_turns, timed
 from roadmap.runs.config import RunConfig
 from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.step import make_model
@@ -89,8 +88,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--seeds", type=int, default=4)
     arguments = parser.parse_args()
-    device, progress, seeds = arguments.device, Progress(), arguments.seeds
-    check_device(device)
+    device, progress, seeds = choose_device(arguments.device), Progress(), arguments.seeds
     torch.set_num_threads(1)
     rungs, rounds = (RUNGS[-1:], 1) if arguments.quick else (RUNGS, ROUNDS)
     print_head("rung", "images/s, one by one", f"{seeds} seeds at once", "ratio")
@@ -106,7 +104,7 @@ def main() -> None:
                 "one by one": timed(one_by_one(models, images, labels), device),
                 "at once": timed(all_at_once(stack(models), models[0], images, labels), device),
             }
-            seconds = take_turns(visits, rounds, progress.say)
+            seconds = take_turns(visits, rounds, show=progress.of(), warm_up=True)
             progress.clear()
             speeds = (f"{seeds * size / median(times):,.0f}" for times in seconds.values())
             print_row(rung, *speeds, ratio(seconds["one by one"], seconds["at once"]))

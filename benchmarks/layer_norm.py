@@ -19,16 +19,15 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.side_by_side import (
     Progress,
-    check_device,
     options,
     print_head,
     print_row,
     ratio,
     run,
-    take_turns,
-    timed,
 )
+from roadmap.common.machine import choose_device
 from roadmap.ladder.ladder import read_ladder
+from roadmap.measuring.turns import take_turns, timed
 from roadmap.networks.blocks import LayerNorm
 from roadmap.runs.config import RunConfig
 from roadmap.study.spec import StudySpec, plan_study
@@ -146,7 +145,8 @@ def compare_rungs(scale: Scale, device: str, rounds: int, progress: Progress) ->
     seconds = take_turns(
         {name: timed(work, device) for name, work in works.items()},
         rounds,
-        lambda what: progress.say(f"{scale.label}, {what}"),
+        show=progress.of(scale.label),
+        warm_up=True,
     )
     progress.clear()
     images = scale.steps * scale.batch_size
@@ -173,7 +173,7 @@ def compare_norms(shape: tuple[int, int, int, int], device: str, rounds: int, pr
     norms |= {name: make(shape[1]) for name, make in NORMS.items()}
     norms["GroupNorm(1): not over channels alone"] = nn.GroupNorm(1, shape[1])
     visits = {name: timed(alone(norm.to(device), x), device) for name, norm in norms.items()}
-    seconds = take_turns(visits, rounds, progress.say)
+    seconds = take_turns(visits, rounds, show=progress.of(), warm_up=True)
     progress.clear()
     for name, times in seconds.items():
         size = "x".join(map(str, shape))
@@ -183,8 +183,7 @@ def compare_norms(shape: tuple[int, int, int, int], device: str, rounds: int, pr
 def main() -> None:
     """Print the tables."""
     arguments = options(__doc__).parse_args()
-    device, quick = arguments.device, arguments.quick
-    check_device(device)
+    device, quick = choose_device(arguments.device), arguments.quick
     torch.set_num_threads(1)
     progress = Progress()
     if quick:

@@ -8,6 +8,7 @@ in the forward pass, read again in the backward pass, and so are written and rea
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -16,17 +17,16 @@ import torch
 
 from benchmarks.side_by_side import (
     Progress,
-    check_device,
     options,
     print_head,
     print_row,
     ratio,
     run,
-    take_turns,
-    timed,
 )
+from roadmap.common.machine import choose_device
 from roadmap.ladder.ladder import read_ladder
 from roadmap.measuring.meter import Meter, make_batches
+from roadmap.measuring.turns import take_turns, timed
 from roadmap.study.plan import PlannedRun
 from roadmap.study.spec import StudySpec, plan_study
 
@@ -46,7 +46,7 @@ def device_rates(device: str, side: int) -> tuple[float, float]:
         "product": timed(lambda: torch.mm(a, b), device),
         "copy": timed(lambda: target.copy_(source), device),
     }
-    seconds = take_turns(visits, ROUNDS, lambda what: None)
+    seconds = take_turns(visits, ROUNDS, warm_up=True)
     return side**3 / min(seconds["product"]), 2 * source.numel() / min(seconds["copy"])
 
 
@@ -61,8 +61,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--batch", type=int, help="images a step")
     arguments = parser.parse_args()
-    device, progress = arguments.device, Progress()
-    check_device(device)
+    device, progress = choose_device(arguments.device), Progress()
     quick = arguments.quick
     batch = arguments.batch or (2 if quick else BATCH[device])
     rungs, rounds, visit_s = (RUNGS[:1], 1, 0.0) if quick else (RUNGS, ROUNDS, VISIT_S)
@@ -72,16 +71,14 @@ def main() -> None:
     print_head("rung", "images/s", "compiled", "ratio", "of the product's rate", "of the copy's")
     with TemporaryDirectory() as folder:
         for planned_run in planned(rungs, Path(folder)):
-            meters = {}
+            visits = {}
             for compiles in (False,) if quick else (False, True):
                 recipe = replace(planned_run.config.recipe, compile=compiles)
                 config = replace(planned_run.config, recipe=recipe)
-                meters[compiles] = Meter(config, make_batches(config, batch, 1, device), weigh=False)
-            speeds: dict[bool, list[float]] = {compiles: [] for compiles in meters}
-            for number in range(rounds):
-                for compiles in list(meters)[:: -1 if number % 2 else 1]:
-                    progress.say(f"{planned_run.rungs[0]}: round {number + 1} of {rounds}")
-                    speeds[compiles].append(meters[compiles].training_speed(visit_s))
+                meter = Meter(config, make_batches(config, batch, 1, device), memory_and_inference=False)
+                visits[compiles] = partial(meter.training_speed, visit_s)
+            rung = planned_run.rungs[0]
+            speeds = take_turns(visits, rounds, label=lambda compiles: "compiled" * compiles, show=progress.of(rung))
             progress.clear()
             best = max(map(median, speeds.values()))
             print_row(

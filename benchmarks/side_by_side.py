@@ -1,18 +1,15 @@
-"""What the benchmarks of speed share: contestants that take turns, the ratios of their times, tables, progress."""
+"""What the benchmarks of speed share: their options, progress, ratios of times, tables."""
 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
-import torch
-
 from roadmap.common.errors import UserError
+from roadmap.measuring.turns import Show
 
 QUIET_S = 2.0  # work that is done by then needs no progress
-
-Visit = Callable[[], float]  # does a contestant's share of work and returns the seconds it took
 
 
 class Progress:
@@ -26,52 +23,14 @@ class Progress:
         if time.monotonic() - self.start > QUIET_S:
             print(f"\r{what:<78.78}", end="", file=sys.stderr, flush=True)
 
+    def of(self, place: str = "") -> Show:
+        """Return what shows the visits of a round of turns, after the name of a part of the benchmark."""
+        return lambda done, total, what: self.say(", ".join(filter(None, (place, what))))
+
     def clear(self) -> None:
         """Leave the line empty, before a row of the table is printed."""
         if time.monotonic() - self.start > QUIET_S:
             print(f"\r{'':<78}\r", end="", file=sys.stderr, flush=True)
-
-
-def timed(work: Callable[[], object], device: str) -> Visit:
-    """Return a visit that does some work and waits until the device has done it."""
-
-    def visit() -> float:
-        _wait(device)
-        start = time.perf_counter()
-        work()
-        _wait(device)
-        return time.perf_counter() - start
-
-    return visit
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize()
-
-
-def take_turns(visits: Mapping[str, Visit], rounds: int, show: Callable[[str], None]) -> dict[str, list[float]]:
-    """Visit every contestant once a round, in an order that turns round from round to round.
-
-    Whatever else the machine does then hits all alike; times of one round are to be compared with each other. A round
-    before the first warms up and does not count.
-
-    Args:
-        visits: The contestants.
-        rounds: How often each is visited.
-        show: Called before each visit with what is at hand.
-
-    Returns:
-        The seconds of each contestant's visits.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in visits}
-    for number in range(-1, rounds):
-        for name in list(visits)[:: -1 if number % 2 else 1]:
-            show(f"{name}: {f'round {number + 1} of {rounds}' if number >= 0 else 'warming up'}")
-            took = visits[name]()
-            if number >= 0:
-                seconds[name].append(took)
-    return seconds
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> str:
@@ -94,19 +53,9 @@ def print_row(*cells: str) -> None:
 def options(description: str | None) -> argparse.ArgumentParser:
     """Return a parser of the options that all scripts have."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU where there is one")
     parser.add_argument("--quick", action="store_true", help="one round of very little: to see that everything works")
     return parser
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that is not there.
-
-    Raises:
-        UserError: If it is a GPU and torch finds none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device: 'cuda', but torch finds no GPU here. Leave it out, or say cpu.")
 
 
 def run(main: Callable[[], None]) -> None:

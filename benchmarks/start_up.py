@@ -12,7 +12,8 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from benchmarks.side_by_side import Progress, options, print_head, print_row, run, take_turns, timed
+from benchmarks.side_by_side import Progress, options, print_head, print_row, run
+from roadmap.measuring.turns import take_turns, timed
 
 RUN_LADDER = Path(__file__).parents[1] / "run_ladder.py"
 MAY_TAKE_S = {"--help": 0.3, "verify": 5.0, "plan --base resnet50": 5.0, "plan --base resnet200": 5.0}
@@ -43,7 +44,7 @@ def main() -> None:
     processor_s: dict[str, list[float]] = {command: [] for command in (["--help"] if quick else MAY_TAKE_S)}
     with TemporaryDirectory() as folder:
         visits = {command: timed(partial(start, command, folder, used), "cpu") for command, used in processor_s.items()}
-        seconds = take_turns(visits, 1 if quick else ROUNDS, progress.say)
+        seconds = take_turns(visits, 1 if quick else ROUNDS, show=progress.of(), warm_up=True)
     progress.clear()
     print_head("command", "seconds", "range", "of a processor", "may take", "ratio")
     for command, times in seconds.items():

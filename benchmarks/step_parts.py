@@ -18,18 +18,17 @@ from torch.nn import functional as F
 from benchmarks.loops import BareLoop, TimmLoop
 from benchmarks.side_by_side import (
     Progress,
-    check_device,
     options,
     print_head,
     print_row,
     ratio,
     run,
-    take_turns,
-    timed,
 )
 from benchmarks.training_loop import RUNGS, write_recipe
+from roadmap.common.machine import choose_device
 from roadmap.data.batches import load_data
 from roadmap.ladder.ladder import read_ladder
+from roadmap.measuring.turns import take_turns, timed
 from roadmap.runs.config import RunConfig
 from roadmap.study.spec import StudySpec, plan_study
 
@@ -64,7 +63,7 @@ def compare_parts(config: RunConfig, rung: str, device: str, steps: int, rounds:
         "with the optimizer": passes(timms, images, targets, step=True),
     }
     visits = {name: timed(partial(work, steps), device) for name, work in works.items()}
-    seconds = take_turns(visits, rounds, lambda what: progress.say(f"{rung}, {what}"))
+    seconds = take_turns(visits, rounds, show=progress.of(rung), warm_up=True)
     progress.clear()
     whole = seconds["timm's"]
     ratios = [ratio(whole, seconds[name]) for name in ("passes", "with the optimizer")]
@@ -79,7 +78,7 @@ def compare_layouts(label: str, config: RunConfig, rung: str, device: str, steps
     usual.images = images.contiguous(memory_format=torch.contiguous_format)
     usual.model.to(memory_format=torch.contiguous_format)
     visits = {name: timed(partial(loop, steps), device) for name, loop in loops.items()}
-    seconds = take_turns(visits, rounds, lambda what: None)
+    seconds = take_turns(visits, rounds, warm_up=True)
     speed = steps * config.recipe.batch_size / median(seconds["channels_last"])
     print_row(label, rung, f"{speed:,.1f}", ratio(seconds["channels_last"], seconds["contiguous"]))
 
@@ -87,8 +86,7 @@ def compare_layouts(label: str, config: RunConfig, rung: str, device: str, steps
 def main() -> None:
     """Print the tables."""
     arguments = options(__doc__).parse_args()
-    device, quick = arguments.device, arguments.quick
-    check_device(device)
+    device, quick = choose_device(arguments.device), arguments.quick
     torch.set_num_threads(1)
     progress = Progress()
     rungs = RUNGS[-1:] if quick else RUNGS

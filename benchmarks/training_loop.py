@@ -21,18 +21,17 @@ from PIL import Image
 from benchmarks.loops import BareLoop, OurLoop, TimmLoop
 from benchmarks.side_by_side import (
     Progress,
-    check_device,
     options,
     print_head,
     print_row,
     ratio,
     run,
-    take_turns,
-    timed,
 )
+from roadmap.common.machine import choose_device
 from roadmap.common.paths import RECIPES
 from roadmap.data.batches import load_data
 from roadmap.ladder.ladder import read_ladder
+from roadmap.measuring.turns import take_turns, timed
 from roadmap.runs.config import RunConfig
 from roadmap.study.spec import StudySpec, plan_study
 
@@ -129,7 +128,7 @@ def compare_speed(setting: Setting, rung: str, device: str, progress: Progress) 
         visits = {who: timed(partial(loop, setting.steps), device) for who, loop in loops.items()}
         try:
             seconds = take_turns(
-                visits, setting.rounds, lambda what: progress.say(f"{setting.label}, {rung}, {what}")
+                visits, setting.rounds, show=progress.of(f"{setting.label}, {rung}"), warm_up=True
             )  # fmt: skip
         finally:
             ours.close()
@@ -180,8 +179,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--width-divisor", type=int, metavar="N", help="at 224x224 (default: 8 on CPUs, 1 on GPUs)")
     arguments = parser.parse_args()
-    device = arguments.device
-    check_device(device)
+    device = choose_device(arguments.device)
     torch.set_num_threads(1)
     progress = Progress()
     with TemporaryDirectory() as name:

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from roadmap.jobs.cluster import Cluster
-from roadmap.jobs.launcher import JobOptions, launch, prepare
+from roadmap.jobs.launcher import launch, prepare
+from roadmap.jobs.options import JobOptions
 from roadmap.jobs.status import Queue, is_at_work, look_at_queue, standing
 from roadmap.ladder.ladder import read_ladder
 from roadmap.runs import run_folder

@@ -35,7 +35,7 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={short}/munge,cred_expire=10
+AuthInfo=socket={short}/munge,cred_expire=6
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={short}/%n
 SlurmctldPidFile={folder}/slurmctld.pid

@@ -7,7 +7,7 @@ import torch
 from benchmarks import batched_seeds, layer_norm, roofline, start_up, step_parts, training_loop
 from benchmarks.layer_norm import COPYING, NORMS, OURS, alone, share_of_copies
 from benchmarks.loops import OurLoop, timm_model
-from benchmarks.side_by_side import ratio, take_turns
+from benchmarks.side_by_side import ratio
 from roadmap.ladder.ladder import read_ladder
 from roadmap.runs.config import RunConfig
 from roadmap.study.spec import StudySpec, plan_study
@@ -26,18 +26,6 @@ def test_a_benchmark_prints_its_table(
     head, rule, *rows = (line for line in capsys.readouterr().out.splitlines() if line.startswith("|"))
     assert rule.count("---") == head.count("|") - 1
     assert rows
-
-
-def test_contestants_take_turns_in_an_order_that_turns_round() -> None:
-    seen: list[str] = []
-
-    def visit(name: str) -> float:
-        seen.append(name)
-        return float(len(seen))
-
-    seconds = take_turns({name: lambda name=name: visit(name) for name in "ab"}, 2, lambda what: None)
-    assert "".join(seen) == "baabba"  # the first of them warms up
-    assert seconds == {"a": [3.0, 6.0], "b": [4.0, 5.0]}
 
 
 def test_a_ratio_is_the_median_of_the_rounds_with_its_range() -> None:

@@ -89,7 +89,7 @@ def draw_bubbles(table: pd.DataFrame, words: Words, panels: Mapping[str, str], d
     sizes = [f" {size}" if size != USUAL_SIZE else "" for size in table["image_size"]]
     table = table.assign(family=family[0], variant=family[1] + sizes, name=table["model"] + sizes)
     low, high = table["top1"].min(), table["top1"].max()
-    room = 0.12 * (high - low) or 0.5  # and twice of it above, where names stand over the best
+    room = 0.12 * (high - low) or 0.5  # and more of it above, where names stand over the best
     left = MARGIN + TICK_LABELS
     width = (words.width - MARGIN - left - (len(panels) - 1) * 1.5 * MARGIN) / len(panels)
     with matplotlib.style.context("default"):
@@ -110,7 +110,7 @@ def draw_bubbles(table: pd.DataFrame, words: Words, panels: Mapping[str, str], d
                 x, page.y = left + i * (width + 1.5 * MARGIN), top + HEIGHT
                 axes = page.panel(x, top, width, HEIGHT)
                 own = table[table["training"] == name]
-                _draw_panel(axes, own, cost, (low - room, high + 2 * room), (width, HEIGHT), f"{cost}-{name}")
+                _draw_panel(axes, own, cost, (low - room, high + 1.5 * room), (width, HEIGHT), f"{cost}-{name}")
                 if i:
                     axes.tick_params(labelleft=False)
                 page.y += TICKS

@@ -114,7 +114,7 @@ def drawings_of(results: StudyResults, about: About, labels: pd.DataFrame, *, cl
     Args:
         results: What the study's runs say.
         about: What all its figures say.
-        labels: A row a rung of the ladder with the columns rung, label and adopted: the names of the steps.
+        labels: A row a rung of the ladder with the columns rung, label, section and adopted: the names of the steps.
         climbs: Whether the study is the ladder, so that its rungs are a path.
     """
     top1 = results.verdicts[results.verdicts["metric"] == "top1"]

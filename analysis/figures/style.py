@@ -8,7 +8,7 @@ Source: the colours are Okabe and Ito's, for all eyes.
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -243,6 +243,7 @@ def mix(color: str, other: str, share: float) -> tuple[float, float, float]:
     return r, g, b
 
 
+@cache
 def width_of(text: str, size: float, weight: str = "normal") -> float:
     """Return the width in inches of a text as it will be drawn."""
     font = FontProperties(family="DejaVu Sans", size=size, weight=weight)

@@ -1,7 +1,6 @@
 """The report of anybody's results: what its files say."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pandas as pd
 
@@ -37,13 +36,13 @@ def frame_contents(results: FrameResults, look: Presentation) -> Contents:
 def _drawings(results: FrameResults, page: Page, look: Presentation) -> Iterator[Drawing]:
     """Yield the roadmap, whose bars are percent, where the main metric is an accuracy; and every change."""
     about = results.metric(results.names[0])
-    words = {"title": page.title, "headline": page.headline, "note": page.note}
     table, values = page.ladder, page.ladder["top1"].dropna()
     if about.better > 0 and values.between(0, 100).all() and len(values):
         is_share = values.max() <= 1
         columns = ["top1", "top1_std", "top1_delta", "ci_low", "ci_high"]
         percent = table.assign(**{name: 100 * table[name] for name in columns}) if is_share else table
         axis = f"{about.label} (%)" if is_share else about.label
-        yield catalogue.roadmap(percent, replace(Chart(axis=axis, **words), width=look.width))
+        chart = Chart(title=page.title, headline=page.headline, note=page.note, axis=axis, width=look.width)
+        yield catalogue.roadmap(percent, chart)
     if results.pairs:
         yield catalogue.forest(results.verdicts[0], table, About(page.title, page.note, about.label))

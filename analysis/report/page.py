@@ -18,6 +18,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from analysis.figures.style import BAND, GREY, GRID, INK, PAPER, SHADOW
 from analysis.history import AttemptSummary, RunHistory
 from analysis.ladder_table import notes_of
 from analysis.metrics import TOP1, metric_of
@@ -31,6 +32,20 @@ TEMPLATE = "page.html"
 LONGEST_ERROR = 200  # letters of an error in a run's row
 LOOKS = {Answer.HELPS: "better", Answer.HURTS: "worse"}  # an answer's class in the page
 
+# A figure's colours that follow the page's, light, dark or printed; any other stays as it is.
+THEME = {
+    INK: "ink",
+    "#000000": "ink",
+    GREY: "soft",
+    GRID: "line",
+    PAPER: "ground",
+    SHADOW: "shadow",
+    BAND: "stripe",
+}
+COLOR = re.compile(r"#[0-9a-fA-F]{6}\b")
+# The columns of the first table, by their headings without what stands there in brackets.
+ANSWER_COLUMNS = ("rung", "change", "answer", "against", "paper's change", "paper's answer")
+
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 LEFT_OUT = {f"{{{SVG}}}metadata", f"{{{SVG}}}script"}
 
@@ -40,6 +55,7 @@ LADDER_KEYS = {
     "parameters": "params",
     "change (95% interval)": "top1_delta",
 }
+ANSWERED = {"answer": "answer", "paper's answer": "paper_answer"}
 LADDER_WORDS = ("answer", "against", "paper's answer")
 VERDICT_KEYS = {
     "change (95% interval)": "delta",
@@ -81,7 +97,7 @@ class Page:
         pictures: The figures; the first stands at the top.
         verdicts: Tables of `verdicts.VERDICT_COLUMNS`, each of one metric, the main one first.
         metric: What the ladder's `top1` is.
-        ladder: A row a rung with the columns of `compare.LADDER_COLUMNS`.
+        ladder: A row a rung with the columns of `ladder_table.LADDER_COLUMNS`.
         sentences: Paragraphs that say in words what the numbers do.
         tables: Further tables: (title, cells).
         runs: A row a rung and seed (`analysis.run_frames`).
@@ -171,6 +187,7 @@ def write_page(path: Path, page: Page) -> Path:
         pictures=[(picture, inline_svg(picture.path, f"f{i}")) for i, picture in enumerate(page.pictures, 1)],
         verdicts=[_verdict_grid(table, labels) for table in page.verdicts if len(table)],
         tables=[_plain_grid(title, cells) for title, cells in page.tables],
+        answers=_answer_grid(page.ladder, labels, page.metric),
         ladder=_ladder_grid(page.ladder, labels, page.metric),
         notes=notes_of(page.ladder),
         shared=_shared(page.settings),
@@ -186,7 +203,8 @@ def write_page(path: Path, page: Page) -> Path:
 def inline_svg(path: Path, name: str) -> Markup:
     """Return an SVG file as an element of a page, with ids that begin with its name, so that two do not meet.
 
-    Its style sheet is held to it alone; what it says of itself (metadata) and scripts are left out.
+    Its style sheet is held to it alone; what it says of itself (metadata) and scripts are left out. Its inks and
+    grounds become the page's, so that it turns dark with the page.
     """
     ET.register_namespace("", SVG)
     ET.register_namespace("xlink", XLINK)
@@ -203,12 +221,20 @@ def inline_svg(path: Path, name: str) -> Markup:
                 parent.set(key, f"{name}-{value}")
             elif key in ("href", f"{{{XLINK}}}href") and value.startswith("#"):
                 parent.set(key, f"#{name}-{value[1:]}")
+            elif key in ("style", "fill", "stroke"):
+                parent.set(key, COLOR.sub(_themed, value.replace("url(#", f"url(#{name}-")))
             elif "url(#" in value:
                 parent.set(key, value.replace("url(#", f"url(#{name}-"))
     root.attrib.pop("height", None)  # the page gives it its width, and the box its proportions
     root.attrib.pop("width", None)
     root.set("aria-hidden", "true")  # the element around it says what is to be seen
     return Markup(ET.tostring(root, encoding="unicode"))
+
+
+def _themed(color: re.Match[str]) -> str:
+    """Return a colour of a figure as the page's style names it, if it does."""
+    name = THEME.get(color[0].upper())
+    return f"var(--{name})" if name else color[0]
 
 
 def _breakable(text: str) -> Markup:
@@ -242,9 +268,22 @@ def _ladder_grid(ladder: pd.DataFrame, labels: Mapping[str, str], metric: str) -
         for column in columns[1:]:
             known = column in keys and not pd.isna(source[keys[column]])
             key = float(source[keys[column]]) if known else None
-            cells.append(Cell(row[column], key, "word" if column in LADDER_WORDS else "number"))
+            look = f"word {LOOKS.get(source[ANSWERED[column]], '')}".strip() if column in ANSWERED else "number"
+            cells.append(Cell(row[column], key, "word" if column == "against" else look))
         body.append(cells)
     return Grid("The ladder", heads, body)
+
+
+def _answer_grid(ladder: pd.DataFrame, labels: Mapping[str, str], metric: str) -> Grid | None:
+    """Return what a reader looks for first: each step's change, the answer, and the paper's; None without a step."""
+    grid = _ladder_grid(ladder, labels, metric)
+    kept = [i for i, (head, _) in enumerate(grid.heads) if head.partition(" (")[0] in ANSWER_COLUMNS]
+    judged = [
+        row for row, answer in zip(grid.rows, ladder["answer"], strict=True) if isinstance(answer, str) and answer
+    ]
+    if not judged:
+        return None
+    return Grid("Answers", [grid.heads[i] for i in kept], [[row[i] for i in kept] for row in judged])
 
 
 def _plain_grid(title: str, rows: Sequence[Cells]) -> Grid:

@@ -76,8 +76,8 @@ def _study_contents(
     chart = _chart_of(results, shadow_label, look)
     top1, note = _name_of_top1(study), study.describe()
     record = describe_record(study, results.runs, chart, [history.planned for history in results.histories.values()])
-    steps = [(rung.id, rung.label, rung.adopted) for rung in study.ladder.climb(study.base)]
-    labels = look.labelled(pd.DataFrame(steps, columns=["rung", "label", "adopted"]))
+    steps = [(rung.id, rung.label, rung.section, rung.adopted) for rung in study.ladder.climb(study.base)]
+    labels = look.labelled(pd.DataFrame(steps, columns=["rung", "label", "section", "adopted"]))
     about = catalogue.About(chart.title, note, top1)
     if words is None:
         words = ["--base", study.base, "--recipe", study.recipe.name, "--seeds", *map(str, study.seeds)]

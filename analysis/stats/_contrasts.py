@@ -20,6 +20,7 @@ BIN = 0.05  # of log standard deviations and log differences
 NEAR, FAR = 60, 48  # bins that a table of tails reaches below the smallest and above the largest standard deviation
 VECTORS, REPEATS = 512, 8  # draws of all rungs' noise; draws of all means' errors for each
 LEAST = 1e-250
+RESERVE = 1.07  # of p-values for the whole ladder: what the model of the noise, grids and draws may be off
 
 
 @dataclass(frozen=True)
@@ -180,4 +181,5 @@ class _Family:
             count += (self.toward_zero[within] > narrow[within]).sum(axis=0, dtype=np.int16)
         p = np.exp(log_p)
         more_than_once = np.maximum(count - 1, 0).mean()
-        return float(np.clip((len(limit) - told + len(within) / 2) * p - more_than_once, p, 1.0))
+        any_error = (len(limit) - told + len(within) / 2) * p - more_than_once
+        return float(np.clip(RESERVE * any_error, p, 1.0))

@@ -2,8 +2,8 @@
 
 `python records/default-choice/cost.py [candidate ...]`, of candidates.yaml or plain_candidates.yaml. For each of five
 rungs the candidates take turns: a few training steps and a few test batches in this process, with one thread. A run is
-its images seen times the cost of one, and 10,000 test images. (It calls the program's modules as they lay when the
-trials ran.)
+its images seen times the cost of one, and 10,000 test images.
+
 """
 
 import os
@@ -24,10 +24,10 @@ import yaml  # noqa: E402
 from choose import write_recipe  # noqa: E402
 
 from roadmap import read_ladder  # noqa: E402
-from roadmap.learning import make_optimizer, make_scaler, take_step  # noqa: E402
-from roadmap.model import build_model  # noqa: E402
+from roadmap.networks.model import build_model  # noqa: E402
+from roadmap.networks.timm_net import scale_net  # noqa: E402
 from roadmap.recipe import read_recipe  # noqa: E402
-from roadmap.reference import scale_net  # noqa: E402
+from roadmap.training.step import make_optimizer, make_scaler, take_step  # noqa: E402
 
 RUNGS = ["baseline", "depthwise_conv", "move_up_depthwise", "kernel_11", "separate_downsampling"]
 COSTLY = ("width_divisor", "stem_stride", "epochs", "batch_size", "optimizer", "hflip", "shift")

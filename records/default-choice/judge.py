@@ -1,8 +1,7 @@
 """Count the steps that each candidate answers at the number of seeds that its budget has room for.
 
-`python records/default-choice/judge.py` (with `--final` from a checkout that has analysis/stats/answers.py on its
-PYTHONPATH, to judge by the program's own rule too, on 500 draws) reads trials.csv and costs.csv and writes answers.csv. What it does is point 4
-of README.md's criterion.
+`python records/default-choice/judge.py` reads trials.csv and costs.csv and writes answers.csv; with `--final` it judges
+by the program's own rule too (analysis/stats/answers.py), on 500 draws. It does what point 4 of README.md says.
 """
 
 import sys

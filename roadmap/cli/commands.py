@@ -140,14 +140,15 @@ COMMANDS = {
         ),
         _of_study(
             "robustness", RESULTS, "accuracy under attacks and corruptions, for the report", "robustness_commands",
-            a.IMAGES, a.RADII, a.EXECUTOR, a.JOBS, a.JSON,
+            a.IMAGES, a.RADII, a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES, a.JSON,
         ),
         _of_study(
             "export", RESULTS, "trained weights with their configuration, for timm", "run_commands",
             replace(a.OUT, help="where to (default: export/ in the report's folder)"),
         ),
         _of_study(
-            "measure", MACHINE, "time and memory of every rung, measured side by side here", "measure_commands", a.JSON
+            "measure", MACHINE, "time and memory of every rung, measured side by side", "measure_commands",
+            a.EXECUTOR, a.CLUSTER, a.MAX_RETRIES, a.JSON,
         ),
         _of_study(
             "calibrate", MACHINE, "the fastest precision, compiler setting and number of jobs", "measure_commands",

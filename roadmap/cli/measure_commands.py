@@ -4,8 +4,9 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -17,6 +18,8 @@ from roadmap.common.process_group import under_torchrun
 
 if TYPE_CHECKING:
     from roadmap.study.plan import PlannedRun, Study
+
+LOOK_EVERY_S = 0.5
 
 
 def measure(options: Namespace) -> Exit:
@@ -36,8 +39,12 @@ def measure(options: Namespace) -> Exit:
     console = Console(stderr=options.json)
     if not options.json:
         console.print(study.describe(), highlight=False, markup=False)
-    with show_steps(console) as show:
-        measured = measuring.measure(study, show=show)
+    path: Path | None = None
+    if options.executor == "slurm":
+        path, measured = _measure_in_a_job(options, study, console)
+    else:
+        with show_steps(console) as show:
+            measured = measuring.measure(study, show=show)
     rows = cost_rows(study, collect_measured(study, measured))
     if options.json:
         print_json(rows)
@@ -49,23 +56,52 @@ def measure(options: Namespace) -> Exit:
             f"{measured['test_batch_size']} in inference; loading images is not measured. x: times the rung before.",
             highlight=False,
         )
-    path = measuring.write_measured(study.runs, measured)
+    path = path or measuring.write_measured(study.runs, measured)  # now: a full disk costs no table
     if not options.json:
         print(f"Wrote {path}")
     return Exit.OK
 
 
+def _measure_in_a_job(options: Namespace, study: "Study", console: Console) -> tuple[Path, dict[str, Any]]:
+    """Have a job of the cluster measure, wait for it, and return the file that it wrote and its content."""
+    from roadmap.cli.options import job_options_of
+    from roadmap.common.files import read_object
+    from roadmap.jobs.launcher import launch
+    from roadmap.jobs.measurement import MeasureTask, read_outcome
+    from roadmap.jobs.retries import Retries
+    from roadmap.measuring.rung_costs import FOLDER
+
+    how = job_options_of(options, study, wait=True)
+    how = replace(how, cluster=how.cluster.one_process())
+    folder, task = (study.runs / FOLDER / how.name).absolute(), MeasureTask(study)
+    folder.mkdir(parents=True)
+    retries, pending = Retries([folder], how, task), [folder]
+    console.print(f"Measuring in a job ({how.name}); interrupted, it goes on and writes its file.", highlight=False)
+    while pending:
+        jobs = launch(pending, how, retries.number, task)
+        while not retries.are_over(jobs):
+            time.sleep(LOOK_EVERY_S)
+        pending = retries.to_try_again()
+    path = read_outcome(folder)
+    measured = read_object(path) if path else None
+    if path is None or measured is None:
+        failure = task.failure(folder)
+        reason = failure.content.get("error") if failure else "its job ended without a word (killed?)"
+        raise UserError(f"measure: not measured: {reason}. The job's log is in {how.runs / 'jobs'}.")
+    return study.runs / FOLDER / path.name, measured
+
+
 def calibrate(options: Namespace) -> Exit:
     """Try which way of training is fastest on this device, and print what that says and why."""
     from roadmap.cli.progress import show_steps
-    from roadmap.common.machine import look_around
+    from roadmap.common.machine import this_machine
     from roadmap.measuring.calibration import calibrate as try_ways
 
     if under_torchrun():
         raise UserError("calibrate: is one process, on one device. Start it without torchrun.")
     study, console = study_of(options, assume_data=True), Console(stderr=options.json)
     with show_steps(console) as show:
-        found = try_ways(study, look_around(), show)
+        found = try_ways(study, this_machine(), show)
     if options.json:
         print_json({"device": found.device, **vars(way)} for way in found.ways)
         return Exit.OK

@@ -15,7 +15,7 @@ from roadmap.ladder.schema import Match
 from roadmap.runs import run_folder
 
 if TYPE_CHECKING:
-    from roadmap.jobs.launcher import JobOptions
+    from roadmap.jobs.options import JobOptions
     from roadmap.robustness.settings import Settings
     from roadmap.study.plan import Study
 
@@ -271,7 +271,7 @@ def job_options_of(options: Namespace, study: "Study", *, wait: bool) -> "JobOpt
     """Return how a study's jobs are to be started."""
     from roadmap.common.process_group import under_torchrun
     from roadmap.jobs.cluster import check_local, read_cluster
-    from roadmap.jobs.launcher import JobOptions
+    from roadmap.jobs.options import JobOptions
 
     slurm = options.executor == "slurm"
     cluster = read_cluster(options.cluster, here=not slurm)

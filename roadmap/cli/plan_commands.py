@@ -95,12 +95,12 @@ def _print_changes(changes: dict[str, Changes], recipe: str, console: Console | 
 
 def plan(options: Namespace) -> Exit:
     """Print what would run, what it costs, how long it takes and what is done already."""
-    from roadmap.common.machine import look_around
+    from roadmap.common.machine import this_machine
     from roadmap.jobs.status import look_at_queue, standing
 
     price = amount_of(options.price, "--price")
     study = study_of(options, assume_data=True)
-    machine = look_around(jobs_of(options))
+    machine = this_machine(jobs_of(options))
     planned = study.planned()
     console = Console(stderr=options.json)
     ahead = _forecast(options, study, machine, console)

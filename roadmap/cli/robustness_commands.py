@@ -1,142 +1,167 @@
 """The command `robustness`: trained networks under attacks and corruptions."""
 
 import signal
+import sys
 import time
 from argparse import Namespace
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from roadmap.cli.commands import Exit
-from roadmap.cli.options import jobs_of, robustness_settings_of, study_of
+from roadmap.cli.options import job_options_of, robustness_settings_of, study_of
 from roadmap.cli.terminal import print_json, print_study
 from roadmap.common.errors import UserError
 from roadmap.common.process_group import under_torchrun
-from roadmap.robustness.settings import Settings
+from roadmap.robustness.settings import Damaged, Settings, read_found
 
 if TYPE_CHECKING:
-    from roadmap.common.machine import Machine
-    from roadmap.jobs.pool import Tell
+    from roadmap.jobs.executors import Launch
+    from roadmap.jobs.options import JobOptions
+    from roadmap.jobs.retries import Retries
+    from roadmap.robustness.task import RobustnessTask
     from roadmap.study.plan import PlannedRun
 
-
-@dataclass(frozen=True)
-class Examination:
-    """A trained run that is to be examined, and in which parts."""
-
-    run: "PlannedRun"
-    settings: Settings
-    data_root: Path | None
-    on_gpu: bool
-    missing: tuple[str, ...]
-    macs: int
-
-    def costs(self) -> dict[str, float]:
-        """Return about how many multiply-adds an image each part takes."""
-        return {part: self.macs * self.settings.cost(part) for part in self.missing}
-
-    def __call__(self, tell: "Tell") -> None:
-        """Do it."""
-        from roadmap.robustness.evaluation import examine
-
-        device = "cuda" if self.on_gpu else "cpu"
-        examine(self.run.folder, self.run.config, self.settings, data_root=self.data_root, device=device, tell=tell)
+LOOK_EVERY_S = 0.5
 
 
 def robustness(options: Namespace) -> Exit:
     """Attack and corrupt what every trained network of a study sees, as far as that is not done, and print the outcome.
 
-    A report and a comparison then tell of it too.
+    A report and a comparison then show it too.
     """
     from analysis.robustness import collect_robustness, robustness_rows
     from analysis.terminal import print_robustness
     from roadmap.common.files import check_writable
     from roadmap.common.formats import clock
-    from roadmap.common.machine import look_around
     from roadmap.robustness.attacks import require_toolbox
     from roadmap.runs.run_folder import read_result
 
-    if under_torchrun() or options.executor == "slurm":
-        raise UserError(
-            "robustness: works on this machine, in processes of its own. Start it in a job, as one process."
-        )
+    if under_torchrun():
+        raise UserError("robustness: a network is evaluated by one process. Start it without torchrun.")
     settings, study, console = robustness_settings_of(options), study_of(options), Console(stderr=options.json)
+    how = job_options_of(options, study, wait=True)
+    how = replace(how, cluster=how.cluster.one_process())
     require_toolbox()
     check_writable(study.runs, "--runs")
     planned = study.planned()
     trained = [run for run in planned if (read_result(run.folder) or {}).get("state") == "finished"]
-    machine = look_around(jobs_of(options))
     print_study(study, console)
     missing = {run.config.id: _missing(run, settings, console) for run in trained}
-    work = [
-        Examination(run, settings, options.data, machine.gpus > 0, parts, run.macs)
-        for run in trained
-        if (parts := missing[run.config.id])
-    ]
+    todo = sorted((run for run in trained if missing[run.config.id]), key=lambda run: -run.macs)
     done = sum(parts == () for parts in missing.values())
     console.print(
-        f"{len(planned)} runs, {len(trained)} trained, {done} examined already, {len(work)} to do, with "
+        f"{len(planned)} runs, {len(trained)} trained, {done} evaluated already, {len(todo)} to do, with "
         f"{settings.images:,} test images each.",
         highlight=False,
     )
     start = time.monotonic()
-    are_well = _examine(sorted(work, key=lambda one: -one.macs), machine, console, here=options.executor == "debug")
-    if work:
+    are_well = _evaluate(todo, settings, how, console)
+    if todo:
         console.print(f"Took {clock(time.monotonic() - start)}.", highlight=False)
     found = collect_robustness(study)
     if options.json:
         print_json(robustness_rows(study, found))
     else:
         print_robustness(found, console)
-    return Exit.OK if trained and are_well and done + len(work) == len(trained) else Exit.FAILED
+    return Exit.OK if trained and are_well and done + len(todo) == len(trained) else Exit.FAILED
 
 
 def _missing(run: "PlannedRun", settings: Settings, console: Console) -> tuple[str, ...] | None:
     """Return the parts that are not known yet of a trained run, saying what is damaged; None without its weights."""
-    from roadmap.robustness.evaluation import ask
-    from roadmap.robustness.settings import Damaged, read_found
+    from roadmap.robustness.task import missing_parts
 
     try:
-        found = read_found(run.folder)
+        read_found(run.folder)
     except Damaged as error:
         console.print(f"{error}", markup=False, highlight=False)
-        found = []
     try:
-        asked = ask(run.folder, run.config, settings)
+        return missing_parts(run.folder, settings)
     except UserError as error:
-        console.print(f"{_name_of(run)}: not examined: {error}", markup=False, highlight=False)
+        _say_not_evaluated(run, str(error), console)
         return None
-    known: dict[str, Any] = next((entry["parts"] for entry in found if entry["asked"] == asked), {})
-    return tuple(part for part in settings.parts if part not in known)
+
+
+def _say_not_evaluated(run: "PlannedRun", reason: str, console: Console) -> None:
+    console.print(f"{_name_of(run)}: not evaluated: {reason}", markup=False, highlight=False)
 
 
 def _name_of(run: "PlannedRun") -> str:
     return f"{run.rungs[0]} seed {run.config.seed}"
 
 
-def _examine(work: list[Examination], machine: "Machine", console: Console, *, here: bool) -> bool:
-    """Examine trained runs, with live progress; say which could not be, and return whether all could."""
-    from roadmap.cli.progress import show_steps
-    from roadmap.jobs.pool import work_through
+def _evaluate(runs: Sequence["PlannedRun"], settings: Settings, how: "JobOptions", console: Console) -> bool:
+    """Have jobs evaluate trained runs, with live progress; say which could not be, and return whether all could."""
+    from roadmap.jobs.executors import EXECUTORS, Launch
+    from roadmap.jobs.launcher import launch
+    from roadmap.jobs.retries import Retries
+    from roadmap.jobs.status import is_at_work, look_at_queue
+    from roadmap.robustness.task import RobustnessTask
 
-    if not work:
+    if not runs:
         return True
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    begun, at = 0.0, {one.run.config.id: 0.0 for one in work}
-    total = sum(sum(one.costs().values()) for one in work)
+    task, queue = RobustnessTask(settings), look_at_queue(how.runs)
+    retries = Retries([run.folder for run in runs], how, task)
+    pending = [run.folder for run in runs if not is_at_work(run.folder, queue, task)]
+    jobs: Launch | None = None
+    try:
+        while True:
+            if pending:
+                # What a job in this process (debug) says is no part of the outcome.
+                with redirect_stdout(sys.stderr if console.stderr else sys.stdout):
+                    jobs = launch(pending, how, retries.number, task)
+            _follow(runs, task, retries, jobs, console)
+            if not (pending := retries.to_try_again()):
+                break
+    except KeyboardInterrupt:
+        if EXECUTORS[how.executor].outlives_command:
+            console.print("The jobs stay in the queue. The same command waits for them again, 'cancel' ends them.")
+        elif jobs is not None:
+            jobs.stop()
+        raise
+    for run in runs:
+        if failure := task.failure(run.folder):
+            _say_not_evaluated(run, str(failure.content.get("error")), console)
+        elif not task.is_done(run.folder):
+            _say_not_evaluated(run, "its job ended without a word (killed?). The same command goes on.", console)
+    return all(task.is_done(run.folder) for run in runs)
+
+
+def _follow(
+    runs: Sequence["PlannedRun"], task: "RobustnessTask", retries: "Retries", jobs: "Launch | None", console: Console
+) -> None:
+    """Show how far the runs are, as their folders say, until their jobs are over."""
+    from roadmap.cli.progress import show_steps
+
+    macs = {run.config.id: run.macs for run in runs}
+    before = {run.config.id: _left(run, task) for run in runs}
+    total = sum(macs[name] * sum(map(task.settings.cost, parts)) for name, parts in before.items())
     with show_steps(console) as show:
+        while not retries.are_over(jobs):
+            left = {run.config.id: _left(run, task) for run in runs}
+            done = total - sum(macs[name] * sum(map(task.settings.cost, parts)) for name, parts in left.items())
+            at = next((run for run in runs if left[run.config.id] and _is_begun(run, task)), None)
+            what = f"{_name_of(at)}: {left[at.config.id][0].replace('_', ' ')}" if at else "starting"
+            show(int(100 * done / total) if total else 100, 100, what)
+            time.sleep(LOOK_EVERY_S)
 
-        def hear(one: Examination, part: str) -> None:
-            nonlocal begun
-            begun += at[one.run.config.id]
-            at[one.run.config.id] = one.costs().get(part, 0.0)
-            show(int(100 * begun / total), 100, f"{_name_of(one.run)}: {part.replace('_', ' ')}")
 
-        errors = work_through(work, machine, hear, here=here)
-    for one, error in zip(work, errors, strict=True):
-        if error is not None:
-            told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            console.print(f"{_name_of(one.run)}: not examined: {told}", markup=False, highlight=False)
-    return not any(errors)
+def _left(run: "PlannedRun", task: "RobustnessTask") -> tuple[str, ...]:
+    """Return the parts of a run that are still to come; none where it failed."""
+    from roadmap.robustness.task import missing_parts
+
+    try:
+        return () if task.failure(run.folder) else missing_parts(run.folder, task.settings)
+    except UserError:
+        return ()
+
+
+def _is_begun(run: "PlannedRun", task: "RobustnessTask") -> bool:
+    from roadmap.runs.attempts import last_attempt
+
+    last = last_attempt(task.place(run.folder))
+    return last is not None and last.end is None

@@ -18,7 +18,7 @@ from roadmap.common.errors import UserError
 from roadmap.common.process_group import my_rank, under_torchrun
 
 if TYPE_CHECKING:
-    from roadmap.jobs.launcher import JobOptions
+    from roadmap.jobs.options import JobOptions
     from roadmap.jobs.status import Queue
     from roadmap.study.plan import PlannedRun, Study
 
@@ -100,39 +100,37 @@ def export(options: Namespace) -> Exit:
 def _train(console: Console, study: "Study", planned: list["PlannedRun"], how: "JobOptions") -> bool:
     """Start jobs and wait until no run is at work, trying again what died; False if told to stop waiting (Ctrl-C)."""
     from roadmap.cli.progress import Watch
-    from roadmap.jobs.launcher import LocalLaunch
+    from roadmap.jobs.executors import EXECUTORS
     from roadmap.jobs.launcher import launch as start_jobs
-    from roadmap.jobs.retries import Rounds
+    from roadmap.jobs.retries import Retries
     from roadmap.runs.run_folder import is_done
 
-    pending = _pending(console, study, planned, how)
+    pending = [run.folder for run in _pending(console, study, planned, how)]
     if all(is_done(run.folder) for run in planned):
         return True
     watch = Watch(planned, [run.cost for run in planned], [rung.id for rung in study.rungs], console)
-    rounds = Rounds(planned, how)
+    retries = Retries([run.folder for run in planned], how)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     jobs = None
     try:
         while True:
             if pending:
-                jobs = start_jobs([run.folder for run in pending], how, rounds.number)
-                if isinstance(jobs, LocalLaunch) and how.executor == "debug":
-                    jobs.run_here()
-            watch.follow(partial(rounds.are_over, jobs))
-            pending = [] if under_torchrun() else rounds.to_try_again()  # torchrun starts its processes anew itself
+                jobs = start_jobs(pending, how, retries.number)
+            watch.follow(partial(retries.are_over, jobs))
+            pending = [] if under_torchrun() else retries.to_try_again()  # torchrun starts its processes anew itself
             if not pending:
                 return True
             console.print(f"{len(pending)} runs ended without a word (killed?). Trying again.", highlight=False)
     except KeyboardInterrupt:
         done = sum(is_done(run.folder) for run in planned)
-        if how.executor == "slurm":
+        if EXECUTORS[how.executor].outlives_command:
             console.print(
                 f"\n{done} of {len(planned)} runs done; the jobs of the others stay in the queue. The same command "
                 "waits for them again, 'status' shows them, 'cancel' ends them."
             )
         else:
             console.print("Stopping: every run saves itself ...")
-            if isinstance(jobs, LocalLaunch):
+            if jobs is not None:
                 jobs.stop()
             done = sum(is_done(run.folder) for run in planned)
             console.print(f"Stopped with {done} of {len(planned)} runs done. The same command goes on from here.")

@@ -1,12 +1,16 @@
-"""What this machine offers: cores, GPUs, threads; and what processes started here inherit."""
+"""What this machine offers: cores, GPUs, threads; which device to use; what processes started here inherit."""
 
 import os
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from roadmap.common.errors import UserError
 from roadmap.common.paths import ROOT
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -17,8 +21,13 @@ class Machine:
     gpus: int
     threads: int
 
+    @property
+    def device(self) -> str:
+        """What the jobs compute on: "cuda" or "cpu"."""
+        return "cuda" if self.gpus else "cpu"
 
-def look_around(jobs: int | None = None, processes: int = 1) -> Machine:
+
+def this_machine(jobs: int | None = None, processes: int = 1) -> Machine:
     """Return one job a GPU, or, without GPUs, one a core (fewer if a run takes several); `jobs` overrides the number.
 
     Two processes of one thread do about 1.4 times the work of one process with two threads on small networks, and
@@ -37,6 +46,18 @@ def count_cores() -> int:
     return min(mine, int(given)) if given.isdecimal() else mine
 
 
+def choose_device(asked: str | None = None) -> str:
+    """Return the device to compute on, as torch names it: what was asked for, else a GPU where there is one.
+
+    Raises:
+        UserError: If a GPU was asked for and torch finds none.
+    """
+    gpus = _count_gpus()
+    if asked == "cuda" and not gpus:
+        raise UserError("device: 'cuda' was asked for, but torch finds no GPU here. Leave it out, or say cpu.")
+    return asked or ("cuda" if gpus else "cpu")
+
+
 def _count_gpus() -> int:
     import torch
 
@@ -48,10 +69,10 @@ def environment_for_jobs(threads: int) -> Iterator[None]:
     """Set what jobs inherit: thread counts, the way to this package, and no share in a Ctrl-C at the terminal.
 
     The terminal sends Ctrl-C to every process of its group; jobs ignore it, and the one who waits for them asks them to
-    stop in order (`LocalLaunch.stop`).
+    stop in order (`Launch.stop`).
     """
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    ours = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")} | {"PYTHONPATH": path}
+    ours = dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"PYTHONPATH": path}
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
@@ -64,3 +85,9 @@ def environment_for_jobs(threads: int) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+def environment_lines(threads: str) -> list[str]:
+    """Return the same environment as lines of a shell script; `threads` is a shell's expression."""
+    counts = " ".join(f'{name}="{threads}"' for name in THREAD_VARIABLES)
+    return [f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}", f"export {counts}"]

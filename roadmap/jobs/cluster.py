@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import field, fields
+from dataclasses import field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,6 +96,10 @@ class Cluster:
     def processes(self) -> int:
         """How many processes train a run together."""
         return self.nodes * self.tasks_per_node
+
+    def one_process(self) -> "Cluster":
+        """Return the same with one process a job, on one GPU if it has any: for work that is not shared out."""
+        return replace(self, nodes=1, tasks_per_node=1, gpus_per_node=min(1, self.gpus_per_node))
 
     def sbatch_parameters(self) -> dict[str, Any]:
         """Return the options of sbatch that this stands for, as submitit names them."""

@@ -7,12 +7,12 @@ from roadmap.common import files
 from roadmap.common.errors import UserError
 
 JOBS = "jobs"  # folder of all launches, in the runs folder
-LAUNCH = "launch.json"  # the executor, and the runs of each job
-CANCELLED = "cancelled"  # the runs of the launch that 'cancel' ended, as JSON
+LAUNCH = "launch.json"  # the executor, and the items of each job: runs, or RUN/TASK
+CANCELLED = "cancelled"  # the items of the launch that 'cancel' ended, as JSON
 
 
-def make_logs(runs: Path, name: str, executor: str, parts: Sequence[Sequence[Path]]) -> Path:
-    """Return a fresh folder for a launch, which says what each of its jobs is to train.
+def make_logs(runs: Path, name: str, executor: str, jobs: Sequence[Sequence[str]]) -> Path:
+    """Return a fresh folder for a launch, which says what each of its jobs is to do (`roadmap.jobs.tasks.item_of`).
 
     Fresh, because submitit would take an old result for that of a new job of the same number; and written before
     anything is submitted, so that the jobs are known by their name whatever happens next.
@@ -25,8 +25,7 @@ def make_logs(runs: Path, name: str, executor: str, parts: Sequence[Sequence[Pat
         logs.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{logs}: cannot be made ({error.strerror}). Choose another place with --runs.") from error
-    jobs = [[folder.name for folder in part] for part in parts]
-    files.write_json(logs / LAUNCH, {"executor": executor, "jobs": jobs})
+    files.write_json(logs / LAUNCH, {"executor": executor, "jobs": [list(job) for job in jobs]})
     return logs
 
 

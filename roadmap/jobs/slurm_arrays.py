@@ -9,17 +9,15 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from roadmap.common.errors import UserError
-from roadmap.common.paths import ROOT
+from roadmap.common.machine import environment_lines
 from roadmap.jobs import slurm_queue
 from roadmap.jobs.cluster import LINE
 from roadmap.jobs.launch_folders import JOBS, LAUNCH, make_logs
+from roadmap.jobs.options import JobOptions
 from roadmap.jobs.worker import Job
-
-if TYPE_CHECKING:
-    from roadmap.jobs.launcher import JobOptions
 
 ASK_QUEUE_EVERY_S = 5.0
 ODD_LETTERS = "it has a '%', a backslash or a line break"
@@ -58,6 +56,10 @@ class SlurmLaunch:
             self._there = queue is None or any(job.name in self.names for job in queue)
         return not self._there
 
+    def stop(self) -> None:
+        """Take the jobs out of the queue; Slurm ends those that run, having let them save."""
+        slurm_queue.cancel(job.id for job in slurm_queue.read_queue() or () if job.name in self.names)
+
 
 def share_out(folders: Sequence[Path], runs_per_job: int) -> list[tuple[Path, ...]]:
     """Return the runs of each job, dealt out so that jobs take about as long as each other, the longest first."""
@@ -65,7 +67,7 @@ def share_out(folders: Sequence[Path], runs_per_job: int) -> list[tuple[Path, ..
     return [tuple(folders[number::count]) for number in range(count)]
 
 
-def launch_on_slurm(job: Job, name: str, options: "JobOptions") -> SlurmLaunch:
+def launch_on_slurm(job: Job, name: str, options: JobOptions) -> SlurmLaunch:
     """Submit the jobs of a launch, as one array if Slurm takes so many.
 
     Raises:
@@ -73,21 +75,21 @@ def launch_on_slurm(job: Job, name: str, options: "JobOptions") -> SlurmLaunch:
     """
     import submitit
 
-    parts = share_out(job.folders, options.runs_per_job)
+    parts = [replace(job, folders=part) for part in share_out(job.folders, options.runs_per_job)]
     _check_place(options.runs)
     most = slurm_queue.max_array_size()
     started = SlurmLaunch([])
     for start in range(0, len(parts), most):
         mine = parts[start : start + most]
         own = name if len(parts) <= most else f"{name}-{start // most}"
-        logs = make_logs(options.runs, own, options.executor, mine)
+        logs = make_logs(options.runs, own, options.executor, [part.items for part in mine])
         try:
-            pool = submitit.SlurmExecutor(folder=logs, max_num_timeout=options.cluster.max_timeouts)
-            pool.update_parameters(**_parameters(own, logs, options))
+            executor = submitit.SlurmExecutor(folder=logs, max_num_timeout=options.cluster.max_timeouts)
+            executor.update_parameters(**_parameters(own, logs, options))
             # Its own print of a refusal would be the second.
-            with slurm_queue.no_options_from_outside(), redirect_stderr(io.StringIO()), pool.batch():
+            with slurm_queue.no_options_from_outside(), redirect_stderr(io.StringIO()), executor.batch():
                 for part in mine:
-                    pool.submit(replace(job, folders=part, logs=logs))
+                    executor.submit(replace(part, logs=logs))
         except Exception as error:
             (logs / LAUNCH).unlink(missing_ok=True)  # nothing is in the queue under its name
             if not isinstance(error, RuntimeError | OSError | subprocess.SubprocessError):
@@ -101,7 +103,7 @@ def launch_on_slurm(job: Job, name: str, options: "JobOptions") -> SlurmLaunch:
     return started
 
 
-def sbatch_text(folders: Sequence[Path], options: "JobOptions") -> str:
+def sbatch_text(folders: Sequence[Path], options: JobOptions) -> str:
     """Return the script that would be submitted for these runs."""
     from submitit.slurm.slurm import _make_sbatch_string  # what its executor writes; there is no public way
 
@@ -126,13 +128,12 @@ def _check_place(runs: Path) -> None:
         raise UserError(f"{place!r}: a Slurm script cannot name this folder: {ODD_LETTERS}. Choose another --runs.")
 
 
-def _parameters(name: str, logs: Path, options: "JobOptions") -> dict[str, Any]:
+def _parameters(name: str, logs: Path, options: JobOptions) -> dict[str, Any]:
     cluster, most_kills = options.cluster, options.runs_per_job * (options.max_retries + 1)
     inherit = [
         "set +e",
         "unset SLURM_EXPORT_ENV",
-        f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
-        'export OMP_NUM_THREADS="$SLURM_CPUS_PER_TASK" MKL_NUM_THREADS="$SLURM_CPUS_PER_TASK"',
+        *environment_lines("$SLURM_CPUS_PER_TASK"),
     ]
     return cluster.sbatch_parameters() | {
         "job_name": name,

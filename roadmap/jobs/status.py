@@ -11,8 +11,9 @@ from typing import Literal
 from roadmap.jobs import slurm_queue
 from roadmap.jobs.launch_folders import cancelled_runs, read_launches
 from roadmap.jobs.slurm_queue import QueuedJob
+from roadmap.jobs.tasks import TRAINING, Task, item_of
 from roadmap.runs import run_folder
-from roadmap.runs.attempts import Attempt, Worker, attempts_of, is_under_way
+from roadmap.runs.attempts import Attempt, Worker, attempts_of, is_under_way, last_attempt
 
 State = Literal["waiting", "pending", "running", "interrupted", "lost", "finished", "diverged", "failed"]
 LOG_TAIL = 8
@@ -23,9 +24,9 @@ class Queue:
     """What the scheduler has of our jobs.
 
     Attributes:
-        jobs: Each job that has not ended, with its runs.
-        launched: The runs that were ever submitted, but those that were cancelled, and a pattern for the job's log.
-        cancelled: The name of a launch and a run of it, for each run that was cancelled.
+        jobs: Each job that has not ended, with its items: runs, or RUN/TASK (`roadmap.jobs.tasks.item_of`).
+        launched: The items that were ever submitted, but those that were cancelled, and a pattern for the job's log.
+        cancelled: The name of a launch and an item of it, for each that was cancelled.
         answers: Whether the scheduler answers, if there is anything to ask it.
     """
 
@@ -36,7 +37,7 @@ class Queue:
 
     @cached_property
     def job_of(self) -> dict[str, QueuedJob]:
-        """Return a job that is to train a run, by the run's id."""
+        """Return a job that is to do an item."""
         return {run: job for job, runs in self.jobs for run in runs}
 
     def runs(self, worker: Worker) -> bool | None:
@@ -148,6 +149,12 @@ def _reason(job: QueuedJob) -> str:
     return "" if job.reason in ("None", "") else job.reason
 
 
-def is_at_work(folder: Path, queue: Queue) -> bool:
-    """Whether a run is being trained, or waits in the scheduler's queue for it."""
-    return standing(folder, queue).state in ("running", "pending")
+def is_at_work(folder: Path, queue: Queue, task: Task = TRAINING) -> bool:
+    """Whether a task is being done on a run folder, or waits in the scheduler's queue for that."""
+    if task.is_done(folder):
+        return False
+    last, item = last_attempt(task.place(folder)), item_of(task, folder)
+    if (last is not None and is_under_way(last, queue.runs)) or item in queue.job_of:
+        return True
+    may_wait = not queue.answers and item in queue.launched and task.failure(folder) is None
+    return may_wait and (last is None or last.end != "stopped")

@@ -1,4 +1,4 @@
-"""What a job does: takes the runs of its list that nobody else is at, one after the other, and trains them."""
+"""A job: takes the run folders of its list that nobody else is at, one after the other, and does its task on them."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -18,7 +18,7 @@ from roadmap.common.errors import UserError
 from roadmap.common.log import say
 from roadmap.jobs import slurm_queue
 from roadmap.jobs.launch_folders import cancelled_runs
-from roadmap.runs import run_folder
+from roadmap.jobs.tasks import TRAINING, Setting, Stopped, Task, is_over, item_of
 from roadmap.runs.attempts import Claim, Worker, ends, is_alive, take
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from roadmap.training.loop import Request
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-START_AGAIN = 75  # exit code with which a job asks its script (`arrays.TEARDOWN`) for a new start
+START_AGAIN = 75  # exit code with which a job asks its script (`slurm_arrays.TEARDOWN`) for a new start
+LOOK_EVERY_S = 0.2  # whether an interruptible task is to end
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Job:
     a signal handler, which may run in the middle of anything.
 
     Attributes:
-        folders: Run folders, longest run first; each holds its run.json.
+        folders: Run folders, those with the longest work first; each holds its run.json.
         data_root: Where the data set lies, as `--data` says.
         logs: The launch's folder, where it stands which of the runs were cancelled.
         threads: CPU threads of each process; on Slurm those that the job was given.
@@ -47,7 +48,8 @@ class Job:
         save_every_s: Seconds between two checkpoints inside an epoch.
         grace_s: Seconds that a job has to save itself when the scheduler asks for that.
         needs_gpu: Whether to refuse to work without one.
-        loggers: Who else is told how runs go (`roadmap.training.loggers`).
+        loggers: What else is to receive the progress of runs (`roadmap.training.loggers`).
+        task: What to do with each of them.
     """
 
     folders: tuple[Path, ...]
@@ -61,17 +63,28 @@ class Job:
     grace_s: float = 60.0
     needs_gpu: bool = False
     loggers: tuple[str, ...] = ()
+    task: Task = TRAINING
+
+    @property
+    def items(self) -> list[str]:
+        """What the launch calls each piece of work."""
+        return [item_of(self.task, folder) for folder in self.folders]
 
     def __call__(self) -> None:
-        """Train every run of the list that has no result and that nobody else is at."""
+        """Do the task on every folder of the list where it is not done and nobody else is at it."""
         # What others ask of the run at hand, and whether the scheduler asked.
         self._request: Request = ""
         self._preempted = False
-        self._on_slurm = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+        self._claim: Claim | None = None
+        executor = os.environ.get("SUBMITIT_EXECUTOR")
+        self._on_slurm = executor == "slurm"
         if self._on_slurm:
             self.threads = int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))
         with self._signals(), ThreadPoolExecutor(1) as thread:
-            self._work: Future[None] = thread.submit(self._train_all)
+            self._work: Future[None] = thread.submit(self._do_all)
+            if self.task.interruptible and executor == "local":
+                while wait([self._work], LOOK_EVERY_S).not_done:
+                    self._end_if_asked()
             self._work.result()
 
     def checkpoint(self) -> Any:
@@ -101,7 +114,15 @@ class Job:
             for name, handler in before.items():
                 signal.signal(name, handler)
 
-    def _train_all(self) -> None:
+    def _end_if_asked(self) -> None:
+        """End this process in the middle of its work, if it is to end."""
+        if self._is_to_end():
+            if (claim := self._claim) is not None:
+                claim.end = "stopped"
+                claim.release()  # does nothing where the work has just ended by itself
+            os._exit(0)
+
+    def _do_all(self) -> None:
         import torch  # now: who works here is written down together with the device
 
         from roadmap.common.process_group import join
@@ -111,53 +132,55 @@ class Job:
         with join() as group:
             if group.rank == 0:
                 me = _this_worker(self.launch)
-                while any([self._try_run(folder, me, group) for folder in self.folders]):
-                    pass  # again: a run whose job died meanwhile is ours to take over
+                while any([self._try(folder, me, group) for folder in self.folders]):
+                    pass  # again: work whose job died meanwhile is ours to take over
                 group.agree(None)
             else:
                 while (folder := group.agree(None)) is not None:
                     self._follow(folder, group)
 
-    def _try_run(self, folder: Path, me: Worker, group: "Group") -> bool:
-        """Train a run if it is to be had; return whether it was. A full disk is given time."""
+    def _try(self, folder: Path, me: Worker, group: "Group") -> bool:
+        """Do the task on a folder if nobody else is at it; return whether it was ours. A full disk is given time."""
         deadline = time.monotonic() + files.PATIENCE_S
         while True:
             try:
-                return not self._is_to_end() and self._take_run(folder, me, group)
+                return not self._is_to_end() and self._take(folder, me, group)
             except (OSError, UserError) as error:  # a folder that cannot be used costs only its own run
                 say(f"{folder}: {error}")
                 if not files.may_pass(error) or time.monotonic() > deadline:
                     return False
             time.sleep(files.RETRY_EVERY_S)
 
-    def _take_run(self, folder: Path, me: Worker, group: "Group") -> bool:
-        if run_folder.read_result(folder) is not None or self._is_cancelled(folder):
+    def _take(self, folder: Path, me: Worker, group: "Group") -> bool:
+        if is_over(self.task, folder) or self._is_cancelled(folder):
             return False
-        with take(folder, me, slurm_queue.has_job) as claim:
+        place = self.task.place(folder)
+        if place != folder:
+            place.mkdir(exist_ok=True)
+        with take(place, me, slurm_queue.has_job) as claim:
             if claim is None:
                 return False
-            if run_folder.read_result(folder) is not None:  # just now, by the one who held it
+            if is_over(self.task, folder):  # just now, by the one who held it
                 claim.withdraw()
                 return False
-            died = ends(folder, self.launch)["died"]
+            self._claim = claim
+            died = ends(place, self.launch)["died"]
             if died > self.max_retries:
-                _write_failure(folder, claim, f"ended {died} times without a word: killed (out of memory?)")
+                self._fail(folder, claim, f"ended {died} times without a word: killed (out of memory?)")
             else:
-                self._train(folder, claim, group)
+                self._do(folder, claim, group)
             return True
 
-    def _train(self, folder: Path, claim: Claim, group: "Group") -> None:
-        """Train a run that is ours, and note how that ended."""
+    def _do(self, folder: Path, claim: Claim, group: "Group") -> None:
+        """Do the task on a folder that is ours, and note how that ended."""
         from roadmap.common.process_group import LostProcess
-        from roadmap.training.loop import Stopped
 
         start = time.monotonic()
         say(f"{folder.name}: start")
         group.agree(folder)
         try:
-            row = self._train_here(folder, group, lambda: self._asked(claim))
-            claim.end = row["state"]
-            say(f"{folder.name}: {row['state']}, top-1 {row['top1']}, {row['wall_s']:.1f} s")
+            claim.end, words = self.task.do(folder, self._setting(folder, group, claim))
+            say(f"{folder.name}: {words}")
         except Stopped:
             claim.end = "preempted" if self._preempted else "stopped"
             say(f"{folder.name}: stopped")
@@ -167,19 +190,18 @@ class Job:
                 traceback.print_exc()
             try:
                 if not (isinstance(cause, LostProcess) or _is_from_outside(cause)):
-                    _write_failure(folder, claim, f"{type(cause).__name__}: {cause}", time.monotonic() - start)
+                    self._fail(folder, claim, f"{type(cause).__name__}: {cause}", time.monotonic() - start)
             finally:
                 # The processes do not understand each other any more; a GPU may answer nothing but errors from now on.
                 if group.size > 1 or (_has_used_gpu() and os.environ.get("SUBMITIT_EXECUTOR") in ("slurm", "local")):
                     raise SystemExit(START_AGAIN) from error
 
     def _follow(self, folder: Path, group: "Group") -> None:
-        """Train a run together with rank 0, which has the say."""
+        """Do the task together with rank 0, which has the say."""
         from roadmap.common.process_group import is_loss
-        from roadmap.training.loop import Stopped
 
         try:
-            self._train_here(folder, group, lambda: "")
+            self.task.do(folder, self._setting(folder, group))
         except Stopped:
             pass
         except Exception as error:
@@ -187,29 +209,25 @@ class Job:
                 raise
             group.tell(error)
             with suppress(files.Unwritable):  # rank 0 may be waiting in a kernel, and never get to see why
-                _write_failure(folder, None, f"process {group.rank}: {type(error).__name__}: {error}")
+                self.task.fail(folder, f"process {group.rank}: {type(error).__name__}: {error}")
             raise
 
-    def _train_here(self, folder: Path, group: "Group", asked: Callable[[], "Request"]) -> dict[str, Any]:
-        from roadmap.runs.config import RunConfig
-        from roadmap.training.loop import train
+    def _setting(self, folder: Path, group: "Group", claim: Claim | None = None) -> Setting:
+        """Return the conditions of the work: on rank 0 with its claim, which says what others ask."""
 
-        config = RunConfig.from_json((files.read_object(folder / run_folder.RUN) or {})["config"])
-        return train(
-            config,
-            folder,
-            data_root=self.data_root,
-            threads=self.threads,
-            save_every_s=self.save_every_s,
-            asked=asked,
-            loggers=self.loggers,
-            group=group,
-        )
+        def asked() -> "Request":
+            return self._asked(folder, claim) if claim else ""
 
-    def _asked(self, claim: Claim) -> "Request":
+        return Setting(self.data_root, self.threads, self.save_every_s, asked, group, self.loggers)
+
+    def _fail(self, folder: Path, claim: Claim, reason: str, wall_s: float | None = None) -> None:
+        self.task.fail(folder, reason, wall_s)
+        claim.end = "failed"
+
+    def _asked(self, folder: Path, claim: Claim) -> "Request":
         if claim.is_lost():
             return "leave"
-        if self._is_orphan() or self._is_cancelled(claim.folder):
+        if self._is_orphan() or self._is_cancelled(folder):
             return "stop"
         request = self._request
         if request == "save":
@@ -217,7 +235,7 @@ class Job:
         return request
 
     def _is_cancelled(self, folder: Path) -> bool:
-        return self.logs is not None and folder.name in cancelled_runs(self.logs)
+        return self.logs is not None and item_of(self.task, folder) in cancelled_runs(self.logs)
 
     def _is_to_end(self) -> bool:
         return self._request == "stop" or self._is_orphan()
@@ -247,17 +265,3 @@ def _is_from_outside(error: BaseException) -> bool:
 def _has_used_gpu() -> bool:
     torch = sys.modules.get("torch")
     return torch is not None and torch.cuda.is_initialized()
-
-
-def _write_failure(folder: Path, claim: Claim | None, reason: str, wall_s: float | None = None) -> None:
-    """Write the row of a run that failed."""
-    row = dict.fromkeys(run_folder.COLUMNS) | {
-        "result_version": run_folder.RESULT_VERSION,
-        "state": "failed",
-        "error": reason,
-        "wall_s": wall_s,
-    }
-    say(f"{folder.name}: failed: {reason}")
-    files.write_json(folder / run_folder.RESULT, row)
-    if claim is not None:
-        claim.end = "failed"

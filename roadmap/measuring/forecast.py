@@ -6,8 +6,9 @@ to networks timed on it, or follow from its data sheet. Loading images is not pa
 """
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from roadmap.common.errors import UserError, unknown
 from roadmap.common.machine import Machine
 from roadmap.common.provenance import gpu, processor
 from roadmap.measuring.rung_costs import keys_of, networks, read_measured
+from roadmap.measuring.turns import Show, cpu_threads, take_turns
 from roadmap.runs import run_folder
 from roadmap.study.plan import PlannedRun, Study
 
@@ -149,30 +151,26 @@ def forecast_on(device: str, study: Study, gpus: int) -> Forecast:
     return _by_rates(study, rates, gpus, "GPU", f"from the data sheet of the {device}")
 
 
-def forecast_by_timing(study: Study, machine: Machine, show: Callable[[int, int, str], None]) -> Forecast:
+def forecast_by_timing(study: Study, machine: Machine, show: Show) -> Forecast:
     """Return what a study's runs take on this machine, by a few of its networks that are timed now."""
-    import torch
-
-    from roadmap.measuring.meter import Meter, make_batches
-
     runs = networks(study)
     some = [runs[i] for i in sorted({round(i) for i in np.linspace(0, len(runs) - 1, PROBED)})]
-    device = "cuda" if machine.gpus else "cpu"
-    before = torch.get_num_threads()
-    torch.set_num_threads(machine.threads)
-    try:
-        speeds = []
-        for number, run in enumerate(some):
-            show(number, len(some), run.rungs[0])
-            size = max(2, min(run.config.recipe.batch_size, int(PROBE_MACS[device] / (3 * run.macs))) // 2 * 2)
-            meter = Meter(run.config, make_batches(run.config, size, 1, device), weigh=False)
-            speeds.append(meter.training_speed(PROBE_S))
-    finally:
-        torch.set_num_threads(before)
-    rates = fit_rates([Work.of(run) for run in some], speeds)
+    visits = {run.rungs[0]: partial(_time, run, machine.device) for run in some}
+    with cpu_threads(machine.threads):
+        speeds = take_turns(visits, 1, show=show)
+    rates = fit_rates([Work.of(run) for run in some], [speed for [speed] in speeds.values()])
     unit = "GPU" if machine.gpus else "core"
     devices = machine.gpus or machine.jobs
     return _by_rates(study, rates, devices, unit, f"from {len(some)} networks timed just now")
+
+
+def _time(run: PlannedRun, device: str) -> float:
+    """Return the images per second with which a run's network trains, on batches of about the same work for all."""
+    from roadmap.measuring.meter import Meter, make_batches
+
+    size = max(2, min(run.config.recipe.batch_size, int(PROBE_MACS[device] / (3 * run.macs))) // 2 * 2)
+    meter = Meter(run.config, make_batches(run.config, size, 1, device), memory_and_inference=False)
+    return meter.training_speed(PROBE_S)
 
 
 def forecast(study: Study, machine: Machine) -> Forecast:

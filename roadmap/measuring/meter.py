@@ -1,7 +1,6 @@
-"""A network on the scales: speed of training and of inference, peak memory of a training step."""
+"""One network's cost: speed of training and of inference, peak memory of a training step."""
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, cast
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roadmap.measuring.turns import time_on
 from roadmap.runs.config import RunConfig
 from roadmap.training.step import autocast, make_ema, make_model, make_optimizer, make_scaler, take_step
 
@@ -43,7 +43,7 @@ class Meter:
     Args:
         config: Which network, and how it trains.
         batches: What it is fed.
-        weigh: Whether its memory and inference are of interest too, which takes a few steps more.
+        memory_and_inference: Whether these are of interest too, which takes a few steps more.
 
     Attributes:
         peak_memory: The most that a training step holds at once, bytes: parameters, buffers, gradients, optimizer
@@ -51,7 +51,7 @@ class Meter:
             cuBLAS' workspace, is left out.
     """
 
-    def __init__(self, config: RunConfig, batches: Batches, *, weigh: bool = True) -> None:
+    def __init__(self, config: RunConfig, batches: Batches, *, memory_and_inference: bool = True) -> None:
         recipe = self.recipe = config.recipe
         self.images, self.targets, self.test_images = batches
         self.device = self.images.device.type
@@ -60,9 +60,7 @@ class Meter:
         self.model = make_model(config, self.device)
         self.called = cast(nn.Module, torch.compile(self.model)) if recipe.compile else self.model
         self.optimizer = make_optimizer(recipe, self.model)
-        for (
-            group
-        ) in self.optimizer.param_groups:  # labels are noise: a network that has learnt them may hold infinities
+        for group in self.optimizer.param_groups:  # a network that has learnt labels of noise may hold infinities
             group["lr"] = 0.0
         self.scaler = make_scaler(recipe, self.device)
         self.ema = make_ema(recipe, self.model)
@@ -70,7 +68,7 @@ class Meter:
         self._train_step()
         self._train_step_s = self._time(self._train_step, 1)
         self.optimizer.zero_grad()
-        if not weigh:
+        if not memory_and_inference:
             return
         held = _size(self._tensors())
         self.peak_memory = held + _peak_rise(self._train_step, self.device)
@@ -98,16 +96,10 @@ class Meter:
 
     def _time(self, step: Callable[[], None], steps: int) -> float:
         """Return the seconds that a step takes."""
-        self._wait()
-        start = time.perf_counter()
+        start = time_on(self.device)
         for _ in range(steps):
             step()
-        self._wait()
-        return (time.perf_counter() - start) / steps
-
-    def _wait(self) -> None:
-        if self.device != "cpu":
-            torch.cuda.synchronize()
+        return (time_on(self.device) - start) / steps
 
     def _train_step(self) -> None:
         take_step(self.recipe, self.called, self.optimizer, self.scaler, self.images, self.targets)

@@ -1,19 +1,19 @@
 """Inference speed of Table 1's models on the device at hand, all of them in turns.
 
-Every round visits every model once, in an order that turns around from round to round, so that whatever else the
-machine does hits all alike. A model is built anew for its visit, so that one at a time takes memory. Images are noise.
+A model is built anew for its visit, so that one at a time takes memory. Images are noise.
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from roadmap.common.errors import UserError
-from roadmap.common.machine import count_cores
+from roadmap.common.machine import choose_device, count_cores
 from roadmap.common.provenance import gpu, processor
 from roadmap.ladder.table1 import Model
+from roadmap.measuring.turns import Show, cpu_threads, show_nothing, take_turns, time_on
 from roadmap.networks.model import build_model
 
 ROUNDS = 5
@@ -42,7 +42,7 @@ class Speeds(NamedTuple):
 
 def worth_measuring(models: Sequence[Model], *, asked_for: bool, device: str | None = None) -> list[Model]:
     """Return the models to measure: on a CPU, where it takes long, the smaller ones, unless others are asked for."""
-    if asked_for or _device(device) != "cpu":
+    if asked_for or choose_device(device) != "cpu":
         return list(models)
     return [model for model in models if model.gmacs <= LARGEST_ON_CPU]
 
@@ -54,7 +54,7 @@ def measure_speeds(
     visit_s: float = VISIT_S,
     batch_size: int | None = None,
     device: str | None = None,
-    show: Callable[[int, int, str], None] = lambda done, total, what: None,
+    show: Show = show_nothing,
 ) -> Speeds:
     """Measure images per second of inference: float32, channels_last, untrained weights.
 
@@ -69,50 +69,42 @@ def measure_speeds(
     Raises:
         UserError: If the device's memory does not do.
     """
-    device = _device(device)
+    device = choose_device(device)
     batch_size = batch_size or (BATCH_ON_CPU if device == "cpu" else BATCH_ON_GPU)
-    threads, before = count_cores(), torch.get_num_threads()
+    threads = count_cores()
     shapes = {(model.timm, model.image_size): model for model in models}
-    found: dict[Shape, list[float]] = {shape: [] for shape in shapes}
-    torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
-    try:
-        for number in range(rounds):
-            for done, (shape, model) in enumerate(list(shapes.items())[:: -1 if number % 2 else 1]):
-                what = f"{model.label} at {model.image_size}: round {number + 1} of {rounds}"
-                show(number * len(shapes) + done, rounds * len(shapes), what)
-                found[shape].append(_visit(model, batch_size, device, visit_s))
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"the {device} device has no memory for {what} and batches of {batch_size} images. Measure others (--only)."
-        ) from error
-    finally:
-        torch.set_num_threads(before)
+    visits = {shape: partial(_visit, model, batch_size, device, visit_s) for shape, model in shapes.items()}
+    with cpu_threads(threads):
+        found = take_turns(visits, rounds, label=lambda shape: _label(shapes[shape]), show=show)
     return Speeds(found, (gpu() if device == "cuda" else None) or processor(), threads, batch_size)
 
 
-def _device(device: str | None) -> str:
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+def _label(model: Model) -> str:
+    return f"{model.label} at {model.image_size}"
+
+
+def _visit(model: Model, batch_size: int, device: str, visit_s: float) -> float:
+    try:
+        return _speed(model, batch_size, device, visit_s)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the {device} device has no memory for {_label(model)} and batches of {batch_size} images. Measure "
+            "others (--only)."
+        ) from error
 
 
 @torch.inference_mode()
-def _visit(model: Model, batch_size: int, device: str, visit_s: float) -> float:
+def _speed(model: Model, batch_size: int, device: str, visit_s: float) -> float:
     """Return the images per second of one model's visit, after a batch that is not timed."""
     with torch.device(device):
         network = build_model(model.net).eval().to(memory_format=torch.channels_last)
         images = torch.randn(batch_size, 3, model.image_size, model.image_size)
     images = images.to(memory_format=torch.channels_last)
     network(images)
-    batches, start = 0, _now(device)
-    while batches == 0 or _now(device) - start < visit_s:
+    batches, start = 0, time_on(device)
+    while batches == 0 or time_on(device) - start < visit_s:
         network(images)
         batches += 1
-    return batches * batch_size / (_now(device) - start)
-
-
-def _now(device: str) -> float:
-    """Return the time at which the device has done what it was told."""
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter()
+    return batches * batch_size / (time_on(device) - start)

@@ -1,8 +1,7 @@
 """What each rung costs in time and memory, measured side by side in one process: multiply-adds are not time.
 
-Every round visits every network once, in an order that turns around from round to round, so that whatever else the
-machine does hits all alike; speeds of one round are to be compared with each other. Images are noise that lies on the
-device already: loading and augmentation are not measured.
+Networks take turns (`roadmap.measuring.turns`). Images are noise that lies on the device already: loading and
+augmentation are not measured.
 
 runs/measured/ holds a file a measurement: when it was made, on what, with which code, and `rows`, for each network
 under its recipe (`RunConfig.key`) what `ROW` says.
@@ -11,16 +10,23 @@ under its recipe (`RunConfig.key`) what `ROW` says.
 import os
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roadmap.common import files
 from roadmap.common.errors import UserError
+from roadmap.common.machine import choose_device, count_cores
 from roadmap.common.provenance import find_commit, gpu, processor
+from roadmap.measuring.turns import Show, cpu_threads, show_nothing, take_turns
+from roadmap.recipe import Recipe
 from roadmap.study.plan import PlannedRun, Study
+
+if TYPE_CHECKING:
+    from roadmap.measuring.meter import Meter
 
 FOLDER = "measured"
 MEASURED_VERSION = 1
@@ -41,8 +47,6 @@ ROW = {
     "activations": "outputs of convolutions and linear layers, for one image",
 }
 
-Show = Callable[[int, int, str], None]
-
 
 def measure(
     study: Study,
@@ -52,7 +56,7 @@ def measure(
     limit_s: float = float("inf"),
     device: str | None = None,
     threads: int | None = None,
-    show: Show = lambda done, total, what: None,
+    show: Show = show_nothing,
 ) -> dict[str, Any]:
     """Measure every network of a study under its recipe.
 
@@ -77,48 +81,26 @@ def measure(
     """
     import torch
 
-    from roadmap.common.machine import count_cores
-    from roadmap.measuring.meter import Meter, make_batches
-
     start = time.monotonic()
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    threads = threads or count_cores()
+    device, threads = choose_device(device), threads or count_cores()
     runs = networks(study)
-    batch_size, test_batch_size = _batch_sizes(study, runs, device)
+    batch_size, test_batch_size = _batch_sizes(study.recipe, runs, device)
     total = len(runs) * (1 + rounds)
-    rows: dict[str, dict[str, Any]] = {}
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     try:
-        batches = make_batches(runs[0].config, batch_size, test_batch_size, device)
-        meters: dict[str, Meter] = {}
-        for run in runs:
-            show(len(meters), total, f"{run.rungs[0]}: memory")
-            meter = meters[run.config.key] = Meter(run.config, batches)
-            rows[run.config.key] = {
-                "rungs": list(run.rungs),
-                "train_images_per_s": [],
-                "test_images_per_s": [],
-                "peak_memory_mb": meter.peak_memory / 1e6,
-                "activations": run.activations,
-            }
-        done = len(runs)
-        for number in range(rounds):
-            if number and time.monotonic() - start > limit_s:
-                break
-            for run in runs[:: -1 if number % 2 else 1]:
-                show(done, total, f"{run.rungs[0]}: round {number + 1} of {rounds}")
-                row, meter = rows[run.config.key], meters[run.config.key]
-                row["train_images_per_s"].append(meter.training_speed(visit_s))
-                row["test_images_per_s"].append(meter.test_speed(visit_s))
-                done += 1
+        with cpu_threads(threads):
+            meters = _build(runs, batch_size, test_batch_size, device, lambda done, what: show(done, total, what))
+            speeds = take_turns(
+                {key: partial(_visit, meter, visit_s) for key, meter in meters.items()},
+                rounds,
+                label={run.config.key: run.rungs[0] for run in runs}.__getitem__,
+                show=lambda done, _, what: show(len(runs) + done, total, what),
+                limit_s=limit_s - (time.monotonic() - start),
+            )
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"the {device} device has no memory for batches of {batch_size} images and {len(runs)} networks. Measure "
             "fewer rungs (--only, --until), or with a recipe of a smaller batch_size."
         ) from error
-    finally:
-        torch.set_num_threads(before)
     return {
         "measured_version": MEASURED_VERSION,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -129,7 +111,36 @@ def measure(
         "image_size": study.recipe.image_size,
         "batch_size": batch_size,
         "test_batch_size": test_batch_size,
-        "rows": rows,
+        "rows": {run.config.key: _row(run, meters[run.config.key], speeds[run.config.key]) for run in runs},
+    }
+
+
+def _build(
+    runs: Sequence[PlannedRun], batch_size: int, test_batch_size: int, device: str, show: Callable[[int, str], None]
+) -> dict[str, "Meter"]:
+    """Build every network, ready to be timed, and measure its memory."""
+    from roadmap.measuring.meter import Meter, make_batches
+
+    batches = make_batches(runs[0].config, batch_size, test_batch_size, device)
+    meters: dict[str, Meter] = {}
+    for run in runs:
+        show(len(meters), f"{run.rungs[0]}: memory")
+        meters[run.config.key] = Meter(run.config, batches)
+    return meters
+
+
+def _visit(meter: "Meter", visit_s: float) -> tuple[float, float]:
+    """Return the images per second of training and of inference."""
+    return meter.training_speed(visit_s), meter.test_speed(visit_s)
+
+
+def _row(run: PlannedRun, meter: "Meter", speeds: list[tuple[float, float]]) -> dict[str, Any]:
+    return {
+        "rungs": list(run.rungs),
+        "train_images_per_s": [training for training, _ in speeds],
+        "test_images_per_s": [test for _, test in speeds],
+        "peak_memory_mb": meter.peak_memory / 1e6,
+        "activations": run.activations,
     }
 
 
@@ -143,11 +154,10 @@ def keys_of(study: Study) -> set[str]:
     return {config.key for config in study.configs.values()}
 
 
-def _batch_sizes(study: Study, runs: list[PlannedRun], device: str) -> tuple[int, int]:
+def _batch_sizes(recipe: Recipe, runs: Sequence[PlannedRun], device: str) -> tuple[int, int]:
     """Return the sizes of batches for training, so that they fit, and for inference."""
     from roadmap.data.batches import TEST_BATCH
 
-    recipe = study.recipe
     room = MEMORY_SHARE * _free_memory(device) - BYTES_PER_PARAMETER * sum(run.params for run in runs)
     image = BYTES_PER_ACTIVATION * max(run.activations for run in runs)
     size = recipe.batch_size

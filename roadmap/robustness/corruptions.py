@@ -20,11 +20,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.signal import fftconvolve
 
-LARGEST_SMALL = (
-    64  # pixels: images up to this height take the parameters of CIFAR-10-C, larger ones those of ImageNet-C
-)
+from roadmap.robustness.image_filters import Floats, by_pil, plasma, smear, soften, zoom
 
-Floats = NDArray[np.float64]
+LARGEST_SMALL = 64  # pixels: up to this height the parameters are those of CIFAR-10-C, above those of ImageNet-C
+
 Bytes = NDArray[np.uint8]
 
 
@@ -93,7 +92,7 @@ def _defocus_blur(x: Floats, draws: Sequence[Generator], radius: float, softness
 
 
 def _glass_blur(x: Floats, draws: Sequence[Generator], sigma: float, reach: int, rounds: int) -> Floats:
-    x = _soften(x, sigma)
+    x = soften(x, sigma)
     height, width = x.shape[1:3]
     moves = np.stack([draw.integers(-reach, reach, (rounds, height, width, 2)) for draw in draws])
     everyone = np.arange(len(x))
@@ -104,17 +103,17 @@ def _glass_blur(x: Floats, draws: Sequence[Generator], sigma: float, reach: int,
             for column in range(width - reach - 1, reach - 1, -1):
                 down, right = moves[:, number, row, column].T
                 x[:, row, column] = x[everyone, row + down, column + right]
-    return _soften(x, sigma)
+    return soften(x, sigma)
 
 
 def _motion_blur(x: Floats, draws: Sequence[Generator], radius: int, sigma: float) -> Floats:
     angles = [draw.uniform(-45, 45) for draw in draws]
-    return np.stack([_smear(image, radius, sigma, angle) for image, angle in zip(x, angles, strict=True)])
+    return np.stack([smear(image, radius, sigma, angle) for image, angle in zip(x, angles, strict=True)])
 
 
 def _zoom_blur(x: Floats, draws: Sequence[Generator], largest: float, step: float) -> Floats:
     factors = np.arange(1, largest + step / 2, step)
-    return (x + sum(_zoom(x, factor) for factor in factors)) / (len(factors) + 1)
+    return (x + sum(zoom(x, factor) for factor in factors)) / (len(factors) + 1)
 
 
 # -- weather
@@ -125,24 +124,24 @@ def _snow(
     sigma: float, light: float,
 ) -> Floats:  # fmt: skip
     flakes = np.stack([draw.normal(amount, spread, (*x.shape[1:3], 1)) for draw in draws])
-    flakes = _zoom(flakes, size)
+    flakes = zoom(flakes, size)
     flakes = np.where(flakes < least, 0, flakes.clip(0, 1))
     angles = [draw.uniform(-135, -45) for draw in draws]
-    falling = np.stack([_smear(layer, radius, sigma, angle) for layer, angle in zip(flakes, angles, strict=True)])
+    falling = np.stack([smear(layer, radius, sigma, angle) for layer, angle in zip(flakes, angles, strict=True)])
     grey = x @ np.array([0.299, 0.587, 0.114])[:, None] if x.shape[3] == 3 else x
     whitened = light * x + (1 - light) * np.maximum(x, 1.5 * grey + 0.5)
     return whitened + falling + falling[:, ::-1, ::-1]
 
 
 def _frost(x: Floats, draws: Sequence[Generator], light: float, amount: float) -> Floats:
-    ridges = 1 - np.abs(2 * _plasma(draws, x.shape[1:3], 1.5) - 1)
+    ridges = 1 - np.abs(2 * plasma(draws, x.shape[1:3], 1.5) - 1)
     frosted: Floats = light * x + amount * ridges[..., None]
     return frosted
 
 
 def _fog(x: Floats, draws: Sequence[Generator], amount: float, decay: float) -> Floats:
     brightest: Floats = x.max((1, 2, 3), keepdims=True)
-    fogged: Floats = x + amount * _plasma(draws, x.shape[1:3], decay)[..., None]
+    fogged: Floats = x + amount * plasma(draws, x.shape[1:3], decay)[..., None]
     fogged *= brightest / (brightest + amount)
     return fogged
 
@@ -185,7 +184,7 @@ def _pixelate(x: Floats, draws: Sequence[Generator], share: float) -> Floats:
         small = image.resize((int(image.width * share), int(image.height * share)), Image.Resampling.BOX)
         return small.resize(image.size, Image.Resampling.BOX)
 
-    return _by_pil(x, coarsen)
+    return by_pil(x, coarsen)
 
 
 def _jpeg_compression(x: Floats, draws: Sequence[Generator], quality: int) -> Floats:
@@ -194,73 +193,10 @@ def _jpeg_compression(x: Floats, draws: Sequence[Generator], quality: int) -> Fl
         image.save(file, "JPEG", quality=quality)
         return Image.open(file)
 
-    return _by_pil(x, compress)
+    return by_pil(x, compress)
 
 
-# -- what several take
-
-
-def _by_pil(x: Floats, change: Callable[[Image.Image], Image.Image]) -> Floats:
-    whole = np.rint(255 * x).astype(np.uint8)
-    if x.shape[3] == 1:
-        whole = whole[..., 0]
-    return np.stack([np.asarray(change(Image.fromarray(image))) for image in whole]).reshape(x.shape) / 255
-
-
-def _soften(x: Floats, sigma: float) -> Floats:
-    softened: Floats = gaussian_filter(x, (0, sigma, sigma, 0), mode="nearest")
-    return softened
-
-
-def _smear(image: Floats, radius: int, sigma: float, angle: float) -> Floats:
-    """Blur (H, W, C) along a line, to one side, with the weights of half a bell curve."""
-    steps = np.arange(2 * radius + 1)
-    weights = np.exp(-(steps**2) / (2 * sigma**2))
-    down, right = (np.rint(steps * of(np.deg2rad(angle))).astype(int) + 2 * radius for of in (np.sin, np.cos))
-    padded = np.pad(image, (*[(2 * radius, 2 * radius)] * 2, (0, 0)), mode="edge")
-    height, width = image.shape[:2]
-    parts = [w * padded[y : y + height, x : x + width] for w, y, x in zip(weights, down, right, strict=True)]
-    smeared: Floats = np.sum(parts, axis=0) / weights.sum()
-    return smeared
-
-
-def _zoom(x: Floats, factor: float) -> Floats:
-    """Enlarge the middle of (N, H, W, C) to the whole."""
-    rows, columns = (_enlarger(side, factor) for side in x.shape[1:3])
-    enlarged: Floats = np.einsum("ih,nhwc,jw->nijc", rows, x, columns, optimize=True)
-    return enlarged
-
-
-def _enlarger(side: int, factor: float) -> Floats:
-    """Return the matrix that enlarges the middle of a line to the whole of it, by linear interpolation."""
-    inside = int(np.ceil(side / factor))
-    places = np.linspace(0, inside - 1, round(inside * factor))
-    places = places[(len(places) - side) // 2 :][:side] + (side - inside) // 2
-    return np.stack([np.interp(places, np.arange(side), unit) for unit in np.eye(side)], axis=1)
-
-
-def _plasma(draws: Sequence[Generator], shape: tuple[int, int], decay: float) -> Floats:
-    """Return fractal heights from 0 to 1, shape (N, *shape), by diamonds and squares; they go on across the edges."""
-    size = 1 << (max(shape) - 1).bit_length()
-    heights = np.zeros((len(draws), size, size))
-    step, swing = size, 1.0
-
-    def near(corners: Floats) -> Floats:
-        noise: Floats = np.stack([draw.uniform(-swing, swing, corners.shape[1:]) for draw in draws])
-        return corners / 4 + noise
-
-    while step >= 2:
-        half = step // 2
-        corners = heights[:, ::step, ::step].copy()
-        right, below = np.roll(corners, -1, 2), np.roll(corners, -1, 1)
-        middles = near(corners + right + below + np.roll(right, -1, 1))
-        heights[:, half::step, half::step] = middles
-        heights[:, ::step, half::step] = near(corners + right + middles + np.roll(middles, 1, 1))
-        heights[:, half::step, ::step] = near(corners + below + middles + np.roll(middles, 1, 2))
-        step, swing = half, swing / decay**2
-    heights -= heights.min((1, 2), keepdims=True)
-    heights /= heights.max((1, 2), keepdims=True)
-    return heights[:, : shape[0], : shape[1]]
+# -- the parameters of each severity
 
 
 def _each(*values: float) -> list[tuple[Any]]:

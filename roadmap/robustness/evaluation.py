@@ -1,4 +1,4 @@
-"""Examining trained networks: attacks, common corruptions, and whether the attacks can be believed.
+"""Evaluating trained networks: attacks, common corruptions, and whether the attacks can be believed.
 
 Every network looks at the same test images, drawn once; an image of a set in memory that is, byte for byte, a training
 image too is not drawn.
@@ -42,18 +42,18 @@ KEPT_BYTES = 2_000_000  # corrupted images up to this many bytes a severity are 
 
 
 def weights_of(folder: Path, config: RunConfig) -> Path:
-    """Return the weights of a finished run that are examined: their moving average where the recipe has one."""
+    """Return the weights of a finished run that are evaluated: their moving average where the recipe has one."""
     return folder / (run_folder.EMA_WEIGHTS if config.recipe.ema else run_folder.WEIGHTS)
 
 
-def examine(
+def evaluate(
     folder: Path,
     config: RunConfig,
     settings: Settings,
     *,
     data_root: Path | None = None,
     device: str = "cpu",
-    tell: Callable[[str], None] = lambda part: None,
+    report: Callable[[str], None] = lambda part: None,
 ) -> None:
     """Measure what is not known yet of a finished run's network, and write each part down when it is done.
 
@@ -63,7 +63,7 @@ def examine(
         settings: What is asked.
         data_root: Where its data set lies.
         device: "cpu" or "cuda".
-        tell: Called before each part with its name; what it raises ends the work.
+        report: Called before each part with its name; what it raises ends the work.
 
     Raises:
         UserError: If weights or data are missing or others, or the file cannot be written.
@@ -80,15 +80,15 @@ def examine(
     missing = [part for part in settings.parts if part not in entry["parts"]]
     if not missing:
         return
-    tell("reading")
+    report("reading")
     for left in folder.glob(f".{run_folder.ROBUSTNESS}.*"):  # half-written, by one who was killed
         left.unlink(missing_ok=True)
     start, before = time.monotonic(), entry["wall_s"]
-    patient = Patient(folder, config, settings, asked["images"], data_root, device)
+    model = ModelUnderTest(folder, config, settings, asked["images"], data_root, device)
     for part in missing:
-        tell(part)
+        report(part)
         cpu = time.process_time()
-        entry["parts"][part] = patient.measure(part)
+        entry["parts"][part] = model.measure(part)
         entry["cpu_s"][part] = round(time.process_time() - cpu, 3)
         entry |= {
             "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -108,8 +108,7 @@ def ask(folder: Path, config: RunConfig, settings: Settings) -> dict[str, Any]:
     """
     row, path = run_folder.read_result(folder) or {}, weights_of(folder, config)
     try:
-        with path.open("rb") as file:
-            fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        fingerprint = _fingerprint(path, path.stat().st_mtime_ns)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Train the run again.") from error
     images = min(settings.images, int(row["test_images"]))
@@ -122,11 +121,18 @@ def ask(folder: Path, config: RunConfig, settings: Settings) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=1024)
+def _fingerprint(path: Path, modified_ns: int) -> str:
+    """Return a file's hash, which is computed once for as long as its time stays the same."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 find_commit_once = cache(find_commit)
 
 
-class Patient:
-    """A trained network and the images that it is examined with."""
+class ModelUnderTest:
+    """A trained network and the images that it is evaluated on."""
 
     def __init__(
         self, folder: Path, config: RunConfig, settings: Settings, images: int, data_root: Path | None, device: str
@@ -184,7 +190,7 @@ class Patient:
 
 
 def choose_images(data: Data, total: int, count: int) -> list[int]:
-    """Return the numbers of the test images that all networks are examined with, rising."""
+    """Return the numbers of the test images that all networks are evaluated on, rising."""
     order = np.random.default_rng(SEED).permutation(total)
     if isinstance(data, MemoryData):
         trained_on = {image.tobytes() for image in data.train.cpu().numpy()}

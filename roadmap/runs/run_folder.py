@@ -9,7 +9,8 @@ runs/<run id>/ holds
 - model.safetensors: the trained weights; model_ema.safetensors: their moving average, where the recipe has one;
 - predictions.npy: the class predicted for each test image, and its label;
 - result.json: the outcome, one flat JSON row whose keys are `COLUMNS`;
-- robustness.json: what was found of its robustness (`roadmap.robustness.settings`), where that was asked for.
+- robustness.json: what was found of its robustness (`roadmap.robustness.settings`), where that was asked for;
+- robustness/attempts/: who evaluates that and who did.
 """
 
 import json
@@ -32,6 +33,7 @@ RUN, METRICS, PROGRESS = "run.json", "metrics.jsonl", "progress.json"
 WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 PREDICTIONS, RESULT = "predictions.npy", "result.json"
 ROBUSTNESS = "robustness.json"
+ROBUSTNESS_CLAIMS = "robustness"
 RUN_NAME = re.compile(r"[0-9a-f]+-s(\d+)(?:-w[0-9a-f]+)?")  # a run folder's name, `RunConfig.id`
 
 # The version of the row below. A column that may be missing is no new version: rows without it, and with columns that

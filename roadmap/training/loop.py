@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.common.log import say
+from roadmap.common.machine import choose_device
 from roadmap.common.process_group import ALONE, Group
 from roadmap.common.seeding import seed_step
 from roadmap.data.batches import Data, decoding_workers, load_data
@@ -82,7 +83,7 @@ def train(
     """
     start = time.monotonic()
     torch.set_num_threads(threads)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(device)
     data = load_data(config, data_root, device, workers=decoding_workers(threads, device), group=group)
     run = _Training(config, data, folder, device, start, group)
     run.resume()

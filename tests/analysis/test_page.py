@@ -1,3 +1,4 @@
+import base64
 import io
 import itertools
 import json
@@ -12,8 +13,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from selenium.webdriver.common.keys import Keys
 
+from analysis.figures.roadmap import Chart, draw_roadmap, save_figure
 from analysis.history import AttemptSummary, RunHistory, points_of_each, read_curve, spread
-from analysis.ladder_table import ladder_table, published_table
+from analysis.ladder_table import ladder_table, published_table, with_answers
 from analysis.report.page import Page, Picture, inline_svg, words, write_page
 from analysis.verdicts import pairs_of, published_verdicts, verdict_table
 from roadmap.runs import run_folder
@@ -91,12 +93,16 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page_of(tmp_path_factory.mktemp("large"), runs_of(589), points=points_of_each(10_013))
 
 
-def head(browser: Browser, text: str, table: str = "#verdicts table") -> Any:
+def unfold(browser: Browser) -> None:
+    browser.ask("document.querySelectorAll('details').forEach(details => { details.open = true })")
+
+
+def head(browser: Browser, text: str, table: str = "#verdicts details:first-of-type table") -> Any:
     (found,) = [button for button in browser.all(f"{table} thead button") if button.text.startswith(text)]
     return found
 
 
-def column(browser: Browser, number: int, table: str = "#verdicts table") -> list[str]:
+def column(browser: Browser, number: int, table: str = "#verdicts details:first-of-type table") -> list[str]:
     script = f"[...document.querySelector('{table}').tBodies[0].rows].map(row => row.cells[{number}].innerText)"
     return browser.ask(script)  # type: ignore[return-value]
 
@@ -123,6 +129,7 @@ def test_a_heading_sorts_both_ways_with_numbers_as_numbers(browser: Browser, sma
     def use(button: Any) -> None:
         button.click() if press == "click" else button.send_keys(Keys.ENTER)
 
+    unfold(browser)
     ladder = column(browser, 0)
     use(change := head(browser, "change"))
     first = [float(text.split()[0].replace("\N{MINUS SIGN}", "-")) for text in column(browser, 1)]
@@ -132,7 +139,7 @@ def test_a_heading_sorts_both_ways_with_numbers_as_numbers(browser: Browser, sma
     use(change)
     assert column(browser, 1)[0].startswith(f"{max(first):+.2f}")
     assert change.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
-    assert len(browser.all("#verdicts > .box th[aria-sort]")) == 1
+    assert len(browser.all("#verdicts details:first-of-type th[aria-sort]")) == 1
     use(head(browser, "step"))
     assert column(browser, 0) == ladder
     use(head(browser, "step"))
@@ -144,9 +151,10 @@ def test_what_is_missing_stays_below_whichever_way_a_table_is_sorted(browser: Br
     runs = runs_of(2)
     runs.loc[runs["rung"] == "gelu", ["state", "top1"]] = ["failed", None]
     browser.open(page_of(tmp_path, runs))
+    unfold(browser)
     for _ in range(2):
-        head(browser, "p (Holm)").click()
-        cells = column(browser, 2)
+        head(browser, "p").click()
+        cells = column(browser, 3)
         assert cells[-2:] == ["", ""]  # gelu and the rung after it
         assert all(cells[:-2])
 
@@ -179,7 +187,7 @@ def test_a_page_is_as_wide_as_its_window_with_everything_open(
     browser: Browser, small: Path, size: tuple[int, int]
 ) -> None:
     browser.open(small, size)
-    browser.ask("document.querySelectorAll('details').forEach(details => { details.open = true })")
+    unfold(browser)
     browser.ask("document.querySelectorAll('td button').forEach(button => button.click())")
     assert len(browser.all("tr.opened")) == 51
     assert browser.ask("innerWidth") == size[0]
@@ -222,7 +230,7 @@ def test_texts_from_files_are_shown_as_they_are_and_never_run(browser: Browser, 
         pictures=[Picture(HOSTILE, HOSTILE, figure_file(tmp_path / "hostile.svg", HOSTILE))],
     )
     browser.open(path)
-    browser.ask("document.querySelectorAll('details').forEach(details => { details.open = true })")
+    unfold(browser)
     browser.ask("document.querySelectorAll('td button').forEach(button => button.click())")
     assert browser.ask("window.hacked") is None
     assert browser.chrome.title == HOSTILE
@@ -256,14 +264,49 @@ def test_headings_go_down_one_level_at_a_time(browser: Browser, small: Path) -> 
 
 
 @pytest.mark.browser
-def test_figures_stand_on_white_in_the_dark_too(browser: Browser, small: Path) -> None:
+def test_figures_turn_dark_with_the_page_and_light_on_paper(browser: Browser, small: Path) -> None:
     browser.open(small)
-    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-    browser.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
-    ground = "getComputedStyle(document.querySelector('{}')).backgroundColor"
-    assert browser.ask(ground.format("figure .picture")) == "rgb(255, 255, 255)"
-    assert browser.ask(ground.format("body")) == "rgb(22, 24, 27)"
-    browser.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    ground = "getComputedStyle(document.querySelector('figure svg #f1-patch_1 path')).fill"
+    ink = "getComputedStyle(document.querySelector('figure svg #f1-text_1 use')).fill"
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    for media, expected in (
+        ({"features": []}, ("rgb(255, 255, 255)", "rgb(28, 30, 33)")),
+        ({"features": dark}, ("rgb(22, 24, 27)", "rgb(230, 232, 235)")),
+        ({"features": dark, "media": "print"}, ("rgb(255, 255, 255)", "rgb(0, 0, 0)")),
+    ):
+        browser.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        assert (browser.ask(ground), browser.ask(ink)) == expected
+    browser.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [], "media": ""})
+
+
+@pytest.mark.browser
+def test_the_first_screen_holds_the_sentence_and_the_answers_and_the_roadmap_comes_next(
+    browser: Browser, tmp_path: Path
+) -> None:
+    said = "9 of 16 steps are answered at 3 seeds: 4 help, 5 have no effect."
+    verdicts = verdict_table(runs := runs_of(3), pairs_of(RUNGS))
+    table = with_answers(ladder_table(runs, RUNGS), verdicts, published_verdicts(PAPER, "resnet50"))
+    browser.open(page_of(tmp_path, runs, headline=said, ladder=table))
+    bottom = "document.querySelector('{}').getBoundingClientRect().bottom"
+    assert browser.one(".headline").text == said
+    assert float(str(browser.ask(bottom.format("#answers table")))) < LAPTOP[1]
+    assert len(browser.all("#answers tbody tr")) == 16
+    names = [cell.text.split(" (")[0] for cell in browser.all("#answers thead th")]
+    assert [name.partition("\N{NO-BREAK SPACE}")[0] for name in names] == [
+        "rung", "change", "answer", "against", "paper's change", "paper's answer"
+    ]  # fmt: skip
+    order = browser.ask("[...document.querySelectorAll('.headline, #answers, figure')].slice(0, 3).map(e => e.tagName)")
+    assert order == ["P", "SECTION", "FIGURE"]
+
+
+@pytest.mark.browser
+def test_what_is_folded_stays_folded_on_paper(browser: Browser, small: Path) -> None:
+    browser.open(small)
+    browser.ask("dispatchEvent(new Event('beforeprint'))")
+    assert browser.all("details[open]") == []
+    printed = browser.chrome.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})
+    pages = re.findall(rb"/Type\s*/Page\b", base64.b64decode(printed["data"]))
+    assert 1 <= len(pages) <= 6
 
 
 @pytest.mark.browser
@@ -277,7 +320,7 @@ def test_the_papers_numbers_make_a_page_without_runs(browser: Browser, tmp_path:
         verdicts=[published_verdicts(PAPER, "resnet50")],
     )
     browser.open(write_page(tmp_path / "page.html", page))
-    assert [link.text for link in browser.all("nav a")] == ["Verdicts", "Ladder"]
+    assert [link.text for link in browser.all("nav a")] == ["Every metric", "Ladder"]
     assert browser.all(".proxy") == []
     assert len(browser.all("td.better")) == 9
     assert "prints 4.46" in browser.one("#ladder").text
@@ -285,6 +328,17 @@ def test_the_papers_numbers_make_a_page_without_runs(browser: Browser, tmp_path:
 
 
 # -- without one
+
+
+def test_ids_and_labels_of_a_figure_are_text_in_the_page(tmp_path: Path) -> None:
+    table = published_table(PAPER, "resnet50").assign(answer="helps")
+    hostile = "</script><b>"
+    table = table.replace({"rung": {"gelu": hostile}, "label": {"ReLU → GELU": hostile}})
+    (path,) = save_figure(draw_roadmap(table, Chart(title=hostile, axis=hostile)), tmp_path / "roadmap", ["svg"])
+    svg = inline_svg(path, "f1")
+    assert "&lt;/script&gt;&lt;b&gt;" in svg
+    assert hostile not in svg
+    assert not re.search("#222222|#ffffff", svg, re.IGNORECASE)
 
 
 def test_a_proxys_note_stands_out_and_a_figure_has_words_for_those_who_do_not_see_it(small: Path) -> None:

@@ -91,9 +91,11 @@ def assert_legible(figure):
         assert row.get_window_extent().x1 < area.x0
     for text in artists(figure, "value").values():
         assert text.get_window_extent().x1 <= area.x1
+    cut = {arrow.get_ydata()[0] for arrow in artists(figure, "beyond").values()}
     for spread in spreads(figure):
         _, caps, _ = spread.lines
-        assert max(cap.get_window_extent().x1 for cap in caps) <= area.x1
+        ends = [end for cap in caps for end in (cap.get_window_extent().x0, cap.get_window_extent().x1)]
+        assert max(ends) <= area.x1 or caps[0].get_ydata()[0] in cut, "a spread leaves the axis without an arrow"
 
 
 CASES = {

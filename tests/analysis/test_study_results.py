@@ -268,6 +268,7 @@ def test_nothing_is_claimed_of_a_smoke_recipe(name: str, make: Make, tmp_path: P
     results = StudyResults(replace(study, recipe=replace(study.recipe, name=name)))
     assert results.headline.startswith("These numbers mean nothing")
     assert results.correlations.empty
+    assert not results.table[["answer", "paper_answer"]].to_numpy().any()
     assert not re.search("paper|answered", " ".join([results.headline, *results.sentences]))
 
 

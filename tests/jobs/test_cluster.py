@@ -12,7 +12,7 @@ import yaml
 
 from roadmap.common.errors import UserError
 from roadmap.jobs.cluster import OURS, Cluster, check_local, default_file, read_cluster
-from roadmap.jobs.launcher import JobOptions
+from roadmap.jobs.options import JobOptions
 from roadmap.jobs.slurm_arrays import sbatch_text
 from tests.conftest import TINY
 from tests.processes import Command, Outcome

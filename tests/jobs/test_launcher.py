@@ -20,14 +20,16 @@ from hypothesis import strategies as st
 from roadmap.cli.options import job_options_of
 from roadmap.common import files, machine
 from roadmap.common.errors import UserError
-from roadmap.common.machine import count_cores, look_around
+from roadmap.common.machine import count_cores, this_machine
 from roadmap.jobs import launch_folders, launcher, slurm_queue
 from roadmap.jobs import worker as job_module
 from roadmap.jobs.launch_folders import JOBS
-from roadmap.jobs.launcher import JobOptions, prepare
-from roadmap.jobs.retries import Rounds
+from roadmap.jobs.launcher import prepare
+from roadmap.jobs.options import JobOptions
+from roadmap.jobs.retries import Retries
 from roadmap.jobs.slurm_arrays import share_out
 from roadmap.jobs.status import Queue, standing
+from roadmap.jobs.tasks import TRAINING
 from roadmap.jobs.worker import Job
 from roadmap.ladder.ladder import read_ladder
 from roadmap.runs import run_folder
@@ -406,7 +408,7 @@ def test_what_is_done_stays_and_what_failed_is_cleared_for_another_try(planned: 
     assert states(planned) == ["failed", "diverged"]
     assert prepare(planned) == planned[:1]
     assert states(planned) == ["failed", "diverged"]
-    with launcher._failures_cleared([run.folder for run in planned]):
+    with launcher._failures_cleared([run.folder for run in planned], TRAINING):
         assert states(planned) == ["waiting", "diverged"]
     assert states(planned) == ["waiting", "diverged"]
 
@@ -438,7 +440,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         folders.append(folder)
         write_failed(folder)
 
-    monkeypatch.setattr(Job, "_train", note)
+    monkeypatch.setattr(Job, "_do", note)
     return folders
 
 
@@ -625,7 +627,7 @@ def test_cores_are_shared_out_among_the_jobs(monkeypatch: pytest.MonkeyPatch) ->
         (4, 1, (1, 8)),
     ):
         monkeypatch.setattr(machine, "_count_gpus", lambda gpus=gpus: gpus)
-        found = look_around(jobs)
+        found = this_machine(jobs)
         assert (found.jobs, found.threads, found.gpus) == (*expected, gpus)
 
 
@@ -638,7 +640,7 @@ def test_a_run_of_several_processes_takes_the_room_of_as_many(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setattr(machine, "_count_gpus", lambda: gpus)
-    found = look_around(jobs, processes)
+    found = this_machine(jobs, processes)
     assert (found.jobs, found.threads) == expected
 
 
@@ -697,54 +699,55 @@ def test_jobs_inherit_threads_and_the_way_to_the_package_and_the_caller_keeps_it
     assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
 
 
-# -- rounds
+# -- retries
 
 
-def rounds_of(planned: list[PlannedRun], name: str = "ours", most: int = 2) -> Rounds:
-    return Rounds(planned, JobOptions("local", planned[0].folder.parent, name, max_retries=most))
+def retries_of(planned: list[PlannedRun], name: str = "ours", most: int = 2) -> Retries:
+    folders = [run.folder for run in planned]
+    return Retries(folders, JobOptions("local", folders[0].parent, name, max_retries=most))
 
 
 def test_a_run_that_died_or_that_nobody_came_to_is_tried_again(planned: list[PlannedRun]) -> None:
-    rounds = rounds_of(planned)
+    retries = retries_of(planned)
     leave_attempt(planned[0].folder, launch="ours", born=1)
-    assert rounds.to_try_again() == planned
-    assert rounds.number == 1
-    assert rounds.to_try_again() == []  # the second round came to nothing
+    assert retries.to_try_again() == [run.folder for run in planned]
+    assert retries.number == 1
+    assert retries.to_try_again() == []  # the second round came to nothing
     leave_attempt(planned[0].folder, number=2, launch="ours", born=1)
     write_failed(planned[1].folder)
-    assert rounds.to_try_again() == planned[:1]
+    assert retries.to_try_again() == [planned[0].folder]
 
 
 def test_a_run_is_not_tried_again_beyond_the_most_or_when_its_launch_was_stopped(planned: list[PlannedRun]) -> None:
     run, folder = planned[:1], planned[0].folder
     for most, end, again in (
         (0, None, []),
-        (1, None, run),
-        (1, "died", run),
-        (0, "preempted", run),
+        (1, None, [folder]),
+        (1, "died", [folder]),
+        (0, "preempted", [folder]),
         (9, "stopped", []),
     ):
-        rounds = rounds_of(run, most=most)
+        retries = retries_of(run, most=most)
         path = leave_attempt(folder, end, launch="ours", born=1)
-        assert rounds.to_try_again() == again, (most, end)
+        assert retries.to_try_again() == again, (most, end)
         path.unlink()
-    rounds = rounds_of(run)
+    retries = retries_of(run)
     leave_attempt(folder, launch="ours", born=1)
     there = folder.parent / JOBS / "ours-0"
     there.mkdir(parents=True)
     files.write_json(there / launch_folders.CANCELLED, [folder.name])
-    assert rounds.to_try_again() == []
+    assert retries.to_try_again() == []
 
 
 def test_waiting_is_over_when_nobody_is_at_any_run(planned: list[PlannedRun]) -> None:
-    rounds = rounds_of(planned)
+    retries = retries_of(planned)
     ours: Any = SimpleNamespace(is_over=lambda: False)
-    assert not rounds.are_over(ours)
-    assert rounds.are_over(None)
+    assert not retries.are_over(ours)
+    assert retries.are_over(None)
     leave_attempt(planned[0].folder)  # of this process
-    assert not rounds.are_over(None)
+    assert not retries.are_over(None)
     write_failed(planned[0].folder)
-    assert rounds.are_over(None)
+    assert retries.are_over(None)
 
 
 def test_a_scheduler_that_does_not_answer_keeps_nobody_waiting_but_for_what_it_may_have(
@@ -753,11 +756,11 @@ def test_a_scheduler_that_does_not_answer_keeps_nobody_waiting_but_for_what_it_m
     monkeypatch.setattr(slurm_queue, "_ask", lambda *_: None)
     others = planned[0].folder.parent / JOBS / "other-0" / launch_folders.LAUNCH
     files.write_json(others, {"executor": "slurm", "jobs": [["some-other-run"]]})
-    assert rounds_of(planned).are_over(None)
+    assert retries_of(planned).are_over(None)
     files.write_json(others, {"executor": "slurm", "jobs": [[planned[1].folder.name]]})
-    assert not rounds_of(planned).are_over(None)
+    assert not retries_of(planned).are_over(None)
     write_failed(planned[1].folder)
-    assert rounds_of(planned).are_over(None)
+    assert retries_of(planned).are_over(None)
 
 
 # -- cancel
@@ -780,17 +783,17 @@ def test_a_job_passes_by_what_was_cancelled_before_it_came_and_stops_at_what_is_
 ) -> None:
     prepare(planned)
     runs = planned[0].folder.parent
-    logs = launch_folders.make_logs(runs, "a-0", "local", [[run.folder for run in planned]])
+    logs = launch_folders.make_logs(runs, "a-0", "local", [[run.folder.name for run in planned]])
     said: list[str] = []
 
     def train(self: Job, folder: Path, claim: Any, _: Any) -> None:
         said.append(folder.name)
-        assert self._asked(claim) == ""
+        assert self._asked(folder, claim) == ""
         launcher.cancel([folder], runs)
-        assert self._asked(claim) == "stop"
+        assert self._asked(folder, claim) == "stop"
         claim.end = "stopped"
 
-    monkeypatch.setattr(Job, "_train", train)
+    monkeypatch.setattr(Job, "_do", train)
     launcher.cancel([planned[0].folder], runs)
     Job(tuple(run.folder for run in planned), None, logs)()
     assert said == [planned[1].folder.name]

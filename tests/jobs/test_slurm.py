@@ -13,11 +13,14 @@ from roadmap.jobs.cluster import Cluster
 from roadmap.jobs.launch_folders import JOBS
 from roadmap.jobs.launcher import launch, prepare
 from roadmap.jobs.status import standing
+from roadmap.measuring.rung_costs import read_measured
+from roadmap.robustness.settings import is_complete, read_found
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import attempts_of, last_attempt
 from roadmap.study.plan import PlannedRun
 from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.checkpoints import checkpoints
+from roadmap.training.loop import train
 from tests.conftest import write_tiny
 from tests.faults import FAULTS, Victim, disturb
 from tests.processes import Command, outcome, wait_for
@@ -25,6 +28,8 @@ from tests.slurm import Slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 RUNG = ("--only", "stage_ratio")
+# One rung of each kind of change; a job takes seconds to start, so not all seventeen.
+SIX = ("baseline_original", "stage_ratio", "depthwise_conv", "kernel_7", "fewer_norms", "separate_downsampling")
 # Left to records/faults: these take long, or, together with others, break what Slurm knows of its own jobs.
 ALONE = ("full disk", "time limit", "slurmd killed and restarted", "slurmctld killed and restarted")
 
@@ -43,16 +48,15 @@ class SlurmLadder:
         options += ["--executor", executor, "--cluster", str(self.cluster)]
         return Command(self.folder / where, *action, *options, cores=2)
 
-    def planned(self, where: str = "work", only: str | None = None) -> list[PlannedRun]:
+    def planned(self, where: str = "work", *only: str) -> list[PlannedRun]:
         runs = self.folder / where / "runs"
-        chosen = None if only is None else [only]
         return plan_study(
-            StudySpec("resnet50", self.recipe, only=chosen, runs=runs, data_root=self.images)
+            StudySpec("resnet50", self.recipe, only=list(only) or None, runs=runs, data_root=self.images)
         ).planned()  # fmt: skip
 
     def run(self) -> PlannedRun:
         """Return the one run of `RUNG`."""
-        return self.planned(only=RUNG[1])[0]
+        return self.planned("work", RUNG[1])[0]
 
     def wait_until_under_way(self) -> None:
         wait_for(lambda: run_folder.read_metrics(self.run().folder), what="an epoch")
@@ -68,7 +72,7 @@ def make_ladder(slurm: Slurm, tmp_path: Path, small_images: Path) -> MakeLadder:
 
 def test_the_ladder_as_one_array_on_two_nodes_equals_the_local_executors(slurm: Slurm, make_ladder: MakeLadder) -> None:
     ladder = make_ladder()
-    command = ladder.start()
+    command = ladder.start("run", "--only", *SIX)
     queue = wait_for(lambda: slurm.run("squeue", "--noheader", "--format=%F %N"), what="jobs in the queue")
     nodes = set(queue.split())
     while command.process.is_alive():
@@ -76,18 +80,18 @@ def test_the_ladder_as_one_array_on_two_nodes_equals_the_local_executors(slurm: 
         time.sleep(0.2)
     ended = command.wait()
     assert (ended.code, ended.err) == (0, "")
-    assert "17 of 17 runs done" in ended.out
+    assert "6 of 6 runs done" in ended.out
     assert set(slurm.nodes) <= nodes
     assert len(nodes - set(slurm.nodes)) == 1  # one number: all jobs belong to one array
-    assert len(list((ladder.folder / "work" / "runs" / JOBS).glob("*/*_submitted.pkl"))) == 17
-    assert ladder.start(executor="local", where="local").wait(300).code == 0
-    for ours, local in zip(ladder.planned(), ladder.planned("local"), strict=True):
+    assert len(list((ladder.folder / "work" / "runs" / JOBS).glob("*/*_submitted.pkl"))) == len(SIX)
+    assert ladder.start("run", "--only", *SIX, executor="local", where="local").wait(300).code == 0
+    for ours, local in zip(ladder.planned("work", *SIX), ladder.planned("local", *SIX), strict=True):
         assert outcome(ours.folder) == outcome(local.folder)
 
 
 def test_a_ladder_that_everything_happens_to_loses_nothing(slurm: Slurm, tmp_path: Path) -> None:
     cluster = Cluster(partition="low", time_min=20, save_every_min=0.01, signal_delay_s=10)
-    victim = Victim(slurm, tmp_path / "victim", seeds=8, epochs=40, cluster=cluster)
+    victim = Victim(slurm, tmp_path / "victim", seeds=4, epochs=60, cluster=cluster)
     faults = [fault for name, fault in FAULTS.items() if name not in ALONE]
     happened, _ = disturb(victim, faults, len(faults), patience_s=400)
     assert happened == len(faults)
@@ -109,7 +113,7 @@ def test_processes_on_two_nodes_train_a_run_together(slurm: Slurm, make_ladder: 
     assert row["processes"] == 4
     ladder.cluster.write_text("tasks_per_node: 4\n")
     assert ladder.start("run", *RUNG, "--jobs", "1", executor="local", where="local").wait().code == 0
-    assert outcome(ladder.run().folder) == outcome(ladder.planned("local", only=RUNG[1])[0].folder)
+    assert outcome(ladder.run().folder) == outcome(ladder.planned("local", RUNG[1])[0].folder)
 
 
 def test_two_launches_at_once_train_every_run_once(slurm: Slurm, make_ladder: MakeLadder) -> None:
@@ -121,6 +125,32 @@ def test_two_launches_at_once_train_every_run_once(slurm: Slurm, make_ladder: Ma
     assert [attempt.end for attempt in attempts_of(ladder.run().folder)] == ["finished"]
     logs = "".join(log.read_text() for log in ladder.folder.rglob("*_log.out"))
     assert logs.count(": start\n") == 1
+
+
+def test_robustness_and_measurements_are_jobs_and_two_commands_at_once_do_nothing_twice(
+    slurm: Slurm, make_ladder: MakeLadder
+) -> None:
+    ladder = make_ladder(epochs=1)
+    run = ladder.run()
+    prepare([run])
+    train(run.config, run.folder, data_root=ladder.images)
+    options = ("robustness", *RUNG, "--images", "10", "--radii", "4")
+    first = ladder.start(*options)
+    place = run.folder / run_folder.ROBUSTNESS_CLAIMS
+    wait_for(lambda: slurm.run("squeue", "--noheader"), what="a job in the queue")
+    ended = [command.wait(300) for command in (ladder.start(*options), first)]
+    assert [(command.code, command.err) for command in ended] == [(0, ""), (0, "")]
+    [entry] = read_found(run.folder)
+    assert is_complete(entry)
+    assert [attempt.end for attempt in attempts_of(place)] == ["finished"]
+    again = ladder.start(*options).wait()
+    assert "1 evaluated already, 0 to do" in " ".join(again.out.split())
+
+    measured = ladder.start("measure", *RUNG).wait(300)
+    assert (measured.code, measured.err) == (0, "")
+    assert "Wrote runs/measured/" in measured.out
+    assert read_measured(run.folder.parent, {run.config.key})
+    slurm.wait_idle()
 
 
 def test_a_launch_while_the_jobs_are_queued_submits_nothing_and_cancel_ends_them(

@@ -26,9 +26,9 @@ from roadmap.data.datasets import describe_data, load_arrays
 from roadmap.jobs.launcher import prepare
 from roadmap.networks.model import build_model
 from roadmap.recipe import Recipe
-from roadmap.robustness import evaluation as examining
+from roadmap.robustness import evaluation
 from roadmap.robustness.attacks import Target
-from roadmap.robustness.evaluation import ask, choose_images, examine
+from roadmap.robustness.evaluation import ask, choose_images, evaluate
 from roadmap.robustness.settings import CORRUPTION_NAMES, Damaged, Settings, is_complete, masks_gradients, read_found
 from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig
@@ -228,18 +228,18 @@ def test_the_same_images_are_drawn_for_all_and_none_that_is_a_training_image_too
     assert len(choose_images(data, 30, 500)) == 29
 
 
-# -- examining
+# -- evaluating
 
 
-def test_a_network_is_examined_once_and_part_by_part(study: Study, small_images: Path) -> None:
+def test_a_network_is_evaluated_once_and_part_by_part(study: Study, small_images: Path) -> None:
     first, second = study.planned()[:2]
     told: list[str] = []
-    examine(first.folder, first.config, SLIGHT, data_root=small_images, tell=told.append)
+    evaluate(first.folder, first.config, SLIGHT, data_root=small_images, report=told.append)
     assert told == ["reading", *SLIGHT.parts]
     (entry,) = read_found(first.folder)
     assert is_complete(entry)
     told.clear()
-    examine(first.folder, first.config, SLIGHT, data_root=small_images, tell=told.append)
+    evaluate(first.folder, first.config, SLIGHT, data_root=small_images, report=told.append)
     assert told == []
 
     def stop(part: str) -> None:
@@ -247,27 +247,27 @@ def test_a_network_is_examined_once_and_part_by_part(study: Study, small_images:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        examine(second.folder, second.config, SLIGHT, data_root=small_images, tell=stop)
+        evaluate(second.folder, second.config, SLIGHT, data_root=small_images, report=stop)
     (half,) = read_found(second.folder)
     assert list(half["parts"]) == ["clean", "fgsm", "pgd_4", "masking"]
     assert not is_complete(half)
-    examine(second.folder, second.config, SLIGHT, data_root=small_images, tell=told.append)
+    evaluate(second.folder, second.config, SLIGHT, data_root=small_images, report=told.append)
     assert told == ["reading", *CORRUPTION_NAMES]
     (whole,) = read_found(second.folder)
     (second.folder / run_folder.ROBUSTNESS).unlink()
-    examine(second.folder, second.config, SLIGHT, data_root=small_images)
+    evaluate(second.folder, second.config, SLIGHT, data_root=small_images)
     assert read_found(second.folder)[0]["parts"] == whole["parts"]
 
 
 def test_accuracy_without_any_harm_is_that_of_the_stored_weights(study: Study, small_images: Path) -> None:
     run = study.planned()[2]
-    patient = examining.Patient(run.folder, run.config, SLIGHT, 200, small_images, "cpu")
+    model_under_test = evaluation.ModelUnderTest(run.folder, run.config, SLIGHT, 200, small_images, "cpu")
     model = build_model(run.config.net, num_classes=10, in_channels=1)
     model.load_state_dict(load_file(run.folder / run_folder.WEIGHTS))
     logits, labels = predict(model, load_data(run.config, small_images, "cpu"), "cpu")
     right = (logits.argmax(1) == labels).numpy()
-    assert np.array_equal(patient.right, right[patient.numbers])
-    assert patient.measure("clean") == pytest.approx(100 * right[patient.numbers].mean())
+    assert np.array_equal(model_under_test.right, right[model_under_test.numbers])
+    assert model_under_test.measure("clean") == pytest.approx(100 * right[model_under_test.numbers].mean())
 
 
 def test_other_settings_or_weights_are_asked_anew_and_what_was_found_stays(study: Study, tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_other_settings_or_weights_are_asked_anew_and_what_was_found_stays(study
     shutil.copy(study.planned()[1].folder / run_folder.WEIGHTS, run.folder / run_folder.WEIGHTS)
     assert ask(run.folder, run.config, SLIGHT) != asked
     averaged = replace(run.config, recipe=replace(run.config.recipe, ema=0.9))
-    assert examining.weights_of(run.folder, averaged).name == run_folder.EMA_WEIGHTS
+    assert evaluation.weights_of(run.folder, averaged).name == run_folder.EMA_WEIGHTS
     (run.folder / run_folder.WEIGHTS).unlink()
     with pytest.raises(UserError, match="Train the run again"):
         ask(run.folder, run.config, SLIGHT)
@@ -385,7 +385,7 @@ def ladder(study: Study, images: Path, *words: str) -> int:
     return run_ladder.main([*command, "--seeds", "0", "1", "--runs", str(study.runs), "--executor", "debug", *words])
 
 
-def test_the_action_examines_what_is_trained_and_says_what_is_not(
+def test_the_command_evaluates_what_is_trained_and_says_what_is_not(
     study: Study, small_images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = study.planned()
@@ -401,17 +401,17 @@ def test_the_action_examines_what_is_trained_and_says_what_is_not(
         entry = entry_of(40.0, settings.radii)
         write_found(folder, entry | {"asked": ask(folder, config, settings), "parts": entry["parts"]})
 
-    monkeypatch.setattr(examining, "examine", quick)
+    monkeypatch.setattr(evaluation, "evaluate", quick)
     assert ladder(study, small_images, "--images", "20", "--radii", "8", "0.5") == 1
     out = " ".join(capsys.readouterr().out.split())
-    assert "6 runs, 5 trained, 0 examined already, 4 to do, with 20 test images each" in out
-    assert "baseline_original seed 1: not examined:" in out
+    assert "6 runs, 5 trained, 0 evaluated already, 4 to do, with 20 test images each" in out
+    assert "baseline_original seed 1: not evaluated:" in out
     assert "robustness.json: is damaged. 'robustness' measures it again." in out
-    assert "gelu seed 0: not examined: model.safetensors: is damaged" in out
+    assert "gelu seed 0: not evaluated: model.safetensors: is damaged" in out
     assert {(settings.images, settings.radii) for settings in asked} == {(20, (0.5, 8.0))}
     assert ladder(study, small_images, "--images", "20", "--radii", "0.5", "8", "--json") == 1
     printed = capsys.readouterr()
-    assert "3 examined already, 1 to do" in " ".join(printed.err.split())
+    assert "3 evaluated already, 1 to do" in " ".join(printed.err.split())
     rows = [json.loads(line) for line in printed.out.splitlines()]
     assert [row["pgd_8"] for row in rows] == [40.0] * 3
 
@@ -422,7 +422,6 @@ def test_the_action_examines_what_is_trained_and_says_what_is_not(
         (["--radii", "0"], "--radii: '0' is no radius"),
         (["--radii", "x"], "--radii: 'x' is no radius"),
         (["--images", "0"], "--images: '0' is not a whole number from 1 up"),
-        (["--executor", "slurm"], "works on this machine"),
         (["--jobs", "0"], "--jobs: '0' is not a whole number"),
     ],
 )

@@ -1,0 +1,148 @@
+"""Tasks: what a job does with each run folder of its list. Training is one; others are pickled with the job."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from roadmap.common import files
+from roadmap.common.log import say
+from roadmap.runs import run_folder
+from roadmap.runs.attempts import End
+
+if TYPE_CHECKING:
+    from roadmap.common.process_group import Group
+    from roadmap.training.loop import Request
+
+
+class Stopped(Exception):
+    """The work on a folder was saved and left, because somebody asked for that."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Under which conditions a job does its task.
+
+    Attributes:
+        data_root: Where the data set lies, as `--data` says.
+        threads: CPU threads.
+        save_every_s: Seconds between two checkpoints.
+        asked: Says what others want of the work at hand (`roadmap.training.loop.Request`).
+        group: The processes that do it together.
+        loggers: What else is to receive the progress of runs.
+    """
+
+    data_root: Path | None
+    threads: int
+    save_every_s: float
+    asked: Callable[[], "Request"]
+    group: "Group"
+    loggers: tuple[str, ...]
+
+
+class Failure(NamedTuple):
+    """The note that a task failed on a folder: a file and what it says."""
+
+    path: Path
+    content: dict[str, Any]
+
+
+class Task(Protocol):
+    """Work on a run folder. It is claimed before it is done, so that nothing is done twice.
+
+    Attributes:
+        interruptible: Whether a process may be ended in the middle of it, with little lost.
+    """
+
+    @property
+    def interruptible(self) -> bool:
+        """See the class."""
+
+    def place(self, folder: Path) -> Path:
+        """Return the folder in which its claims lie (`roadmap.runs.attempts`): the run folder or one inside it."""
+
+    def is_done(self, folder: Path) -> bool:
+        """Whether nothing is left to do, a failure not counted."""
+
+    def failure(self, folder: Path) -> Failure | None:
+        """Return the note of its failure, if it failed; the next launch removes that and tries again."""
+
+    def do(self, folder: Path, setting: Setting) -> tuple[End, str]:
+        """Do the work; return how it ended, and a few words for the log.
+
+        Raises:
+            Stopped: If that was asked for.
+        """
+
+    def fail(self, folder: Path, reason: str, wall_s: float | None = None) -> None:
+        """Note that it failed."""
+
+
+def item_of(task: Task, folder: Path) -> str:
+    """Return what a launch calls the work on a run folder: the run's id, or for other tasks RUN/TASK."""
+    return task.place(folder).relative_to(folder.parent).as_posix()
+
+
+def is_over(task: Task, folder: Path) -> bool:
+    """Whether the work on a folder is done or has failed."""
+    return task.is_done(folder) or task.failure(folder) is not None
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training a run."""
+
+    interruptible = False
+
+    def place(self, folder: Path) -> Path:
+        """Return the run folder."""
+        return folder
+
+    def is_done(self, folder: Path) -> bool:
+        """Whether the run has a result."""
+        return run_folder.is_done(folder)
+
+    def failure(self, folder: Path) -> Failure | None:
+        """Return the row of a run that failed."""
+        row = run_folder.read_result(folder)
+        return Failure(folder / run_folder.RESULT, row) if row and row["state"] == "failed" else None
+
+    def do(self, folder: Path, setting: Setting) -> tuple[End, str]:
+        """Train the run, going on where its folder says it stopped."""
+        from roadmap.runs.config import RunConfig
+        from roadmap.training import loop
+
+        config = RunConfig.from_json((files.read_object(folder / run_folder.RUN) or {})["config"])
+        try:
+            row = loop.train(
+                config,
+                folder,
+                data_root=setting.data_root,
+                threads=setting.threads,
+                save_every_s=setting.save_every_s,
+                asked=setting.asked,
+                loggers=setting.loggers,
+                group=setting.group,
+            )
+        except loop.Stopped as error:
+            raise Stopped from error
+        return row["state"], f"{row['state']}, top-1 {row['top1']}, {row['wall_s']:.1f} s"
+
+    def fail(self, folder: Path, reason: str, wall_s: float | None = None) -> None:
+        """Write the row of a run that failed."""
+        row = dict.fromkeys(run_folder.COLUMNS) | {
+            "result_version": run_folder.RESULT_VERSION,
+            "state": "failed",
+            "error": reason,
+            "wall_s": wall_s,
+        }
+        say(f"{folder.name}: failed: {reason}")
+        files.write_json(folder / run_folder.RESULT, row)
+
+
+TRAINING = Training()
+
+
+def undone(task: Task, folders: Sequence[Path]) -> list[Path]:
+    """Return the folders on which the work is neither done nor has failed."""
+    return [folder for folder in folders if not is_over(task, folder)]
