@@ -7,7 +7,24 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-COLUMNS = "rung seed run state top1 top5 nll ece train_loss train_s wall_s threads commit torch processor planned_at".split()
+COLUMNS = [
+    "rung",
+    "seed",
+    "run",
+    "state",
+    "top1",
+    "top5",
+    "nll",
+    "ece",
+    "train_loss",
+    "train_s",
+    "wall_s",
+    "threads",
+    "commit",
+    "torch",
+    "processor",
+    "planned_at",
+]
 
 
 def read(runs: Path) -> list[dict[str, object]]:
@@ -17,7 +34,12 @@ def read(runs: Path) -> list[dict[str, object]]:
         about, result = json.loads((path.parent / "run.json").read_text()), json.loads(path.read_text())
         if about["config"]["data"]["test_on"] != "test" or about["config"]["recipe"]["name"].split("_")[0] != "fashion":
             continue
-        row = {"rung": next(iter(about["rungs"])), "seed": about["config"]["seed"], "run": path.parent.name, "threads": 1}
+        row = {
+            "rung": next(iter(about["rungs"])),
+            "seed": about["config"]["seed"],
+            "run": path.parent.name,
+            "threads": 1,
+        }
         row |= {"commit": about["commit"], "torch": about["versions"]["torch"]}
         rows.append(row | {key: about.get(key) for key in ("processor", "planned_at")} | result | {"threads": 1})
     order = [line["rung"] for line in csv.DictReader((HERE.parent / "resnet50-fashion" / "ladder.csv").open())]

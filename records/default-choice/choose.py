@@ -23,8 +23,24 @@ ROOT = HERE.parents[1]
 WORK = Path(os.environ.get("TRIALS", ROOT / "runs" / "default-choice"))
 TABLE = HERE / "trials.csv"
 COLUMNS = ["kind", "candidate", "rung", "seed", "state", "top1", "nll", "train_loss", "train_s", "run"]
-RUNGS = """baseline stage_ratio patchify_stem depthwise_conv increase_width inverted_bottleneck move_up_depthwise kernel_5
-kernel_7 kernel_9 kernel_11 gelu fewer_activations fewer_norms layer_norm separate_downsampling""".split()
+RUNGS = [
+    "baseline",
+    "stage_ratio",
+    "patchify_stem",
+    "depthwise_conv",
+    "increase_width",
+    "inverted_bottleneck",
+    "move_up_depthwise",
+    "kernel_5",
+    "kernel_7",
+    "kernel_9",
+    "kernel_11",
+    "gelu",
+    "fewer_activations",
+    "fewer_norms",
+    "layer_norm",
+    "separate_downsampling",
+]
 # The recipes that the candidates change, as they stood before the choice.
 BEFORE = {
     "fashion": {"epochs": 2, "batch_size": 64, "lr": 4.0e-3, "warmup_epochs": 0.1, "label_smoothing": 0.1},
@@ -58,7 +74,8 @@ def train(kind: str, name: str, changes: dict[str, object], seeds: list[int], jo
     command = [sys.executable, "run_ladder.py", "launch", "--base", "resnet50", "--recipe", str(path), "--validate"]
     command += ["--seeds", *map(str, seeds), "--only", *rungs, "--jobs", str(jobs), "--runs", str(runs)]
     subprocess.run(command, cwd=ROOT, check=True)
-    while len(rows := collect(runs, path.stem if kind == "modern" else f"plain_{name}", seeds)) < len(seeds) * len(rungs):
+    recipe = path.stem if kind == "modern" else f"plain_{name}"
+    while len(rows := collect(runs, recipe, seeds)) < len(seeds) * len(rungs):
         time.sleep(2)
     return pd.DataFrame(rows).assign(kind=kind, candidate=name)[COLUMNS]
 
@@ -83,7 +100,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101])
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
-    known = yaml.safe_load((HERE / ("candidates.yaml" if args.kind == "modern" else "plain_candidates.yaml")).read_text())
+    file = "candidates.yaml" if args.kind == "modern" else "plain_candidates.yaml"
+    known = yaml.safe_load((HERE / file).read_text())
     for name in args.candidates or known:
         table = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=COLUMNS)
         done = table[(table.kind == args.kind) & (table.candidate == name)]
