@@ -18,9 +18,9 @@ Ints = NDArray[np.int64]
 
 BIN = 0.05  # of log standard deviations and log differences
 NEAR, FAR = 60, 48  # bins that a table of tails reaches below the smallest and above the largest standard deviation
-VECTORS, REPEATS = 512, 8  # draws of all rungs' noise; draws of all means' errors for each
+VECTORS, REPEATS = 512, 16  # draws of all rungs' noise; draws of all means' errors for each
 LEAST = 1e-250
-RESERVE = 1.07  # of p-values for the whole ladder: what the model of the noise, grids and draws may be off
+RESERVE = 1.15  # of p-values for the whole ladder: what the model of the noise, grids and draws may be off
 
 
 @dataclass(frozen=True)

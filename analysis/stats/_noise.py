@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 # The prior of the degrees of freedom, chosen by simulation (docs/verdicts-method.md). It leans to unequal noise: to
 # take unequal noise for equal costs a false answer, the other way round costs an undecided step.
 DF = (1.0, 2.0, 3.0, 5.0, 9.0, 20.0, np.inf)
-DF_WEIGHTS = (20.0, 20.0, 4.0, 1.0, 0.3, 0.3, 20.0)
+DF_WEIGHTS = (40.0, 20.0, 3.0, 1.0, 0.3, 0.3, 14.0)
 ODD = 0.02  # share of rungs that may be far noisier than the others, whatever the parameters say,
 ODD_FROM, ODD_TO = 2.5, 12.0  # and how far: evenly over this range of log variance above the scale
 SPACING = 1 / 3  # of the grid, in log variance
