@@ -158,7 +158,7 @@ class StudyResults:
 
     @cached_property
     def correlations(self) -> pd.DataFrame:
-        """Rank correlations with the paper's changes (`agreement.AGREEMENT_COLUMNS`); none where results mean nothing."""
+        """Rank correlations with the paper's changes (`agreement.AGREEMENT_COLUMNS`); none of what means nothing."""
         if not self._compares:
             return pd.DataFrame()
         found = correlations(self.runs, self.study.rungs)

@@ -16,9 +16,12 @@ from analysis.report.page import Page, write_page
 from analysis.report.tables import (
     COMPACT,
     cells_markdown,
+    check_columns,
     escaped,
+    ladder_cells,
     ladder_latex,
     markdown,
+    verdict_cells,
     verdict_latex,
     verdict_markdown,
 )
@@ -87,8 +90,10 @@ def write_contents(contents: Contents, out: Path) -> list[Path]:
     """Write tables (CSV, Markdown, LaTeX), figures and the page; files of an earlier report there are replaced.
 
     Raises:
-        UserError: If the folder cannot be written.
+        UserError: If the folder cannot be written, or a column of the LaTeX tables is not known.
     """
+    page = contents.page
+    check_columns(contents.columns, ladder_cells(page.ladder, metric=page.metric), verdict_cells(page.verdicts[0]))
     figures, pictures = catalogue.save_drawings(contents.drawings, out)
     files = [
         *_write_tables(contents, out),
