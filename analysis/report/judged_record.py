@@ -9,10 +9,10 @@ import pandas as pd
 
 from analysis.figures import catalogue
 from analysis.figures.catalogue import About, Drawing
-from analysis.record_results import RecordResults
 from analysis.report.contents import PROGRAM, Contents, Presentation
 from analysis.report.page import Page
 from analysis.report.record import RECORD, judged_by, origin_of
+from analysis.report.record_results import RecordResults
 from analysis.report.tables import Cells, correlation_cells
 from analysis.robustness import Robustness, check_cells, robustness_cells
 

@@ -15,12 +15,12 @@ from analysis.figures.roadmap import Chart
 from analysis.frame_results import FrameResults
 from analysis.ladder_table import ladder_table, published_table, with_answers
 from analysis.metrics import METRICS, TOP1
-from analysis.record_results import RecordResults
 from analysis.report.contents import DEFAULT, PROGRAM, Contents, Presentation, write_contents
 from analysis.report.frame import frame_contents
 from analysis.report.judged_record import correlation_tables, record_contents, robustness_tables
 from analysis.report.page import Page
 from analysis.report.record import RECORD, describe_record, judged_by, origin_of
+from analysis.report.record_results import RecordResults
 from analysis.report.tables import Cells, escaped, value_cells
 from analysis.run_frames import collect, has_results
 from analysis.sentences import published_headline

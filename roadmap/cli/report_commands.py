@@ -97,8 +97,8 @@ def status(options: Namespace) -> Exit:
 
 def report(options: Namespace) -> Exit:
     """Write tables and figure from the run folders, from the published numbers, or from a record."""
-    from analysis.record_results import RecordResults
     from analysis.report.record import read_record
+    from analysis.report.record_results import RecordResults
     from analysis.report.write import write_published, write_record
     from analysis.sentences import published_headline
     from analysis.terminal import say

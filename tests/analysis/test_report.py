@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from analysis.ladder_table import LADDER_COLUMNS, ladder_table, published_table
-from analysis.record_results import RecordResults
 from analysis.report.record import RECORD_VERSION, read_record
+from analysis.report.record_results import RecordResults
 from analysis.report.tables import markdown
 from analysis.report.write import write_published, write_record, write_report
 from analysis.study_results import StudyResults
