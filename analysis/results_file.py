@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from roadmap.runs import run_folder
 DELIMITERS = ",;\t|"
 MOST_BYTES = 200_000_000
 MOST_ERRORS = 10  # that are listed
+SMALLEST, LARGEST = 1e-30, 1e30  # that a value may be, so that sums of squares stay numbers
 # The columns of a results.csv of our own that are no metrics.
 OTHERS = {*IDENTITY, *run_folder.COLUMNS} - set(METRICS)
 
@@ -110,6 +112,8 @@ def _metric_columns(path: Path, header: list[str], wanted: Sequence[str] | None)
         if name not in header:
             found = ", ".join(f"'{column}'" for column in header)
             raise UserError(f"{path}:1: no column '{name}'. Columns are rung, seed and metrics; found: {found}.")
+    if odd := next((name for name in header if not _is_printable(name)), None):
+        raise UserError(f"{path}:1: column {odd!r} has a control character in its name. Take it out.")
     if twice := next((name for name in header if header.count(name) > 1), None):
         raise UserError(f"{path}:1: column '{twice}' is there twice. Keep one.")
     known = [name for name in header if name and name not in OTHERS]
@@ -128,6 +132,8 @@ def _run(header: list[str], row: list[str], names: list[str]) -> tuple[str, int,
     cells = dict(zip(header, row, strict=True))
     if not cells["rung"]:
         raise UserError("column 'rung' is empty. Name the rung")
+    if not _is_printable(cells["rung"]):
+        raise UserError(f"column 'rung': {cells['rung']!r} has a control character in it. Take it out")
     if not (cells["seed"].isascii() and cells["seed"].isdigit() and len(cells["seed"]) < 16):
         raise UserError(f"column 'seed': '{cells['seed']}' is not a whole number from 0 up")
     is_done = cells.get("state", "finished") in ("finished", "")
@@ -139,11 +145,17 @@ def _number(name: str, cell: str) -> float:
     if not cell:
         return math.nan
     try:
-        value = float(cell)
+        value = float(cell.replace("_", "?"))  # Python takes 1_000 for a number
     except ValueError:
         hint = " Write decimals with a point" if cell.replace(",", "", 1).lstrip("+-").isdigit() else ""
         way = hint or " Leave the cell empty, or say with --metrics which columns are numbers"
         raise UserError(f"column '{name}': '{cell}' is not a number.{way}") from None
     if not math.isfinite(value):
         raise UserError(f"column '{name}': '{cell}' is no value. Leave the cell of a run that diverged empty")
+    if value and not SMALLEST < abs(value) < LARGEST:
+        raise UserError(f"column '{name}': '{cell}' is beyond what is judged, {SMALLEST:g} to {LARGEST:g}. Scale it")
     return value
+
+
+def _is_printable(text: str) -> bool:
+    return not any(unicodedata.category(letter) == "Cc" for letter in "".join(text.split()))

@@ -27,6 +27,7 @@ class Comparison:
         runs: The rows of both in the frame of `analysis.run_frames`.
         paper: The paper's top-1 of both, percent: (against, step).
         family: How many changes were judged together with this one.
+        caveat: That the numbers mean nothing, where they do not; then there are no answers, nor the paper's numbers.
     """
 
     base: str
@@ -37,6 +38,7 @@ class Comparison:
     runs: pd.DataFrame
     paper: tuple[float | None, float | None]
     family: int
+    caveat: str = ""
 
     def changes(self, metric: str) -> dict[str, float]:
         """Return a run metric's change for each seed that both rungs have, by seed."""
@@ -89,7 +91,10 @@ def compare_step(results: StudyResults, step: str, against: str | None = None) -
     judged = results.judge(pairs, counted)
     rows = judged[(judged["step"] == step) & (judged["against"] == against)].reset_index(drop=True)
     runs = results.runs[results.runs["rung"].isin([step, against])]
-    return Comparison(study.base, step, against, fields, rows, runs, (old.paper.top1, new.paper.top1), len(pairs))
+    paper, caveat = (old.paper.top1, new.paper.top1), ""
+    if results.means_nothing:
+        paper, caveat = (None, None), results.headline
+    return Comparison(study.base, step, against, fields, rows, runs, paper, len(pairs), caveat)
 
 
 def _network_fields(old: Rung, new: Rung) -> dict[str, tuple[Any, Any]]:

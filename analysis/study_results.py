@@ -27,13 +27,15 @@ from analysis.verdicts import (
     speed_table,
     verdict_table,
     with_costs,
+    without_answers,
 )
 from roadmap.common.formats import change, interval
 from roadmap.ladder.rung import Rung
 from roadmap.study.plan import Study
 
 MEASURED = ["train_images_per_s", "test_images_per_s", "peak_memory_mb", "activations"]
-SMOKE = "smoke"  # the recipe whose numbers mean nothing, and what its plain counterparts' names begin with
+# What a rung's row says beside its result; nothing where results mean nothing.
+CLAIMS = ["top1_delta", "paper_top1", "paper_top1_std", "paper_top1_delta"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +104,8 @@ class StudyResults:
         is held against. References come after steps.
         """
         families = [pairs for pairs in (pairs_of(self.study.rungs), reference_pairs(self.study.rungs)) if pairs]
+        if self.means_nothing:
+            families = []
         tables = [self.judge(pairs) for pairs in families or [[]]]
         together = pd.concat(tables) if len(tables) > 1 else tables[0]
         places = {name: place for place, name in enumerate(dict.fromkeys(together["metric"]))}
@@ -129,10 +133,10 @@ class StudyResults:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """A row a rung, with the columns of `ladder_table.LADDER_COLUMNS`; a smoke recipe has no answers."""
+        """A row a rung, with the columns of `ladder_table.LADDER_COLUMNS`; no change where results mean nothing."""
         table = ladder_table(self.runs, self.study.rungs)
-        if self.is_smoke:
-            return table
+        if self.means_nothing:
+            return table.assign(**dict.fromkeys(CLAIMS, math.nan))
         return with_answers(table, self.verdicts[self.verdicts["metric"] == "top1"], self.published)
 
     @property
@@ -143,16 +147,18 @@ class StudyResults:
     @cached_property
     def design_effects(self) -> dict[str, pd.DataFrame]:
         """The steps' effects by each design that has results: name -> frame (`design_effects.design_effects`)."""
-        return effects_beside(self.study, self.beside)
+        return {} if self.means_nothing else effects_beside(self.study, self.beside)
 
     @cached_property
     def shapley(self) -> pd.DataFrame:
         """Shapley values with the columns of `shapley.SHAPLEY_COLUMNS`, for the design "orders"."""
-        return shapley(self.runs, self.study.layout.orders) if self.study.design == "orders" else pd.DataFrame()
+        if self.study.design != "orders" or self.means_nothing:
+            return pd.DataFrame()
+        return shapley(self.runs, self.study.layout.orders)
 
     @cached_property
     def correlations(self) -> pd.DataFrame:
-        """Rank correlations with the paper's changes (`agreement.AGREEMENT_COLUMNS`); nothing for a smoke recipe."""
+        """Rank correlations with the paper's changes (`agreement.AGREEMENT_COLUMNS`); none of what means nothing."""
         if not self._compares:
             return pd.DataFrame()
         found = correlations(self.runs, self.study.rungs)
@@ -161,18 +167,18 @@ class StudyResults:
     # -- in words
 
     @property
-    def is_smoke(self) -> bool:
+    def means_nothing(self) -> bool:
         """Whether the recipe only shows that everything works, so that nothing is claimed."""
-        return self.study.recipe.name == SMOKE or self.study.recipe.name.startswith(f"{SMOKE}_")
+        return self.study.recipe.means_nothing
 
     @property
     def _compares(self) -> bool:
-        return self.study.design == "ladder" and not self.is_smoke
+        return self.study.design == "ladder" and not self.means_nothing
 
     @cached_property
     def headline(self) -> str:
         """The sentence that every surface leads with: what is answered, and what would answer the rest."""
-        if self.is_smoke:
+        if self.means_nothing:
             return (
                 f"These numbers mean nothing: recipe '{self.study.recipe.name}' trains for a few steps, to show that "
                 "everything works. Nothing is claimed of any step."
@@ -185,6 +191,8 @@ class StudyResults:
     def sentences(self) -> list[str]:
         """What else is to be said in words, a paragraph each."""
         study, sentences = self.study, list(self.study.notes)
+        if self.means_nothing:
+            return sentences
         if self._compares:
             sentences.append(agreement(self.table))
             sentences.append(correlation_in_words(self.correlations, proxy=study.recipe.is_proxy))
@@ -223,11 +231,13 @@ class StudyResults:
             )
             for metric in METRICS
         ]
+        examined = self.robustness.frame.assign(state="finished")
+        robust = [verdict_table(examined, pairs, metric, test=self.test) for metric in self.robustness.metrics]
+        if self.means_nothing:
+            tables, robust = [list(map(without_answers, some)) for some in (tables, robust)]
         tables += [speed_table(self.measured, pairs, metric) for metric in SPEEDS]
         tables += [cost_table(self.costs if costs is None else costs, pairs, metric) for metric in COSTS]
-        examined = self.robustness.frame.assign(state="finished")
-        tables += [verdict_table(examined, pairs, metric, test=self.test) for metric in self.robustness.metrics]
-        return pd.concat(tables, ignore_index=True)
+        return pd.concat([*tables, *robust], ignore_index=True)
 
     @cached_property
     def costs(self) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def print_results(results: StudyResults, console: Console) -> None:
     console.print()
     print_ladder(results.table, console)
     for metric, rows in results.verdicts.groupby("metric", sort=False):
-        if results.is_smoke or metric == TOP1 or rows["delta"].isna().all():
+        if metric == TOP1 or rows["delta"].isna().all():
             continue
         if text := metric_headline(rows):
             say(text + ".", console)
@@ -173,7 +173,9 @@ def _notes(comparison: Comparison) -> list[str]:
             f"Standard error of its change: {noise}{top1['test_se']:.2f} from the choice of test images. By McNemar's "
             f"test, {top1['mcnemar_differ']:.0f} of {top1['mcnemar_pairs']:.0f} seeds' pairs of networks differ."
         )
-    if not top1["n"] and not top1["n_against"]:
+    if comparison.caveat:
+        lines.append(comparison.caveat)
+    elif not top1["n"] and not top1["n_against"]:
         lines.append("Neither has a finished run yet: the command run trains them.")
     elif comparison.family > 1:
         lines.append(f"The answer allows for all {comparison.family} steps of the study.")

@@ -226,6 +226,13 @@ def with_costs(verdicts: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     return top1.assign(**costs)
 
 
+def without_answers(judged: pd.DataFrame) -> pd.DataFrame:
+    """Return a verdict table with what was measured alone: means and changes, without a test, interval or answer."""
+    kept = ("step", "against", "metric", "n", "n_against", "value", "value_against", "delta", "margin")
+    nothing = {name: "" if name in WORDS else np.nan for name in VERDICT_COLUMNS if name not in kept}
+    return judged.assign(**nothing)
+
+
 def to_json(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a verdict table's rows as JSON-able values; what is not known is null."""
     return [

@@ -40,6 +40,8 @@ class Recipe:
         plain: The recipe that is the plain counterpart of this one, in recipes/ or beside it: the paper's ladder starts
             under it.
         paper: The paper's recipe that this one stands for, in recipes/: what differs from it is stored with each run.
+        means_nothing: Whether it trains too little for its results to mean anything, and only shows that everything
+            works: then reports claim nothing.
         seeds: One run a rung for each of these.
         width_divisor: Proxy: every stage width is divided by this. 1 is full width.
         stem_stride: Proxy: stride of the stem; 4 in the paper, 2 for small images.
@@ -93,6 +95,7 @@ class Recipe:
     about: str = field(metadata=NAME)
     plain: str = field(metadata=NAME)
     paper: str = field(default="imagenet", metadata=NAME)
+    means_nothing: StrictBool = field(default=False, metadata=NAME)
     seeds: tuple[StrictInt, ...] = field(default=(0, 1, 2), metadata=SCALE)
     width_divisor: PositiveInt = field(default=1, metadata=SCALE)
     stem_stride: Literal[2, 4] = field(default=4, metadata=SCALE)

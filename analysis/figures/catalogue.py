@@ -123,7 +123,7 @@ def drawings_of(results: StudyResults, about: About, labels: pd.DataFrame, *, cl
         yield forest(top1, results.table, about, published)
     if results.design_effects:
         yield design_effects(results.design_effects, labels, about)
-    if climbs and results.table["top1"].notna().any():
+    if climbs and results.table["top1"].notna().any() and not results.means_nothing:
         yield tradeoff(results.tradeoffs, about)
     if len(results.robustness.frame):
         yield robustness(results.robustness, results.table, about)

@@ -37,6 +37,7 @@ from analysis.figures.style import (
     TICKS,
     WIDTH,
     Page,
+    any_character,
     height_of,
     mix,
     section_colors,
@@ -113,8 +114,9 @@ def draw_roadmap(frame: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None 
 
     Args:
         frame: A row a rung in the ladder's order, with the columns rung, label, section, adopted, parent, n, top1,
-            top1_std, macs, state and erratum of `ladder_table.LADDER_COLUMNS`; a column answer may be missing. An
-            erratum marks the row's multiply-adds as a misprint, or as not matched.
+            top1_std, macs, state and erratum of `ladder_table.LADDER_COLUMNS`; a column answer may be missing, and
+            without any macs there is no column of them. An erratum marks the row's multiply-adds as a misprint, or as
+            not matched.
         chart: The words around the bars.
         behind: The ladder from another base with the same rungs, in grey behind; it may lack some.
 
@@ -178,8 +180,9 @@ def _draw_rows(page: Page, table: pd.DataFrame, marks: dict[str, str]) -> Axes:
     labels = [wrap(row.label, page.labels, TEXT, "bold" if row.bold else "normal") for row in rows]
     headings = [wrap(row.heading, page.labels + MARGIN, TEXT, "bold") for row in rows]
     largest = table["macs"].max()
-    unit, size = next((pair for pair in UNITS.items() if largest >= pair[1]), ("G" if pd.isna(largest) else "k", 1e3))
-    head = f"{unit}FLOPs\n(multiply-{'' if page.width >= NARROW else chr(10)}adds)"
+    unit, size = next((pair for pair in UNITS.items() if largest >= pair[1]), ("k", 1e3))
+    counted = bool(table["macs"].notna().any())
+    head = f"{unit}FLOPs\n(multiply-{'' if page.width >= NARROW else chr(10)}adds)" if counted else ""
     column = _column(page, table, labels, headings, head)
     digits = page.width - 2 * MARGIN  # a mark hangs behind the digits
     page.text(digits, page.y, head, ha="right", va="top", fontsize=SMALL)
@@ -200,8 +203,9 @@ def _draw_rows(page: Page, table: pd.DataFrame, marks: dict[str, str]) -> Axes:
             mark = {"ha": "center", "va": "center_baseline", "weight": "bold", "gid": f"answer-{row.rung}"}
             page.text(column.left - ANSWER / 2, middle, marked(row.answer)[0], **mark)
         _draw_bar(axes, row, middle, column, style)
-        cost = "-" if pd.isna(row.macs) else f"{row.macs / size:.2f}"
-        page.text(digits, middle, cost, ha="right", gid=f"cost-{row.rung}", **style)
+        if counted:
+            cost = "-" if pd.isna(row.macs) else f"{row.macs / size:.2f}"
+            page.text(digits, middle, cost, ha="right", gid=f"cost-{row.rung}", **style)
         if row.erratum:
             page.text(digits + 0.02, middle, marks[row.erratum], gid=f"mark-{row.rung}", **style)
         page.y += height
@@ -342,7 +346,7 @@ def save_figure(figure: Figure, stem: Path, forms: Iterable[str] = ("png", "svg"
     """
     files = []
     # Type 42 keeps the PDF's text selectable, which some publishers require; a salt keeps the SVG's ids from changing.
-    with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "roadmap"}):
+    with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "roadmap"}), any_character():
         for ending in forms:
             metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {})
             path = stem.with_name(f"{stem.name}.{ending}")

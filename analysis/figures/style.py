@@ -6,7 +6,9 @@ Source: the colours are Okabe and Ito's, for all eyes.
 """
 
 import textwrap
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -243,12 +245,21 @@ def mix(color: str, other: str, share: float) -> tuple[float, float, float]:
     return r, g, b
 
 
+@contextmanager
+def any_character() -> Iterator[None]:
+    """Let a character that the font lacks be drawn as a box, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
 @cache
 def width_of(text: str, size: float, weight: str = "normal") -> float:
     """Return the width in inches of a text as it will be drawn."""
     font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
     measure = partial(TextToPath().get_text_width_height_descent, prop=font, ismath=False)
-    return max(measure(line)[0] for line in text.split("\n")) / 72
+    with any_character():
+        return max(measure(line)[0] for line in text.split("\n")) / 72
 
 
 def height_of(text: str, size: float) -> float:

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
 
@@ -12,19 +14,23 @@ from analysis.figures.style import WIDTH
 from analysis.ladder_table import LADDER_COLUMNS
 from analysis.metrics import TOP1, metric_of
 from analysis.report.csv_text import csv_text
-from analysis.report.page import Page, write_page
+from analysis.report.page import Page, Picture, write_page
 from analysis.report.tables import (
     COMPACT,
     cells_markdown,
+    check_columns,
     escaped,
+    ladder_cells,
     ladder_latex,
     markdown,
+    verdict_cells,
     verdict_latex,
     verdict_markdown,
 )
 from analysis.sentences import metric_headline
 from roadmap.common.files import write_atomically
 
+PROGRAM = "python run_ladder.py"
 PAGE = "report.html"
 # What a report has only where there is something to say; those of an earlier report are taken away.
 FIGURES = [
@@ -73,6 +79,8 @@ class Contents:
         frames: Further tables: file -> frame; one that is empty is not written.
         texts: Further files: name -> text.
         footnotes: What stands below the ladder in Markdown, as it is.
+        kept: The folder of an earlier report whose other files stay; None for none.
+        kept_drawings: Its figures that stay.
     """
 
     page: Page
@@ -81,14 +89,18 @@ class Contents:
     frames: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     footnotes: str = ""
+    kept: Path | None = None
+    kept_drawings: Sequence[Drawing] = ()
 
 
 def write_contents(contents: Contents, out: Path) -> list[Path]:
     """Write tables (CSV, Markdown, LaTeX), figures and the page; files of an earlier report there are replaced.
 
     Raises:
-        UserError: If the folder cannot be written.
+        UserError: If the folder cannot be written, or a column of the LaTeX tables is not known.
     """
+    page = contents.page
+    check_columns(contents.columns, ladder_cells(page.ladder, metric=page.metric), verdict_cells(page.verdicts[0]))
     figures, pictures = catalogue.save_drawings(contents.drawings, out)
     files = [
         *_write_tables(contents, out),
@@ -96,11 +108,33 @@ def write_contents(contents: Contents, out: Path) -> list[Path]:
         *(_write(out / name, text) for name, text in contents.texts.items()),
         *figures,
     ]
+    files += _keep(contents.kept, out, {file.name for file in files})
+    pictures += [
+        Picture(kept.title, kept.caption, path)
+        for kept in contents.kept_drawings
+        if (path := out / f"{kept.name}.svg").is_file()
+    ]
     files.append(write_page(out / PAGE, replace(contents.page, pictures=pictures)))
     for name in OPTIONAL:  # so that no two reports are mixed
         if out / name not in files:
             (out / name).unlink(missing_ok=True)
     return files
+
+
+def _keep(kept: Path | None, out: Path, written: set[str]) -> list[Path]:
+    """Return a report's optional files that were not written anew, taken over from the folder of the earlier one."""
+    if kept is None:
+        return []
+    names = [name for name in OPTIONAL if name not in written and name not in FORMER and (kept / name).is_file()]
+    for name in names:
+        if kept.resolve() != out.resolve():
+            content = (kept / name).read_bytes()
+            write_atomically(out / name, partial(_put, content))
+    return [out / name for name in names]
+
+
+def _put(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
 
 
 def _write_tables(contents: Contents, out: Path) -> list[Path]:

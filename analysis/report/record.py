@@ -1,5 +1,6 @@
-"""A record: a report's folder that can be committed, read again and redrawn without its runs."""
+"""A record: a report's folder that can be committed, read again and judged again without its runs."""
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ from analysis.ladder_table import ANSWERS, LADDER_COLUMNS
 from analysis.report.csv_text import as_written
 from roadmap.common import files
 from roadmap.common.errors import UserError
+from roadmap.common.formats import clock
+from roadmap.common.provenance import find_commit
 from roadmap.ladder.schema import Reference
 from roadmap.runs import run_folder
-from roadmap.study.plan import Study
+from roadmap.study.plan import PROXY, Study
 
 RECORD = "record.json"
 TABLE = "ladder.csv"
@@ -33,10 +36,16 @@ PROVENANCE = ("commit", "command", "processor", "python", "versions")
 
 @dataclass(frozen=True)
 class Record:
-    """A record as read: what it is and its table, a row a rung with the columns of `LADDER_COLUMNS`."""
+    """A record as read: what it is, its table, a row a rung with the columns of `LADDER_COLUMNS`, and its folder."""
 
     about: dict[str, Any]
     table: pd.DataFrame
+    folder: Path
+
+    @property
+    def is_proxy(self) -> bool:
+        """Whether its numbers stand for the paper's experiment instead of repeating it."""
+        return self.chart.note.startswith(PROXY)
 
     @property
     def chart(self) -> Chart:
@@ -83,6 +92,27 @@ def describe_record(
         "wall_s_sum": round(float(runs.drop_duplicates("run")["wall_s"].sum()), 1),
         **about,
         "chart": fields,
+    }
+
+
+def judged_by(test: str, margin: float) -> dict[str, Any]:
+    """Return what a record says of how its answers were given: rule, margin of top-1, the program's commit."""
+    return {"rule": test, "margin": margin, "commit": find_commit()}
+
+
+def origin_of(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record says of where its numbers come from, in words."""
+    judged = about["judged"]
+    return {
+        "commit": about["commit"],
+        "planned": sorted({day for day in (about["planned_first"], about["planned_last"]) if day}),
+        "command": [shlex.join(command) for command in about["command"] if isinstance(command, list)],
+        "planned on": about["processor"],
+        "Python": about["python"],
+        "versions": about["versions"],
+        "training time, all runs": clock(about["train_s_sum"]) if about["finished"] else None,
+        "time, all runs": clock(about["wall_s_sum"]) if about["finished"] else None,
+        "judged": f"rule '{judged['rule']}', margin {judged['margin']:g} points, at commit {judged['commit']}",
     }
 
 
@@ -135,7 +165,7 @@ def read_record(folder: Path) -> Record:
             table[name] = [as_written(text) if isinstance(text, str) else text for text in table[name]]
         numbers = [name for name in LADDER_COLUMNS if name not in (*words, "adopted")]
         table[numbers] = table[numbers].apply(pd.to_numeric)
-        record = Record(about, table)
+        record = Record(about, table, folder)
         if (
             table.empty
             or np.isinf(table[numbers].to_numpy(float)).any()

@@ -20,6 +20,7 @@ Cells = Mapping[str, str]  # heading -> what stands there
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 WORDS = ("rung", "step", "metric", "answer", "against", "paper's answer", "model", "training")  # others are numbers
+NOT_ADOPTED = " (not adopted)"
 COMPACT = ("rung", "step", "change", "answer")  # for one column of a paper
 # What a step costs as a multiple of before, where a table has it: heading -> column of `verdicts.FACTOR_COLUMNS`.
 FACTORS = {"multiply-adds": "macs_factor", "training time": "time_factor", "memory": "memory_factor"}
@@ -78,14 +79,19 @@ def ladder_latex(table: pd.DataFrame, note: str = "", columns: Sequence[str] | N
     Args:
         table: A row a rung with the columns of `ladder_table.LADDER_COLUMNS`.
         note: Stands below the rows; a proxy says there that it is one.
-        columns: Which columns, by their headings without what stands there in brackets; None takes all.
+        columns: As `chosen` takes them.
         metric: What the table's `top1` is.
-
-    Raises:
-        UserError: If a column is not one of the table's.
     """
     labels = dict(zip(table["rung"], table["label"], strict=True))
-    return _latex(chosen(ladder_cells(table, labels, metric), columns), [note, _errata(table)])
+    cells, notes = ladder_cells(table, labels, metric), [note, _errata(table)]
+    if columns == COMPACT:  # no marks, and a star for words
+        names = [row["rung"].replace(NOT_ADOPTED, "*") for row in cells]
+        cells = [
+            row | {"rung": name, "answer": answer}
+            for row, name, answer in zip(cells, names, table["answer"], strict=True)
+        ]
+        notes += ["* not adopted"] if any(name.endswith("*") for name in names) else []
+    return _latex(chosen(cells, columns), notes, is_narrow=columns == COMPACT)
 
 
 def verdict_latex(
@@ -95,7 +101,10 @@ def verdict_latex(
     columns: Sequence[str] | None = None,
 ) -> str:
     """Return verdicts as a LaTeX tabular for a document to read in; arguments as for the other two."""
-    return _latex(chosen(verdict_cells(verdicts, labels), columns), [note])
+    rows = verdict_cells(verdicts, labels)
+    if columns == COMPACT:
+        rows = [row | {"answer": answer} for row, answer in zip(rows, verdicts["answer"], strict=True)]
+    return _latex(chosen(rows, columns), [note], is_narrow=columns == COMPACT)
 
 
 def ladder_cells(
@@ -156,26 +165,36 @@ def chosen(rows: Sequence[Cells], columns: Sequence[str] | None) -> Sequence[Cel
 
     Args:
         rows: The cells.
-        columns: Headings without what stands there in brackets, such as "change"; None takes all. `COMPACT`'s may
-            name columns that another table has.
-
-    Raises:
-        UserError: If a heading is not known.
+        columns: Headings without what stands there in brackets, such as "change"; None takes all. Those that only
+            another table has are left out.
     """
     if columns is None or not rows:
         return rows
-    known = {name.partition(" (")[0]: name for name in rows[0]}
-    for name in columns:
-        if name not in known and name not in COMPACT:
-            raise unknown("column", name, known, place="--columns")
+    known = {_heading(name): name for name in rows[0]}
     return [{known[name]: row[known[name]] for name in columns if name in known} for row in rows]
+
+
+def check_columns(columns: Sequence[str], *tables: Sequence[Cells]) -> None:
+    """Refuse a column that none of the tables has; nothing where one is empty, so that its columns are not known.
+
+    Raises:
+        UserError: With the nearest name.
+    """
+    known = list(dict.fromkeys(_heading(name) for rows in tables for name in (rows[0] if rows else ())))
+    for name in columns:
+        if name not in known and all(tables):
+            raise unknown("column", name, known, place="--columns")
+
+
+def _heading(name: str) -> str:
+    return name.partition(" (")[0]
 
 
 def _ladder_row(
     row: Mapping[Hashable, Any], labels: Mapping[str, str], notes: Sequence[str], above: str | None, metric: Metric
 ) -> dict[str, str]:
     std = "" if pd.isna(row["top1_std"]) else f" ± {row['top1_std']:{metric.digits}}"
-    kind = "" if row["adopted"] else " (reference)" if row["section"] == SECTION else " (not adopted)"
+    kind = "" if row["adopted"] else " (reference)" if row["section"] == SECTION else NOT_ADOPTED
     parent = None if pd.isna(row["parent"]) else row["parent"]
     return {
         "rung": labels.get(row["rung"], row["rung"]) + kind,
@@ -239,7 +258,8 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*|~]|\](?=\()|(?<!\w)_|_(?!\w))", r"\\\1", line)
 
 
-def _latex(rows: Sequence[Cells], notes: Iterable[str]) -> str:
+def _latex(rows: Sequence[Cells], notes: Iterable[str], *, is_narrow: bool) -> str:
+    """Return cells as a tabular; a narrow one is set small and close, to fit one column of two."""
     columns = columns_of(rows)
     if not columns:
         return "% There is nothing to show yet.\n"
@@ -248,20 +268,22 @@ def _latex(rows: Sequence[Cells], notes: Iterable[str]) -> str:
         return " & ".join(map(tex, cells)) + " \\\\"
 
     below = [
-        f"\\multicolumn{{{len(columns)}}}{{p{{0.95\\linewidth}}}}{{\\footnotesize {tex(note)}}} \\\\"
+        f"\\multicolumn{{{len(columns)}}}{{p{{0.94\\linewidth}}}}{{\\footnotesize {tex(note)}}} \\\\"
         for note in notes
         if note
     ]
+    kinds = "".join("l" if name in WORDS else "r" for name in columns)
     lines = [
         "% A tabular to be read in with \\input. It needs \\usepackage{booktabs}.",
-        f"\\begin{{tabular}}{{{''.join('l' if name in WORDS else 'r' for name in columns)}}}",
+        *(["\\begingroup\\footnotesize\\setlength{\\tabcolsep}{2pt}%"] if is_narrow else []),
+        f"\\begin{{tabular}}{{{f'@{{}}{kinds}@{{}}' if is_narrow else kinds}}}",
         "\\toprule",
         line(columns),
         "\\midrule",
         *(line(row[name] for name in columns) for row in rows),
         "\\bottomrule",
         *below,
-        "\\end{tabular}",
+        "\\end{tabular}" + ("\\endgroup" if is_narrow else ""),
     ]
     return "\n".join(lines) + "\n"
 

@@ -11,15 +11,17 @@ import pandas as pd
 
 from analysis.design_effects import has_runs_beyond
 from analysis.figures import catalogue
-from analysis.figures.roadmap import Chart, draw_roadmap, save_figure
+from analysis.figures.roadmap import Chart
 from analysis.frame_results import FrameResults
 from analysis.ladder_table import ladder_table, published_table, with_answers
-from analysis.report.contents import DEFAULT, Contents, Presentation, write_contents
+from analysis.metrics import METRICS, TOP1
+from analysis.report.contents import DEFAULT, PROGRAM, Contents, Presentation, write_contents
 from analysis.report.frame import frame_contents
+from analysis.report.judged_record import correlation_tables, record_contents, robustness_tables
 from analysis.report.page import Page
-from analysis.report.record import RECORD, Record, describe_record
-from analysis.report.tables import Cells, correlation_cells, escaped, value_cells
-from analysis.robustness import check_cells, robustness_cells
+from analysis.report.record import RECORD, describe_record, judged_by, origin_of
+from analysis.report.record_results import RecordResults
+from analysis.report.tables import Cells, escaped, value_cells
 from analysis.run_frames import collect, has_results
 from analysis.sentences import published_headline
 from analysis.stats.answers import SHARED, Test
@@ -27,12 +29,10 @@ from analysis.study_results import StudyResults
 from analysis.verdicts import published_verdicts
 from roadmap.common.errors import UserError
 from roadmap.common.fields import flatten
-from roadmap.common.formats import clock
 from roadmap.ladder.ladder import Ladder
 from roadmap.ladder.schema import Base, Reference
 from roadmap.study.plan import Study
 
-PROGRAM = "python run_ladder.py"
 IMAGENET_TOP1, IMAGENET_CLASSES = "ImageNet-1K top-1 accuracy", 1000
 
 
@@ -75,7 +75,12 @@ def _study_contents(
     shadow, shadow_label = _shadow_of(behind)
     chart = _chart_of(results, shadow_label, look)
     top1, note = _name_of_top1(study), study.describe()
-    record = describe_record(study, results.runs, chart, [history.planned for history in results.histories.values()])
+    planned = [history.planned for history in results.histories.values()]
+    margin = METRICS[TOP1].margin if results.margin is None else results.margin
+    record = describe_record(study, results.runs, chart, planned) | {
+        "notes": [*study.notes, *results.robustness.notes],
+        "judged": judged_by(results.test, margin),
+    }
     steps = [(rung.id, rung.label, rung.section, rung.adopted) for rung in study.ladder.climb(study.base)]
     labels = look.labelled(pd.DataFrame(steps, columns=["rung", "label", "section", "adopted"]))
     about = catalogue.About(chart.title, note, top1)
@@ -97,7 +102,7 @@ def _study_contents(
         paper_recipe=study.recipe.paper,
         deviations=study.deviations(study.recipe),
         commands=_commands(table, words, results.margin),
-        provenance=_provenance(record),
+        provenance=origin_of(record),
     )
     return Contents(
         page=page,
@@ -152,14 +157,13 @@ def _chart_of(results: StudyResults, behind_label: str, look: Presentation) -> C
     )
 
 
-def redraw(record: Record, out: Path, look: Presentation = DEFAULT) -> list[Path]:
-    """Write a record's figure again, from its table alone.
+def write_record(results: RecordResults, out: Path, look: Presentation = DEFAULT) -> list[Path]:
+    """Write a record's report again, judged by today's rule from its rows alone.
 
     Raises:
-        UserError: If the folder cannot be written.
+        UserError: If the record cannot be read or the folder cannot be written.
     """
-    chart = dataclasses.replace(record.chart, title=look.title or record.chart.title, width=look.width)
-    return save_figure(draw_roadmap(look.labelled(record.table), chart), out / "roadmap")
+    return write_contents(record_contents(results, look), out)
 
 
 def write_published(
@@ -229,16 +233,10 @@ def _by_metric(results: StudyResults) -> list[pd.DataFrame]:
 def _tables(results: StudyResults) -> list[tuple[str, Sequence[Cells]]]:
     """Return the tables beside those of rungs and verdicts: (title, cells)."""
     tables: list[tuple[str, Sequence[Cells]]] = []
-    if len(results.correlations):
-        title = "Correlation of each metric's changes with the paper's changes of top-1, turned so that more is better"
-        tables.append((title, correlation_cells(results.correlations)))
+    tables += correlation_tables(results.correlations)
     if len(results.shapley):
         tables.append(("Shapley values of top-1, the mean change over the drawn orders", value_cells(results.shapley)))
-    if len(results.robustness.frame):
-        title = "Robustness: top-1 under attacks of several radii and under corruptions, percent, and mCE"
-        tables.append((title, robustness_cells(results.robustness)))
-        tables.append(("Check for gradient masking: top-1 of each run, percent", check_cells(results.robustness)))
-    return tables
+    return tables + robustness_tables(results.robustness)
 
 
 def _settings(study: Study) -> dict[str, dict[str, Any]]:
@@ -274,20 +272,6 @@ def _commands(table: pd.DataFrame, words: Sequence[str], margin: float | None) -
 
 def _margin_words(margin: float | None) -> str:
     return "" if margin is None else f" --margin {margin:g}"
-
-
-def _provenance(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a record says of where its numbers come from, in words."""
-    return {
-        "commit": about["commit"],
-        "planned": sorted({day for day in (about["planned_first"], about["planned_last"]) if day}),
-        "command": [shlex.join(command) for command in about["command"] if isinstance(command, list)],
-        "planned on": about["processor"],
-        "Python": about["python"],
-        "versions": about["versions"],
-        "training time, all runs": clock(about["train_s_sum"]) if about["finished"] else None,
-        "time, all runs": clock(about["wall_s_sum"]) if about["finished"] else None,
-    }
 
 
 def _as_published(reference: Reference | None) -> Reference | None:

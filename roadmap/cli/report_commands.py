@@ -96,16 +96,20 @@ def status(options: Namespace) -> Exit:
 
 
 def report(options: Namespace) -> Exit:
-    """Write tables and figure from the run folders, from the published numbers, or (the figure) from a record."""
+    """Write tables and figure from the run folders, from the published numbers, or from a record."""
     from analysis.report.record import read_record
-    from analysis.report.write import redraw, write_published
+    from analysis.report.record_results import RecordResults
+    from analysis.report.write import write_published, write_record
     from analysis.sentences import published_headline
     from analysis.terminal import say
 
     if options.published or options.record:
         _refuse_study(options, "--published" if options.published else "--record")
     if options.record:
-        print_files(redraw(read_record(options.record), options.out or options.record, presentation_of(options)))
+        judged = RecordResults(read_record(options.record), margin=margin_of(options), test=test_of(options))
+        files = write_record(judged, options.out or options.record, presentation_of(options))
+        say(judged.headline, Console())
+        print_files(files)
         return Exit.OK
     if options.published:
         ladder, base = ladder_of(options), base_of(options)

@@ -15,6 +15,8 @@ from roadmap.runs.config import RunConfig
 
 ASSUMED = "assumed"  # the name of data that nobody has looked at
 
+PROXY = "PROXY, not ImageNet"  # what the description of a proxy begins with
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -146,7 +148,7 @@ class Study:
             return f"Recipe '{recipe.name}', {recipe.epochs} epochs, {seeds}{design}"
         scale = f"width / {recipe.width_divisor}, " if recipe.width_divisor != 1 else ""
         return (
-            f"PROXY, not ImageNet: {recipe.dataset} ({config.data.train_images:,} training images), {scale}stem stride "
+            f"{PROXY}: {recipe.dataset} ({config.data.train_images:,} training images), {scale}stem stride "
             f"{recipe.stem_stride}, {recipe.image_size}x{recipe.image_size}, {images:,} images seen a run, {seeds}, "
             f"recipe '{recipe.name}'{design}"
         )

@@ -14,13 +14,17 @@ import pytest
 
 from analysis.ladder_table import LADDER_COLUMNS, ladder_table, published_table
 from analysis.report.record import RECORD_VERSION, read_record
+from analysis.report.record_results import RecordResults
 from analysis.report.tables import markdown
-from analysis.report.write import redraw, write_published, write_report
+from analysis.report.write import write_published, write_record, write_report
+from analysis.study_results import StudyResults
+from roadmap.cli.main import main
 from roadmap.cli.options import words_of
 from roadmap.cli.parser import parse
 from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.common.formats import big
+from roadmap.common.provenance import find_commit
 from roadmap.jobs.launcher import prepare
 from roadmap.ladder.designs import Design, lay_out
 from roadmap.ladder.ladder import Ladder, read_ladder
@@ -180,15 +184,43 @@ def test_part_of_a_ladder_does_not_call_its_end_convnext(study: Study, tmp_path:
     assert "ConvNeXt-T" in (tmp_path / "whole" / "roadmap.svg").read_text()
 
 
-def test_a_record_is_read_and_redrawn_without_its_runs(study: Study, tmp_path: Path) -> None:
-    put_result(study, "baseline", 0, top1=70.0)
-    write_report(study, tmp_path / "out")
+def finish_record(study: Study) -> None:
+    """Give two rungs two seeds each, a point apart."""
+    for i, rung in enumerate(("baseline", "stage_ratio")):
+        for seed in study.seeds:
+            put_result(study, rung, seed, top1=70.0 + i + seed / 10)
+
+
+def test_a_record_is_judged_again_from_its_rows_as_its_runs_were(study: Study, tmp_path: Path) -> None:
+    finish_record(study)
+    results = StudyResults(study)
+    written = {path.name for path in write_report(results, tmp_path / "out")}
     record = read_record(tmp_path / "out")
-    assert record.about["finished"] == 1
     assert record.about["versions"][0]["torch"]
     assert list(record.table.columns) == list(LADDER_COLUMNS)
-    redraw(record, tmp_path / "again")
-    assert (tmp_path / "again" / "roadmap.svg").read_bytes() == (tmp_path / "out" / "roadmap.svg").read_bytes()
+    again = RecordResults(record)
+    assert again.headline == results.headline
+    assert {path.name for path in write_record(again, tmp_path / "again")} == written
+    for name in ("verdicts.csv", "ladder.csv", "ladder.tex", "verdicts.tex", "roadmap.svg", "results.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
+    told = [json.loads((tmp_path / folder / "record.json").read_text()) for folder in ("out", "again")]
+    assert told[0] == told[1]
+    assert told[0]["judged"] == {"rule": "shared", "margin": 0.2, "commit": find_commit()}
+
+
+def test_a_record_says_by_which_rule_it_was_judged_last_and_keeps_its_origin(study: Study, tmp_path: Path) -> None:
+    finish_record(study)
+    write_report(study, tmp_path / "out")
+    before = json.loads((tmp_path / "out" / "record.json").read_text())
+    options = ["--record", str(tmp_path / "out"), "--margin", "50", "--test", "welch"]
+    assert main(["report", "--base", "resnet50", *options]) == 0
+    after = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert (after["judged"]["rule"], after["judged"]["margin"]) == ("welch", 50)
+    assert after["planned_first"] == before["planned_first"]
+    judged = pd.read_csv(tmp_path / "out" / "verdicts.csv").query("metric == 'top1' and step == 'stage_ratio'")
+    assert judged["p"].to_list() == judged["p_welch"].to_list()
+    assert judged["margin"].to_list() == [50]
+    assert "rule &#39;welch&#39;, margin 50 points" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_record_of_another_version_is_refused(study: Study, tmp_path: Path) -> None:

@@ -354,8 +354,17 @@ def test_costs_are_in_the_unit_that_suits_the_networks():
     assert words(large, "cost")["reference"] == "4.50"
     assert "MFLOPs (multiply-adds)" in all_text(small)
     assert words(small, "cost")["depthwise_conv"] == "1.18"
-    unknown = draw_roadmap(published().assign(macs=NAN), chart(reference=None))
-    assert set(words(unknown, "cost").values()) == {"-"}
+    some = draw_roadmap(published().assign(macs=lambda frame: frame["macs"].where(frame["rung"] == "gelu")), chart())
+    assert words(some, "cost")["stage_ratio"] == "-"
+
+
+def test_without_any_costs_there_is_no_column_of_them_and_the_bars_take_its_place():
+    known, unknown = (
+        draw_roadmap(frame, chart(reference=None)) for frame in (published(), published().assign(macs=NAN))
+    )
+    assert not words(unknown, "cost")
+    assert "FLOPs" not in all_text(unknown)
+    assert unknown.axes[0].get_position().x1 > known.axes[0].get_position().x1 + 0.05
 
 
 def test_a_misprint_is_marked_and_explained():

@@ -18,12 +18,15 @@ from analysis.design_effects import NAMES, design_effects, has_runs_beyond
 from analysis.metrics import COSTS, METRICS, SPEEDS
 from analysis.report.write import write_published, write_report
 from analysis.run_frames import MEASURED, collect
+from analysis.step_comparison import compare_step
 from analysis.study_results import StudyResults, interaction_in_words
 from analysis.verdicts import pairs_of, with_costs
 from roadmap.common import files
 from roadmap.common.errors import UserError
+from roadmap.common.paths import RECIPES
 from roadmap.jobs.launcher import prepare
 from roadmap.ladder.designs import Design
+from roadmap.recipe import read_recipe
 from roadmap.runs import run_folder
 from roadmap.study.plan import Study
 from roadmap.study.spec import StudySpec, plan_study
@@ -261,15 +264,33 @@ def test_time_in_the_verdicts_is_that_of_measure(make: Make, tmp_path: Path) -> 
     assert (row["macs_factor"], row["time_factor"]) == (2.0, pytest.approx(1.25))
 
 
-@pytest.mark.parametrize("name", ["smoke", "smoke_original"])
-def test_nothing_is_claimed_of_a_smoke_recipe(name: str, make: Make, tmp_path: Path) -> None:
-    study = make(tmp_path / "runs")
+def test_nothing_is_claimed_of_a_recipe_whose_results_mean_nothing(make: Make, tmp_path: Path) -> None:
+    study = make(tmp_path / "runs", seeds=[0, 1])
     finish(study, {rung.id: 70.0 + i for i, rung in enumerate(RUNGS)})
-    results = StudyResults(replace(study, recipe=replace(study.recipe, name=name)))
+    results = StudyResults(replace(study, recipe=replace(study.recipe, means_nothing=True)))
+    files = {file.name for file in write_report(results, tmp_path / "out")}
     assert results.headline.startswith("These numbers mean nothing")
-    assert results.correlations.empty
-    assert not results.table[["answer", "paper_answer"]].to_numpy().any()
     assert not re.search("paper|answered", " ".join([results.headline, *results.sentences]))
+    assert not files & {"verdicts.svg", "tradeoff.svg", "design_effects.svg", "agreement.csv"}
+    assert pd.read_csv(tmp_path / "out" / "verdicts.csv").empty
+    assert (tmp_path / "out" / "verdicts.md").read_text().count("\n|") == 0
+    table = pd.read_csv(tmp_path / "out" / "ladder.csv")
+    assert table[["top1_delta", "paper_top1", "paper_top1_delta", "answer", "paper_answer"]].isna().all(axis=None)
+    for name in ("ladder.md", "report.html"):
+        text = (tmp_path / "out" / name).read_text()
+        assert "These numbers mean nothing" in text
+        assert not re.search(r"paper's (change|answer)|▲|helps|Not tested|answered", text), name
+    told = compare_step(results, "gelu")
+    assert (told.paper, told.caveat) == ((None, None), results.headline)
+    assert set(told.verdicts.query("metric in @METRICS")["answer"]) == {""}
+
+
+def test_the_smoke_recipes_say_that_they_mean_nothing_and_so_does_a_copy(tmp_path: Path) -> None:
+    text = (RECIPES / "smoke.yaml").read_text().replace("name: smoke", "name: mine")
+    (tmp_path / "mine.yaml").write_text(text)
+    names = {path.stem for path in RECIPES.glob("*.yaml") if read_recipe(path.stem).means_nothing}
+    assert names == {"smoke", "smoke_original"}
+    assert read_recipe(tmp_path / "mine.yaml").means_nothing
 
 
 def test_a_part_of_the_ladder_is_held_against_all_that_the_paper_says(make: Make, tmp_path: Path) -> None:

@@ -6,10 +6,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.ladder_table import ladder_table, published_table
-from analysis.report.tables import MINUS, ladder_latex, markdown, tex, verdict_cells, verdict_latex, verdict_markdown
+from analysis.ladder_table import ladder_table, published_table, with_answers
+from analysis.report.record import read_record
+from analysis.report.tables import (
+    COMPACT,
+    MINUS,
+    ladder_latex,
+    markdown,
+    tex,
+    verdict_cells,
+    verdict_latex,
+    verdict_markdown,
+)
 from analysis.verdicts import pairs_of, published_verdicts, verdict_table
 from tests.analysis.test_step_comparison import runs_frame
+from tests.processes import ROOT
 from tests.samples import PAPER
 
 RUNGS = PAPER.climb("resnet50")
@@ -17,7 +28,7 @@ RUNGS = PAPER.climb("resnet50")
 FEW = runs_frame({"baseline": [70.0, 71.0], "stage_ratio": [69.0, 72.01], "patchify_stem": [80.0], "gelu": ["failed"]})
 DASH = "\N{EN DASH}"
 AWKWARD = 'A & B: 50% → $9, #1_{x} ~^\\ ± 2\N{MULTIPLICATION SIGN}2 <3> "q" [4]*|µ'
-DOCUMENT = """\\documentclass{article}
+DOCUMENT = """\\documentclass%s{article}
 \\usepackage{booktabs}
 \\begin{document}
 \\noindent\\input{%s}
@@ -34,12 +45,12 @@ def row(table: str, name: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def compile_latex(text: str, folder: Path) -> str:
+def compile_latex(text: str, folder: Path, options: str = "") -> str:
     """Set a table as pdflatex does; return its log."""
     if not shutil.which("pdflatex"):
         pytest.skip("no pdflatex here (Debian's package texlive-latex-recommended)")
     (folder / "table.tex").write_text(text)
-    (folder / "main.tex").write_text(DOCUMENT % "table")
+    (folder / "main.tex").write_text(DOCUMENT % (options, "table"))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "main.tex"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
     assert done.returncode == 0, done.stdout[-2000:]
@@ -135,3 +146,17 @@ def test_a_ladder_in_latex_has_the_numbers_and_footnotes_of_the_markdown() -> No
 
 def test_quotation_marks_open_and_close_and_lines_do_not_break() -> None:
     assert tex('a "b"\n\tc\N{NO-BREAK SPACE}d') == "a \\textquotedblleft{}b\\textquotedblright{} c~d"
+
+
+def test_the_compact_tables_fit_one_column_of_two_with_the_labels_of_the_default_record(tmp_path: Path) -> None:
+    record = read_record(ROOT / "records" / "resnet50-fashion")
+    table = record.table
+    steps = table[table["parent"].notna()]
+    runs = pd.read_csv(ROOT / "records" / "resnet50-fashion" / "results.csv")
+    answers = verdict_table(runs, list(zip(steps["rung"], steps["parent"], strict=True)))
+    labels, note = dict(zip(table["rung"], table["label"], strict=True)), record.chart.note
+    ladder = ladder_latex(with_answers(table, answers), note, COMPACT)
+    assert "kernel size $\\rightarrow$ 11{*} &" in ladder
+    for text in (ladder, verdict_latex(answers, labels, note, COMPACT)):
+        assert "undecided \\\\" in text
+        assert "Overfull" not in compile_latex(text, tmp_path, "[twocolumn]")

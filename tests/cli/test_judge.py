@@ -54,7 +54,7 @@ def test_json_has_a_row_a_metric_and_step(results: Path, capsys: pytest.CaptureF
     [
         (["nowhere.csv"], "nowhere.csv: cannot be read"),
         (["mine.csv", "--against", "wid"], "against: unknown rung 'wid'. Did you mean 'wide'?"),
-        (["mine.csv", "--columns", "stars"], "--columns: unknown column 'stars'"),
+        (["mine.csv", "--columns", "answr"], "--columns: unknown column 'answr'. Did you mean 'answer'?"),
         (["mine.csv", "--metrics", "lost"], "unknown metric 'lost'. Did you mean 'loss'?"),
         (["mine.csv", "--width", "wide"], "--width: 'wide' is not a number above 0"),
         (["mine.csv", "--labels", "nolabels.yaml"], "nolabels.yaml: cannot be read"),
@@ -77,3 +77,46 @@ def test_judging_takes_no_training_library(results: Path) -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False).returncode == 0
     )
+
+
+HEAD = "rung,seed,acc\n"
+
+
+def rows_of(*rungs: str, seeds: int = 2) -> str:
+    """Return rows in which each rung is a point better than the one before."""
+    return "".join(f"{rung},{seed},{70 + i + seed / 10}\n" for i, rung in enumerate(rungs) for seed in range(seeds))
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [
+        ("\ufeff" + HEAD + rows_of("a", "b"), 0, "b helps"),
+        ((HEAD + rows_of("a", "b")).replace(",", ";"), 0, "b helps"),
+        ((HEAD + rows_of("a", "b")).replace("\n", "\r\n"), 0, "b helps"),
+        (HEAD + rows_of('"a\nb"', "c"), 0, "c helps"),
+        (HEAD + rows_of("a", "b") + "a,0,71\n", 2, ":6: rung 'a' has seed 0 on line 2 already"),
+        (HEAD + rows_of("a", "b") + "a,9,high\n", 2, ":6: column 'acc': 'high' is not a number"),
+        (HEAD + rows_of("a", "b") + "a,9,1_000\n", 2, ":6: column 'acc': '1_000' is not a number"),
+        (HEAD + rows_of("a", "b") + "a,9,inf\n", 2, ":6: column 'acc': 'inf' is no value"),
+        (HEAD + rows_of("a", "b") + "a,9,1e400\n", 2, ":6: column 'acc': '1e400' is no value"),
+        (HEAD + rows_of("a", "b") + "a,9,-1e300\n", 2, ":6: column 'acc': '-1e300' is beyond what is judged"),
+        ("", 2, "is empty"),
+        (HEAD, 2, "has a header and no rows"),
+        (HEAD + rows_of("a", seeds=3), 0, "There is no step to judge"),
+        (HEAD + rows_of("a", "b", seeds=1), 0, "b is not tested: one seed."),
+        (HEAD + rows_of("\"=cmd()|'x'!A1\"", "<script>alert(1)</script>", "$x_1$", "x" * 300), 0, "3 help"),
+        (HEAD + rows_of("\N{ROCKET} net", "\u65e5\u672c"), 0, "\u65e5\u672c helps"),
+        (HEAD + "a\0b,0,70\n", 2, ":2: column 'rung': 'a\\x00b' has a control character in it"),
+        ("rung,seed,a\x07cc\nb,0,70\n", 2, ":1: column 'a\\x07cc' has a control character in its name"),
+        ((HEAD + rows_of("a", "b")).encode() + b"\xff\xfe,1,2\n", 2, ":6: is not UTF-8"),
+        (HEAD + rows_of(*(f"r{i}" for i in range(50_000))), 2, "50,000 rungs, but a report shows 200 at most"),
+    ],
+)
+def test_a_hostile_file_is_judged_or_refused_in_words_with_its_place(
+    content: str | bytes, code: int, said: str, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert main(["judge", "mine.csv"]) == code
+    out, err = capsys.readouterr()
+    assert said in " ".join((err if code else out).split())
+    assert not (out if code else err)

@@ -238,7 +238,7 @@ def test_only_and_until_choose_among_references_too() -> None:
 
 def test_the_answers_to_steps_do_not_depend_on_references(study: Study) -> None:
     judged, alone = (
-        judged_of(replace(study, rungs=rungs), results_of(study))
+        judged_of(part := replace(study, rungs=rungs), results_of(part))
         for rungs in (study.rungs, tuple(rung for rung in study.rungs if not rung.is_reference))
     )
     own = judged[~judged["step"].isin(NAMES)].reset_index(drop=True)

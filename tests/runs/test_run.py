@@ -25,6 +25,7 @@ DESCRIPTIVE = {
     "about",
     "plain",
     "paper",
+    "means_nothing",
     "images",
     "classes",
     "seeds",
