@@ -96,7 +96,7 @@ class Recipe:
     plain: str = field(metadata=NAME)
     paper: str = field(default="imagenet", metadata=NAME)
     means_nothing: StrictBool = field(default=False, metadata=NAME)
-    seeds: tuple[StrictInt, ...] = field(default=(0, 1, 2), metadata=SCALE)
+    seeds: tuple[StrictInt, ...] = field(default=(0, 1, 2), metadata=NAME)
     width_divisor: PositiveInt = field(default=1, metadata=SCALE)
     stem_stride: Literal[2, 4] = field(default=4, metadata=SCALE)
     for_base: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=NAME)

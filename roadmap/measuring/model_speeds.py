@@ -42,7 +42,7 @@ class Speeds(NamedTuple):
 
 def worth_measuring(models: Sequence[Model], *, asked_for: bool, device: str | None = None) -> list[Model]:
     """Return the models to measure: on a CPU, where it takes long, the smaller ones, unless others are asked for."""
-    if asked_for or choose_device(device) != "cpu":
+    if asked_for or (device or choose_device()) != "cpu":
         return list(models)
     return [model for model in models if model.gmacs <= LARGEST_ON_CPU]
 

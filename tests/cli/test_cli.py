@@ -74,7 +74,7 @@ def run(folder: Path, *arguments: object) -> Outcome:
         ("plan --base resnet50 --rec smoke", r"--rec: is no option of plan\. Did you mean --recipe\?"),
         ("run --base resnet50 --pric 1", r"--pric: is no option of run\. The nearest is --price, which is for plan\."),
         ("run --price=1", r"--price: is for plan, not for run\. Leave it out\."),
-        ("status --base resnet50 --margin 1", "--margin: is for run, report, compare, not for status"),
+        ("status --base resnet50 --margin 1", "--margin: is for run, report, compare, judge, not for status"),
         ("verify --seeds 1", "--seeds: is for plan, run, .*, not for verify"),
         ("plan --base", r"--base: needs a value\. 'run_ladder\.py plan --help' shows what it takes\."),
         ("run --base resnet50 --dry-run --executor local", "--dry-run: prints a Slurm script, so it goes with --exec"),
@@ -122,8 +122,8 @@ def test_a_request_that_cannot_be_met_is_one_message_and_leaves_nothing(
         ("name: broken\nlr: [1, 2\n", r"broken\.yaml:\d: not valid YAML"),
         ("name: broken\nlearning_rate: 1\n", "unknown key 'learning_rate'"),
         ("", r"broken\.yaml"),
-        ("name: !!timestamp 2020-13-45\n", r"broken\.yaml: not valid YAML: month must be in 1\.\.12"),
-        ("lr: !!int x\n", r"broken\.yaml: not valid YAML"),
+        ("name: !!timestamp 2020-13-45\n", r"broken\.yaml:1: not valid YAML: .*timestamp"),
+        ("lr: !!int x\n", r"broken\.yaml:1: not valid YAML: 'x' is no int"),
         ("just words", r"broken\.yaml"),
     ],
 )
@@ -306,7 +306,7 @@ def test_report_before_anything_ran_shows_every_rung_as_missing(tmp_path: Path, 
     }
     text = (out / "ladder.md").read_text()
     assert text.count("| missing |") == 17
-    assert "nothing to say" in text
+    assert "None of the 16 steps is answered" in text
 
 
 def test_compare_before_anything_ran_shows_fields_and_costs(tmp_path: Path, tiny: list[object]) -> None:

@@ -430,11 +430,11 @@ def study_of(design: Design, base: str = "resnet50") -> Study:
 @pytest.mark.parametrize(
     ("design", "runs", "beyond"),
     [
-        (Design("ladder"), 51, 0),
-        (Design("leave-one-out"), 42, 36),  # all steps and without the last are the ladder's
-        (Design("add-one"), 42, 33),  # so are both baselines and the first step
-        (Design("orders"), 243, 231),
-        (Design("pairs", ("gelu", "layer_norm")), 12, 9),
+        (Design("ladder"), 102, 0),
+        (Design("leave-one-out"), 84, 72),  # all steps and without the last are the ladder's
+        (Design("add-one"), 84, 66),  # so are both baselines and the first step
+        (Design("orders"), 486, 462),
+        (Design("pairs", ("gelu", "layer_norm")), 24, 18),
     ],
 )
 def test_what_the_ladder_trains_is_shared(design: Design, runs: int, beyond: int) -> None:
