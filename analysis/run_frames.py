@@ -82,7 +82,7 @@ def collect_measured(study: Study, measured: dict[str, Any] | None = None) -> pd
         measured: What `rung_costs.measure` returned; None reads the newest measurement of these networks.
 
     Returns:
-        A row for each rung and round (from 1), with the columns of `MEASURED`, whose units `rung_costs.ROW` says.
+        A row for each rung and round (from 1), with the columns of `MEASURED`, whose units `rung_costs.Row` says.
         Speeds of one round belong together. Rungs that were not measured have no rows.
     """
     measured = measured or read_measured(study.runs, keys_of(study)) or {"rows": {}}

@@ -3,12 +3,26 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pydantic import ConfigDict, TypeAdapter, with_config
+from typing_extensions import TypedDict
+
 from roadmap.common import files
 from roadmap.common.errors import UserError
 
 JOBS = "jobs"  # folder of all launches, in the runs folder
 LAUNCH = "launch.json"  # the executor, and the items of each job: runs, or RUN/TASK
 CANCELLED = "cancelled"  # the items of the launch that 'cancel' ended, as JSON
+
+
+@with_config(ConfigDict(extra="allow"))
+class Launch(TypedDict):
+    """What `LAUNCH` holds."""
+
+    executor: str
+    jobs: list[list[str]]
+
+
+_LAUNCH, _CANCELLED = TypeAdapter(Launch), TypeAdapter(set[str])
 
 
 def make_logs(runs: Path, name: str, executor: str, jobs: Sequence[Sequence[str]]) -> Path:
@@ -32,14 +46,11 @@ def make_logs(runs: Path, name: str, executor: str, jobs: Sequence[Sequence[str]
 def read_launches(runs: Path) -> Iterator[tuple[Path, str, list[list[str]]]]:
     """Yield each launch's file, its executor and the runs of its jobs; one that is damaged is left out."""
     for path in sorted((runs / JOBS).glob(f"*/{LAUNCH}")):
-        content = files.read_object(path) or {}
-        executor, jobs = content.get("executor"), content.get("jobs")
-        parts = [part for part in jobs if isinstance(part, list)] if isinstance(jobs, list) else []
-        if isinstance(executor, str) and all(isinstance(run, str) for part in parts for run in part):
-            yield path, executor, parts
+        launch = files.read_as(path, _LAUNCH)
+        if launch is not None:
+            yield path, launch["executor"], launch["jobs"]
 
 
 def cancelled_runs(logs: Path) -> set[str]:
     """Return the runs of a launch that somebody has cancelled, by the folder of its logs."""
-    content = files.read_json(logs / CANCELLED)
-    return {run for run in content if isinstance(run, str)} if isinstance(content, list) else set()
+    return files.read_as(logs / CANCELLED, _CANCELLED) or set()

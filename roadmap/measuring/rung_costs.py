@@ -4,7 +4,7 @@ Networks take turns (`roadmap.measuring.turns`). Images are noise that lies on t
 augmentation are not measured.
 
 runs/measured/ holds a file a measurement: when it was made, on what, with which code, and `rows`, for each network
-under its recipe (`RunConfig.key`) what `ROW` says.
+under its recipe (`RunConfig.key`) what `Row` says.
 """
 
 import os
@@ -15,7 +15,10 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from roadmap.common import files
 from roadmap.common.errors import UserError
@@ -38,14 +41,37 @@ BYTES_PER_ACTIVATION = 20
 BYTES_PER_PARAMETER = 16  # weight, gradient, two moments
 MEMORY_SHARE = 0.7  # of what is free
 
-# A row: column -> meaning and unit.
-ROW = {
-    "rungs": "the rungs that this network under this recipe is",
-    "train_images_per_s": "training images per second (forward, loss, backward, optimizer step), one number a round",
-    "test_images_per_s": "images per second of inference, one number a round",
-    "peak_memory_mb": "most memory of tensors at any time of a training step, 1e6 bytes",
-    "activations": "outputs of convolutions and linear layers, for one image",
-}
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rounds = Annotated[list[Positive], Field(min_length=1)]
+
+
+class Row(TypedDict):
+    """A network in a measurement: each column with its meaning and unit."""
+
+    rungs: Annotated[list[str], "the rungs that this network under this recipe is"]
+    train_images_per_s: Annotated[
+        Rounds, "training images per second (forward, loss, backward, optimizer step), one number a round"
+    ]
+    test_images_per_s: Annotated[Rounds, "images per second of inference, one number a round"]
+    peak_memory_mb: Annotated[Positive, "most memory of tensors at any time of a training step, 1e6 bytes"]
+    activations: Annotated[Positive, "outputs of convolutions and linear layers, for one image"]
+
+
+def _same_rounds(row: Row) -> Row:
+    if len(row["train_images_per_s"]) != len(row["test_images_per_s"]):
+        raise ValueError("training and inference were measured in different rounds")
+    return row
+
+
+@with_config(ConfigDict(extra="allow"))
+class Measured(TypedDict):
+    """What a file of runs/measured/ holds, as far as it must; `measure` says the rest."""
+
+    measured_version: Literal[1]
+    rows: dict[str, Annotated[Row, AfterValidator(_same_rounds)]]
+
+
+_MEASURED = TypeAdapter(Measured)
 
 
 def measure(
@@ -214,10 +240,10 @@ def read_measured(runs: Path, keys: Collection[str]) -> dict[str, Any] | None:
         if name.startswith("."):  # half-written
             continue
         try:
-            content = files.read_object(runs / FOLDER / name)
-        except ValueError:  # not to be read, or numbers without end
+            content = cast(dict[str, Any] | None, files.read_as(runs / FOLDER / name, _MEASURED))
+        except UserError:  # not ours to read
             continue
-        if content is None or not _is_whole(content):
+        if content is None:
             continue
         covered = len(set(keys) & content["rows"].keys())
         if covered > most:
@@ -225,26 +251,3 @@ def read_measured(runs: Path, keys: Collection[str]) -> dict[str, Any] | None:
         if covered == len(set(keys)):
             break
     return best
-
-
-def _is_whole(content: dict[str, Any]) -> bool:
-    rows = content.get("rows")
-    return (
-        content.get("measured_version") == MEASURED_VERSION
-        and isinstance(rows, dict)
-        and all(map(_is_row, rows.values()))
-    )
-
-
-def _is_row(row: Any) -> bool:
-    if not isinstance(row, dict) or not row.keys() >= ROW.keys():
-        return False
-    speeds = (row["train_images_per_s"], row["test_images_per_s"])
-    if (
-        not isinstance(row["rungs"], list)
-        or not all(isinstance(rounds, list) and rounds for rounds in speeds)
-        or len(speeds[0]) != len(speeds[1])
-    ):
-        return False
-    numbers = (*speeds[0], *speeds[1], row["peak_memory_mb"], row["activations"])
-    return all(isinstance(number, int | float) and 0 < number < float("inf") for number in numbers)

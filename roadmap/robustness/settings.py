@@ -6,7 +6,10 @@ was asked, and of each entry its parts as far as they are done, so that an inter
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, cast
+
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from roadmap.common import files
 from roadmap.common.errors import UserError
@@ -72,6 +75,26 @@ def name_of(attack: str, radius: float) -> str:
 # -- the file
 
 
+Finite = run_folder.Finite
+
+
+@with_config(ConfigDict(extra="allow"))
+class Asked(TypedDict):
+    """The settings of an entry, as far as they decide the shape of its parts."""
+
+    radii: list[Finite]
+    images: Finite
+    check_images: Finite
+
+
+@with_config(ConfigDict(extra="allow"))
+class Entry(TypedDict):
+    """What was found in one way of asking: accuracies, percent, part by part."""
+
+    asked: Asked
+    parts: dict[str, Finite | list[Finite] | dict[str, Finite]]
+
+
 class Damaged(UserError):
     """A robustness.json that is none."""
 
@@ -83,33 +106,36 @@ def read_found(folder: Path) -> list[dict[str, Any]]:
         Damaged: If it is there and damaged.
     """
     path = folder / run_folder.ROBUSTNESS
-    content = files.read_object(path)
-    if content is None and not path.exists():
+    version = (files.read_object(path) or {}).get("robustness_version")
+    if (isinstance(version, int) and version != ROBUSTNESS_VERSION) or not path.exists():
         return []
-    version, found = (content or {}).get("robustness_version"), (content or {}).get("found")
-    if isinstance(version, int) and version != ROBUSTNESS_VERSION:
-        return []
-    if version is None or not isinstance(found, list) or not all(map(_is_entry, found)):
+    content = files.read_as(path, _FOUND)
+    if content is None:
         raise Damaged(f"{path}: is damaged. 'robustness' measures it again.")
-    return found
+    return cast(list[dict[str, Any]], content["found"])
 
 
-def _is_entry(entry: Any) -> bool:
-    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), dict) for key in ("asked", "parts")):
-        return False
-    asked, parts = entry["asked"], entry["parts"]
-    radii = asked.get("radii")
-    counts = (asked.get(name) for name in ("images", "check_images"))
-    if not isinstance(radii, list) or not all(map(files.is_finite, (*radii, *counts))):
-        return False
-    shapes: dict[str, Any] = {FGSM: {f"{radius:g}" for radius in radii}, MASKING: set(CHECKED)}
+def _right_shape(entry: Entry) -> Entry:
+    """Refuse parts that have not a number for each radius, severity or check."""
+    shapes: dict[str, Any] = {FGSM: {f"{radius:g}" for radius in entry["asked"]["radii"]}, MASKING: set(CHECKED)}
     shapes |= {name: set(range(len(SEVERITIES))) for name in CORRUPTION_NAMES}
-    for name, part in parts.items():
+    for name, part in entry["parts"].items():
         numbers = dict(enumerate(part)) if isinstance(part, list) else part
-        values = numbers if isinstance(numbers, dict) else {None: numbers}
-        if values.keys() != shapes.get(name, {None}) or not all(map(files.is_finite, values.values())):
-            return False
-    return True
+        found = set(numbers) if isinstance(numbers, dict) else {None}
+        if found != shapes.get(name, {None}):
+            raise ValueError(f"{name} has not a number for each of {shapes.get(name)}")
+    return entry
+
+
+@with_config(ConfigDict(extra="allow"))
+class Found(TypedDict):
+    """What `run_folder.ROBUSTNESS` holds."""
+
+    robustness_version: int
+    found: list[Annotated[Entry, AfterValidator(_right_shape)]]
+
+
+_FOUND = TypeAdapter(Found)
 
 
 def is_complete(entry: dict[str, Any]) -> bool:

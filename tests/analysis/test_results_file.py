@@ -170,7 +170,8 @@ def test_a_frame_that_cannot_be_judged_is_refused_in_words(
 
 
 def test_a_frame_has_a_report_like_a_study(tmp_path: Path) -> None:
-    results = FrameResults(runs=FRAME.assign(loss=np.linspace(1, 2, 9)), title="Mine", lower_is_better=["loss"])
+    loss = np.repeat([1.0, 2.0, 3.0], 3) + np.tile([0.0, 0.1, 0.2], 3)
+    results = FrameResults(runs=FRAME.assign(loss=loss), title="Mine", lower_is_better=["loss"])
     names = {file.name for file in write_report(results, tmp_path)}
     assert {"ladder.csv", "ladder.md", "ladder.tex", "verdicts.csv", "roadmap.svg", "verdicts.svg"} <= names
     assert "report.html" in names

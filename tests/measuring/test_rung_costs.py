@@ -18,7 +18,7 @@ from roadmap.ladder.ladder import read_ladder
 from roadmap.measuring import meter
 from roadmap.measuring import rung_costs as measuring
 from roadmap.measuring.meter import Batches, Meter, make_batches
-from roadmap.measuring.rung_costs import FOLDER, ROW, keys_of, measure, networks, read_measured, write_measured
+from roadmap.measuring.rung_costs import FOLDER, Row, keys_of, measure, networks, read_measured, write_measured
 from roadmap.runs.config import RunConfig
 from roadmap.study.plan import Study
 from roadmap.study.spec import StudySpec, plan_study
@@ -84,7 +84,7 @@ def test_every_network_is_visited_in_every_round_in_an_order_that_turns_around(
     assert measured["rows"].keys() == keys_of(study)
     assert [row["rungs"] for row in measured["rows"].values()] == [["plain"], ["start"], ["small", "twin"]]
     for row in measured["rows"].values():
-        assert row.keys() == ROW.keys()
+        assert row.keys() == Row.__annotations__.keys()
         assert len(row["train_images_per_s"]) == len(row["test_images_per_s"]) == 3
     assert {"at", "device", "threads", "commit", "versions"} <= measured.keys()
     assert (measured["image_size"], measured["batch_size"]) == (32, 64)
