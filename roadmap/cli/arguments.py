@@ -72,6 +72,7 @@ MATCH = Option("--match", "FLOPs-matched: base (default), previous or 1e9 MACs",
 RECIPE = Option("--recipe", "how to train: a name or a file (default: fashion)", "NAME", default="fashion")
 SEEDS = Option("--seeds", "one run a rung for each (default: the recipe's)", "N", "+")
 DATA = Option("--data", "where the data set is", "DIR", path=True)
+CHECKSUM = Option("--checksum", "know images in files by content, not size and time")
 WEIGHTS = Option("--weights", "to fine-tune: an export, a file or timm:NAME", "PLACE")
 VALIDATE = Option("--validate", "test on validation images, to choose a recipe")
 RUNS = Option("--runs", "run folders (default: runs)", "DIR", default=Path("runs"), path=True)

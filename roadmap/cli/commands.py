@@ -15,7 +15,7 @@ NETWORKS: Options = {
     ),
 }  # fmt: skip
 STUDY: Options = NETWORKS | {
-    "how they are trained": (a.RECIPE, a.SEEDS, a.DATA, a.WEIGHTS, a.VALIDATE, a.RUNS),
+    "how they are trained": (a.RECIPE, a.SEEDS, a.DATA, a.CHECKSUM, a.WEIGHTS, a.VALIDATE, a.RUNS),
 }
 SCHEDULING = (a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES)
 STARTING: Options = {"how jobs are started": (*SCHEDULING, a.DRY_RUN, a.TENSORBOARD, a.LOGGER)}

@@ -83,6 +83,7 @@ def study_of(
         until=options.until,
         seeds=None if options.seeds is None else [whole(seed, "--seeds", 0) for seed in options.seeds],
         data_root=options.data,
+        checksum=options.checksum,
         validate=options.validate,
         assume_data=assume_data,
         weights=options.weights,
@@ -99,7 +100,7 @@ def words_of(options: Namespace) -> list[str]:
         value = getattr(options, name)
         if value is not None:
             words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
-    return [*words, "--validate"] if options.validate else words
+    return [*words, *(f"--{name}" for name in ("validate", "checksum") if getattr(options, name))]
 
 
 def with_seeds_found(options: Namespace, file: str = run_folder.RESULT) -> Namespace:

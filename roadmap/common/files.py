@@ -17,8 +17,12 @@ T = TypeVar("T")
 PATIENCE_S, RETRY_EVERY_S = 600.0, 5.0  # with a disk that is full, or a file server that does not answer
 
 
-# What may pass by itself: no room, a file that another machine has just replaced, a network that is away.
-PASSING = (errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO)
+# What may pass by itself: no room, a file that another machine has just replaced, a network that is away, no memory or
+# too many processes.
+PASSING = (
+    errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO,
+    errno.ENOMEM, errno.EAGAIN, errno.ENFILE,
+)  # fmt: skip
 
 
 class Unwritable(UserError):
@@ -26,6 +30,14 @@ class Unwritable(UserError):
 
     def __init__(self, path: Path, cause: OSError) -> None:
         super().__init__(f"{path}: cannot be written ({cause.strerror or cause}). Nothing there was changed.")
+
+
+class MayPass(UserError):
+    """Something is in the way that may pass by itself; unlike an OSError, it comes whole out of a decoding worker."""
+
+
+class LostWorker(Exception):
+    """A decoding worker was killed, which is not the doing of the run that it worked for."""
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], name: Callable[[], Path] | None = None) -> None:
@@ -58,6 +70,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], name: Cal
 
 def may_pass(error: BaseException) -> bool:
     """Whether the system's error behind this one may pass by itself."""
+    if isinstance(error, MayPass):
+        return True
     cause = _os_error(error)
     return cause is not None and cause.errno in PASSING
 

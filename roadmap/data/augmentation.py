@@ -1,21 +1,18 @@
-"""What is done to images: those of a folder are decoded, cropped and augmented in the workers, mixed on the device.
+"""What is done to images: those of a folder are cropped and augmented in the workers, mixed on the device.
 
-JPEGs are decoded by simplejpeg and resized as uint8 tensors, which is faster than in PIL; benchmarks/README.md says by
-how much. What is drawn and RandAugment itself are timm's, so an image differs from timm's by the rounding of the resize
-alone: at most two levels of 255 before RandAugment.
+They are resized as uint8 tensors, which is faster than in PIL; benchmarks/README.md says by how much. What is drawn and
+RandAugment itself are timm's, so an image differs from timm's by the rounding of the resize alone: at most two levels
+of 255 before RandAugment.
 """
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
-from simplejpeg import decode_jpeg
 from timm.data import Mixup, create_transform
 from timm.data.auto_augment import RandAugment, posterize, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
@@ -26,8 +23,6 @@ from torchvision.transforms.v2 import functional as F
 
 if TYPE_CHECKING:
     from roadmap.recipe import Recipe
-
-JPEG = b"\xff\xd8\xff"  # how its files begin
 
 
 class Erased(NamedTuple):
@@ -41,24 +36,6 @@ class Erased(NamedTuple):
 
 
 UNTOUCHED = Erased(0, 0, 0, 0, 0)
-
-
-def decode(data: bytes) -> Tensor:
-    """Decode an image file to RGB.
-
-    Returns:
-        uint8, shape (3, H, W), channels last in memory.
-
-    Raises:
-        OSError: If it is damaged or no image.
-    """
-    if data.startswith(JPEG):
-        try:
-            return torch.from_numpy(decode_jpeg(data)).permute(2, 0, 1)
-        except ValueError:
-            pass  # PIL knows more kinds (CMYK), and what is wrong with the others
-    with Image.open(io.BytesIO(data)) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def train_transform(recipe: Recipe) -> Callable[[Tensor], Tensor]:

@@ -19,6 +19,7 @@ from roadmap.common.errors import UserError
 from roadmap.common.process_group import ALONE, Group
 from roadmap.common.seeding import seed_step
 from roadmap.data.datasets import Arrays, describe_data, load_arrays
+from roadmap.data.timm_readers import CONTENT
 from roadmap.runs.config import RunConfig
 
 if TYPE_CHECKING:
@@ -76,11 +77,13 @@ def load_data(config: RunConfig, root: Path | None, device: str, workers: int = 
         UserError: If the data is missing, not whole or not what the run was planned with, or a batch cannot be shared.
     """
     config.check_shared(group.size)
-    found = describe_data(config.recipe, root, validate=config.data.test_on == "validation")
+    checksum = config.data.fingerprint.startswith(CONTENT)
+    found = describe_data(config.recipe, root, validate=config.data.test_on == "validation", checksum=checksum)
     if found != config.data:
         raise UserError(
             f"data set '{found.name}' has changed since the run was planned: its fingerprint is {found.fingerprint}, "
-            f"it was {config.data.fingerprint}. Plan again with the same --data."
+            f"it was {config.data.fingerprint}. Plan again with the same --data. "
+            "(A copy of it has the same fingerprint only if its files kept their times, or with --checksum.)"
         )
     if config.recipe.reader:
         from roadmap.data.streams import open_source

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roadmap.common.errors import UserError
+from roadmap.common.paths import CACHE
+from roadmap.data.folder_files import list_files
 from roadmap.data.idx import find_idx, read_idx
-from roadmap.data.timm_readers import FOLDER_VERSION, Source, describe_source
+from roadmap.data.timm_readers import CONTENT, FOLDER_VERSION, Source, describe_source
 from roadmap.runs.config import DataConfig
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 EMBEDDED = Path(__file__).parent / "fashion_mnist"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-CACHE = Path(os.path.expanduser("~")) / ".cache" / "roadmap"  # Path.home() raises where nobody has a home
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
@@ -40,16 +40,20 @@ class Arrays(NamedTuple):
     classes: tuple[str, ...]
 
 
-def describe_data(recipe: Recipe, root: Path | None = None, *, validate: bool = False) -> DataConfig:
+def describe_data(
+    recipe: Recipe, root: Path | None = None, *, validate: bool = False, checksum: bool = False
+) -> DataConfig:
     """Find a recipe's data set, check that it is whole as far as that is cheap, and say what it is.
 
     Args:
         recipe: The recipe that names the data set.
         root: Where it lies (`--data`); None looks in the usual places and downloads what may be downloaded.
         validate: Whether to test on the recipe's validation images instead of the test set.
+        checksum: Whether to know images that lie in files by their content, which reads them all, instead of by their
+            names, sizes and times. What is held in memory is known by its content in any case.
 
     Raises:
-        UserError: If it is missing, empty or not whole.
+        UserError: If it is missing, empty or not whole, or has one class alone.
     """
     name = recipe.dataset
     if name == "fashion_mnist_part" and root is not None:
@@ -58,9 +62,13 @@ def describe_data(recipe: Recipe, root: Path | None = None, *, validate: bool = 
             "or choose a recipe for your data: its 'dataset' says which."
         )
     if recipe.reader:
-        config = describe_source(Source.of(recipe, root)).config
+        config = describe_source(Source.of(recipe, root), checksum).config
     else:
-        config = _describe_folder(root) if name == "folder" else _describe_arrays(name, root)
+        config = _describe_folder(root, checksum) if name == "folder" else _describe_arrays(name, root)
+    if config.num_classes < 2:
+        raise UserError(
+            f"recipe '{recipe.name}': '{name}' has one class alone, which nothing can be told from. Add more."
+        )
     kept = recipe.validation_images
     if kept >= config.train_images:
         raise UserError(
@@ -153,25 +161,18 @@ def describe_arrays(name: str, arrays: Arrays) -> DataConfig:
     return DataConfig(name, digest.hexdigest()[:16], len(arrays.classes), arrays.train.shape[1], len(arrays.train))
 
 
-@cache
-def _describe_folder(root: Path | None) -> DataConfig:
+def _describe_folder(root: Path | None, checksum: bool) -> DataConfig:
+    files = list_files(_folder_of(root))
+    fingerprint = f"{CONTENT}{files.content(FOLDER_VERSION)}" if checksum else files.fingerprint(FOLDER_VERSION)
+    return DataConfig("folder", fingerprint, len(files.classes), 3, len(files.train))
+
+
+def _folder_of(root: Path | None) -> Path:
     if root is None:
         raise UserError("this recipe trains on an image folder. Say where: --data DIR, with DIR/train and DIR/val.")
-    counts, classes, digest = {}, {}, hashlib.sha256(f"{FOLDER_VERSION}\n".encode())
-    for part in ("train", "val"):
-        if not (root / part).is_dir():
-            raise UserError(f"{root}: no folder '{part}'. An image folder has train/ and val/, each a folder a class.")
-        counts[part], found = 0, set()
-        for folder, below, files in os.walk(root / part):  # names alone: a million images are not asked for their sizes
-            below.sort()
-            images = sorted(file for file in files if file.lower().endswith((".jpg", ".jpeg", ".png")))
-            counts[part] += len(images)
-            found |= {os.path.basename(folder)} if images else set()
-            digest.update(f"{os.path.relpath(folder, root)} {' '.join(images)}\n".encode())
-        if not found:
-            raise UserError(f"{root / part}: no images (.jpg, .jpeg, .png) in it.")
-        classes[part] = sorted(found)
-    if classes["train"] != classes["val"]:
-        odd = sorted(set(classes["train"]) ^ set(classes["val"]))
-        raise UserError(f"{root}: train/ and val/ differ in classes: {', '.join(odd[:5])} in one only.")
-    return DataConfig("folder", digest.hexdigest()[:16], len(classes["train"]), 3, counts["train"])
+    return root
+
+
+def notes_on_data(recipe: Recipe, root: Path | None) -> tuple[str, ...]:
+    """Say what a recipe's data set holds that is not used, a line each; nothing where it was not looked at."""
+    return list_files(root).notes() if recipe.dataset == "folder" and root is not None else ()

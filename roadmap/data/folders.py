@@ -5,6 +5,7 @@ Workers decode and augment, and give bytes; normalising, erasing and mixing is t
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,14 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.data.readers import create_reader
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from roadmap.common.errors import UserError
+from roadmap.common.files import LostWorker, MayPass, may_pass
 from roadmap.common.process_group import Group
 from roadmap.common.seeding import seed_step
-from roadmap.data.augmentation import UNTOUCHED, CentreCrop, Erasing, decode, erase, make_mixup, train_transform
+from roadmap.data.augmentation import UNTOUCHED, CentreCrop, Erasing, erase, make_mixup, train_transform
+from roadmap.data.decoding import decode
+from roadmap.data.folder_files import FolderReader, list_files
 from roadmap.data.prefetcher import Prefetcher
 from roadmap.recipe import Recipe
 from roadmap.runs.config import RunConfig
@@ -78,15 +81,47 @@ class Images(Dataset[Sample]):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, number = key
-        file, label = self.reader[number]
-        with file:
-            data = file.read()
+        try:
+            file, label = self.reader[number]
+            with file:
+                data = file.read()
+        except OSError as error:
+            kind = MayPass if may_pass(error) else UserError
+            raise kind(
+                f"{self._name(number)}: cannot be read ({error.strerror}). Put a whole copy in its place."
+            ) from error
         try:
             image = decode(data)
-        except (OSError, SyntaxError, ValueError) as error:  # PIL's for a broken PNG is SyntaxError
-            name = self.reader.filename(number, absolute=True) or f"image {number}"
-            raise UserError(f"{name}: cannot be decoded ({error}). Put a whole copy in its place.") from error
+        except MemoryError:
+            raise  # says nothing about the file
+        except Exception as error:  # PIL raises what it likes
+            raise UserError(
+                f"{self._name(number)}: cannot be decoded ({_in_a_line(error)}). Put a whole copy in its place."
+            ) from error
         return self.make_sample(image, label, epoch, number)
+
+    def _name(self, number: int) -> str:
+        return self.reader.filename(number, absolute=True) or f"image {number}"
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def together(samples: list[Sample]) -> Sample:
+    """Return a batch of samples; a worker puts it into memory that it shares with the main process.
+
+    Raises:
+        MayPass: If there is no room in that.
+    """
+    try:
+        batch: Sample = default_collate(samples)
+    except RuntimeError as error:
+        torch.stack([sample.pixels for sample in samples])  # in memory of our own: raises too if the samples are wrong
+        raise MayPass(
+            "no room in /dev/shm for a batch. Make it larger, or use smaller batches or fewer jobs."
+        ) from error
+    return batch
 
 
 class _Turns:
@@ -138,16 +173,33 @@ class Preparer:
 
 def open_folder(config: RunConfig, root: Path, device: str, workers: int, group: Group) -> FolderData:
     """Return the batches of an image folder with train/ and val/."""
-    readers = tuple(create_reader("", str(root / part)) for part in ("train", "val"))
-    return FolderData(config, readers, tuple(readers[0].class_to_idx), device, workers, group)
+    files = list_files(root)
+    readers = FolderReader(root, files.train), FolderReader(root, files.val)
+    return FolderData(config, readers, files.classes, device, workers, group)
 
 
-def told(batches: Iterable[Sample]) -> Iterator[Sample]:
-    """Yield batches; what a worker has to tell a user comes without the worker's traceback."""
+def told(loader: Iterable[Sample]) -> Iterator[Sample]:
+    """Yield a loader's batches; what a worker has to tell a user comes without the worker's traceback.
+
+    Raises:
+        UserError: If an image cannot be read or decoded; `MayPass` where that may pass.
+        LostWorker: If a worker was killed.
+    """
+    batches = iter(loader)
     try:
         yield from batches
     except UserError as error:
-        raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from error
+        name = type(error).__name__
+        raise type(error)(str(error).rsplit(f"{name}: ", 1)[-1].strip()) from error
+    except Exception as error:
+        # By what became of the workers: torch says it in other words in every version and thread.
+        ends = [worker.exitcode or 0 for worker in getattr(batches, "_workers", ())]
+        if killed := [signal.strsignal(-end) for end in ends if end < 0]:
+            raise LostWorker(
+                f"a decoding worker was killed ({killed[0]}). SIGKILL is often for want of memory, SIGBUS for want of "
+                "room in /dev/shm."
+            ) from error
+        raise
 
 
 class FolderData:
@@ -169,7 +221,9 @@ class FolderData:
         """Take timm's readers of the training and the test part."""
         self.config, self.group, self.classes = config, group, classes
         self.train_reader, self.test_reader = readers
-        self.options: dict[str, Any] = {"num_workers": workers, "pin_memory": device != "cpu"}
+        self.options: dict[str, Any] = {
+            "num_workers": workers, "pin_memory": device != "cpu", "collate_fn": together
+        }  # fmt: skip
         self.preparer = Preparer(config.recipe, len(classes), device)
         self.turns = _Turns()
         self.loader: DataLoader[Sample] = DataLoader(

@@ -15,19 +15,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from timm.data.readers import reader_wds
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from roadmap.common.errors import UserError
+from roadmap.common.files import MayPass, may_pass
 from roadmap.common.process_group import Group
 from roadmap.data.augmentation import UNTOUCHED
-from roadmap.data.folders import LARGEST_TEST_BATCH, FolderData, Preparer, Sample, Testing, Training, told
+from roadmap.data.decoding import to_rgb
+from roadmap.data.folders import LARGEST_TEST_BATCH, FolderData, Preparer, Sample, Testing, Training, together, told
 from roadmap.data.timm_readers import Source, describe_source
 from roadmap.runs.config import RunConfig
 
@@ -53,6 +58,8 @@ class _Images:
     num_classes: int
 
     def __iter__(self) -> Iterator[tuple[Any, int]]:
+        if self.dataset.startswith("wds/"):
+            reader_wds.log_and_continue = partial(_refuse, self.dataset)  # which leaves out what is damaged
         for image, label in self.reader:
             if not 0 <= label < self.num_classes:
                 raise UserError(
@@ -60,6 +67,15 @@ class _Images:
                     "from 0 up. See what its features or its _info.json say."
                 )
             yield image, int(label)
+
+
+def _refuse(dataset: str, error: Exception) -> bool:
+    """Refuse what webdataset cannot read; of a shard, it names the file itself."""
+    kind = MayPass if may_pass(error) else UserError
+    reason = " ".join(str(error).split()) or type(error).__name__
+    raise kind(
+        f"dataset '{dataset}': a sample cannot be read ({reason}). Put a whole copy of its shard in its place."
+    ) from error
 
 
 class _Stream(IterableDataset[Sample]):
@@ -95,7 +111,9 @@ class _Whole(IterableDataset[Sample]):
 
 
 def _as_bytes(image: Any) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    """Return a reader's image, of PIL's or an array of bytes, as uint8 (3, H, W)."""
+    pixels = to_rgb(image) if isinstance(image, Image.Image) else np.array(image)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 class StreamData:
@@ -141,6 +159,7 @@ class StreamData:
             batch_size=self.share,
             num_workers=self.workers,
             pin_memory=self.pin_memory,
+            collate_fn=together,
             generator=torch.Generator().manual_seed(seed),  # of the workers' seeds, by which the readers shuffle
         )
         yield from self.preparer.train(islice(loader, start, steps), self.config.seed, epoch * steps + start)
@@ -173,4 +192,5 @@ class StreamData:
             batch_size=min(recipe.batch_size, LARGEST_TEST_BATCH),
             num_workers=min(self.workers, 1),
             pin_memory=self.pin_memory,
+            collate_fn=together,
         )

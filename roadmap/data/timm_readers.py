@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,13 +18,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from roadmap.common.errors import UserError
+from roadmap.common.fingerprints import checksum, remember
 from roadmap.runs.config import DataConfig
 
 if TYPE_CHECKING:
     from roadmap.recipe import Recipe
 
-# Raised when images that workers decode, of folders too, would give other batches; it is part of their fingerprint.
-FOLDER_VERSION = 3
+# Raised when images that workers decode, of folders too, would give other batches, or are known by something else. It
+# is part of their fingerprint.
+FOLDER_VERSION = 4
+CONTENT = "content-"  # what a fingerprint begins with that is of the images' content
 PACKAGES = {"hfds": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
 
 
@@ -59,6 +63,8 @@ class Source(NamedTuple):
 
         root = None if self.root is None else str(self.root)
         keys = {"input_key": self.image_key, "target_key": self.label_key}
+        if kind == "wds":
+            options["input_img_mode"] = ""  # as it is stored: `roadmap.data.decoding` makes colours of it
         try:
             return create_reader(self.dataset, root, split, **keys, **options)
         except Exception as error:  # each package has its own
@@ -79,8 +85,12 @@ class Description(NamedTuple):
 
 
 @cache
-def describe_source(source: Source) -> Description:
-    """Say what a data set is, from what is cheap: names, sizes, labels that lie apart from the images.
+def describe_source(source: Source, by_content: bool = False) -> Description:
+    """Say what a data set is, from what is cheap: names, sizes, times, labels that lie apart from the images.
+
+    Args:
+        source: Where it is.
+        by_content: Whether to know it by the images' content instead.
 
     Raises:
         UserError: If it cannot be read, has no images, or does not tell its classes.
@@ -89,7 +99,7 @@ def describe_source(source: Source) -> Description:
     if kind == "wds" and source.root is None:
         raise UserError(f"dataset '{source.dataset}': say where its shards and _info.json lie: --data DIR.")
     readers = [source.open(split) for split in (source.train_split, source.test_split)]
-    content = [{"hfds": _labels, "wds": _shards, "tfds": _versions}[kind](source, reader) for reader in readers]
+    content = [{"hfds": _rows, "wds": _shards, "tfds": _versions}[kind](source, reader) for reader in readers]
     classes = {"hfds": _hfds_classes, "wds": _wds_classes, "tfds": _tfds_classes}[kind](source, *readers)
     images = [reader.num_samples for reader in readers]
     if not all(images):
@@ -98,14 +108,67 @@ def describe_source(source: Source) -> Description:
             "be some of each. See train_split and test_split in the recipe."
         )
 
-    said = json.dumps([FOLDER_VERSION, source.dataset, source[2:], classes, images, content])
-    fingerprint = hashlib.sha256(said.encode()).hexdigest()[:16]
+    said = [FOLDER_VERSION, source.dataset, source[2:], classes, images]
+    fingerprint = _hash([*said, content])
+    if by_content:
+        fingerprint = CONTENT + _hash([*said, _content(source, readers, fingerprint)])
     return Description(DataConfig(source.dataset, fingerprint, len(classes), 3, images[0]), classes)
 
 
-def _labels(source: Source, reader: Any) -> str:
-    """Return a checksum of a split's labels, which do not lie between its images."""
-    return hashlib.sha256(_hfds_labels(source, reader).tobytes()).hexdigest()
+def _content(source: Source, readers: Sequence[Any], fingerprint: str) -> str:
+    """Return a hash of the images' content, which is read once for each fingerprint of names, sizes and times."""
+    kind = source.dataset.split("/")[0]
+    if kind == "tfds":
+        raise UserError(
+            f"--checksum: dataset '{source.dataset}' is known by its version, which says what it holds. Leave "
+            "--checksum out."
+        )
+    read = {"hfds": _row_contents, "wds": _shard_contents}[kind]
+    tables = [file["filename"] for reader in readers if kind == "hfds" for file in reader.dataset.cache_files]
+    key = _hash([fingerprint, *(_stamp(Path(table)) for table in tables)])
+    return remember(key, lambda: _hash([read(source, reader) for reader in readers]))
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Return a file's size and when it was last changed, in seconds: copies and archives keep no more of it."""
+    about = path.stat()
+    return about.st_size, int(about.st_mtime)
+
+
+def _rows(source: Source, reader: Any) -> list[str]:
+    """Return checksums of a split's labels, which do not lie between its images, and of the images' sizes."""
+    import pyarrow.compute as pc
+
+    stored = reader.dataset.data.column(reader.image_key)
+    sizes = pc.fill_null(pc.binary_length(pc.struct_field(stored, "bytes")), 0).to_numpy().astype(np.int64)
+    stamps = [_stamp(Path(path)) for path in _paths_of(stored)]
+    labels = _hfds_labels(source, reader)
+    return [*(hashlib.sha256(array.tobytes()).hexdigest() for array in (labels, sizes)), _hash(stamps)]
+
+
+def _paths_of(stored: Any) -> list[str]:
+    """Return the paths of a split's images that lie in files of their own."""
+    import pyarrow.compute as pc
+
+    alone = pc.is_null(pc.struct_field(stored, "bytes"))
+    paths: list[str] = pc.struct_field(stored, "path").filter(alone).to_pylist()
+    return paths
+
+
+def _row_contents(source: Source, reader: Any) -> list[str]:
+    """Return a checksum of a split's labels and one of all its images."""
+    import pyarrow.compute as pc
+
+    stored, digest = reader.dataset.data.column(reader.image_key), hashlib.sha256()
+    for chunk in pc.struct_field(stored, "bytes").iterchunks():
+        for image in chunk:
+            digest.update(hashlib.sha256(image.as_buffer() if image.is_valid else b"").digest())
+    files = [checksum(Path(path)) for path in _paths_of(stored)]
+    return [hashlib.sha256(_hfds_labels(source, reader).tobytes()).hexdigest(), digest.hexdigest(), *files]
 
 
 def _hfds_labels(source: Source, reader: Any) -> Any:
@@ -124,14 +187,24 @@ def _hfds_classes(source: Source, *readers: Any) -> tuple[str, ...]:
     return tuple(readers[0].class_to_idx) or tuple(map(str, range(most + 1)))
 
 
-def _shards(source: Source, reader: Any) -> list[tuple[str, int]]:
-    """Return the names and sizes of a split's shards."""
+def _shards(source: Source, reader: Any) -> list[tuple[str, int, int]]:
+    """Return the names, sizes and times of a split's shards."""
+    return [(path.name, *_stamp(path)) for path in _shard_paths(source, reader)]
+
+
+def _shard_contents(source: Source, reader: Any) -> list[tuple[str, str]]:
+    """Return the names and checksums of a split's shards."""
+    return [(path.name, checksum(path)) for path in _shard_paths(source, reader)]
+
+
+def _shard_paths(source: Source, reader: Any) -> list[Path]:
+    """Return where a split's shards are."""
     assert source.root is not None
     paths = [source.root / name for name in reader.split_info.filenames]
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise UserError(f"{missing[0]}: is in _info.json or the split, but not there. Put a whole copy in its place.")
-    return [(path.name, path.stat().st_size) for path in paths]
+    return paths
 
 
 def _wds_classes(source: Source, *readers: Any) -> tuple[str, ...]:

@@ -76,6 +76,7 @@ class Job:
         self._request: Request = ""
         self._preempted = False
         self._claim: Claim | None = None
+        self._reasons: dict[Path, str] = {}  # why the last attempt at a run ended, where it is tried again
         executor = os.environ.get("SUBMITIT_EXECUTOR")
         self._on_slurm = executor == "slurm"
         if self._on_slurm:
@@ -166,7 +167,8 @@ class Job:
             self._claim = claim
             died = ends(place, self.launch)["died"]
             if died > self.max_retries:
-                self._fail(folder, claim, f"ended {died} times without a word: killed (out of memory?)")
+                reason = self._reasons.get(folder, "killed without a word (out of memory?)")
+                self._fail(folder, claim, f"ended {died} times: {reason}")
             else:
                 self._do(folder, claim, group)
             return True
@@ -189,7 +191,9 @@ class Job:
             with suppress(OSError):
                 traceback.print_exc()
             try:
-                if not (isinstance(cause, LostProcess) or _is_from_outside(cause)):
+                if isinstance(cause, LostProcess) or _is_from_outside(cause):
+                    self._reasons[folder] = f"{type(cause).__name__}: {cause}"
+                else:
                     self._fail(folder, claim, f"{type(cause).__name__}: {cause}", time.monotonic() - start)
             finally:
                 # The processes do not understand each other any more; a GPU may answer nothing but errors from now on.
@@ -257,9 +261,10 @@ def _this_worker(launch: str) -> Worker:
 
 
 def _is_from_outside(error: BaseException) -> bool:
-    """Whether a run has died of something outside itself: a disk that may have room again, a worker that was killed."""
-    killed = "DataLoader worker" in str(error) and "killed by signal" in str(error)
-    return files.may_pass(error) or killed
+    """Whether a run has died of something outside itself: no room on a disk or in memory, a worker that was killed."""
+    torch = sys.modules.get("torch")
+    kinds = (files.LostWorker, MemoryError, *([torch.OutOfMemoryError] if torch else []))
+    return files.may_pass(error) or isinstance(error, kinds)
 
 
 def _has_used_gpu() -> bool:

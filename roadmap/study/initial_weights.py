@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from roadmap.common import files
 from roadmap.common.errors import UserError
-from roadmap.data.datasets import CACHE
+from roadmap.common.paths import CACHE
 from roadmap.networks.config import NetConfig
 from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig, WeightsConfig

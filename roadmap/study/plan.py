@@ -110,6 +110,7 @@ class Study:
         configs: The run of each (rung id, seed).
         runs: The runs folder.
         layout: The whole design: also rungs that are not wanted, networks before scaling.
+        data_notes: What the data holds that is not used.
     """
 
     ladder: Ladder
@@ -120,6 +121,7 @@ class Study:
     configs: dict[tuple[str, int], RunConfig]
     runs: Path
     layout: Layout
+    data_notes: tuple[str, ...] = ()
 
     @property
     def design(self) -> str:
@@ -181,7 +183,7 @@ class Study:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of the study beside what it is: a line each."""
-        recipe, notes = self.recipe, list(self.layout.notes)
+        recipe, notes = self.recipe, [*self.layout.notes, *self.data_notes]
         if self.ladder.match:
             match = self.ladder.match
             notes.append(

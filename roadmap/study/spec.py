@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from roadmap.common.errors import UserError
-from roadmap.data.datasets import describe_data
+from roadmap.data.datasets import describe_data, notes_on_data
 from roadmap.ladder.designs import Design, lay_out
 from roadmap.ladder.ladder import Ladder, find_ladder
 from roadmap.ladder.rung import Rung, select
@@ -37,6 +37,7 @@ class StudySpec:
         until: Id of the last rung that is wanted.
         seeds: One run a rung for each; None takes the recipe's.
         data_root: Where the data set lies.
+        checksum: Whether to know images that lie in files by their content, not by names, sizes and times.
         validate: Whether to test on the recipe's validation images instead of the test set.
         assume_data: Whether image folders that no `data_root` names are taken to be as the recipe says, and need no
             weights either: for a plan, not for training.
@@ -54,6 +55,7 @@ class StudySpec:
     until: str | None = None
     seeds: Sequence[int] | None = None
     data_root: str | Path | None = None
+    checksum: bool = False
     validate: bool = False
     assume_data: bool = False
     weights: str | Path | None = None
@@ -63,6 +65,11 @@ class StudySpec:
     def assumes_data(self) -> bool:
         """Whether the images are taken to be as the recipe says."""
         return self.assume_data and self.data_root is None
+
+    @property
+    def root(self) -> Path | None:
+        """Where the data set lies, if that was said."""
+        return None if self.data_root is None else Path(self.data_root)
 
 
 def plan_study(spec: StudySpec) -> Study:
@@ -92,7 +99,8 @@ def plan_study(spec: StudySpec) -> Study:
     pretrained = any(config.recipe.pretrained for config in configs.values())
     if spec.weights is not None or (pretrained and not spec.assumes_data):
         configs = _with_weights(configs, recipe, spec.weights)
-    return Study(ladder, spec.base, recipe, rungs, seeds, configs, Path(spec.runs), layout)
+    notes = notes_on_data(recipe, spec.root)
+    return Study(ladder, spec.base, recipe, rungs, seeds, configs, Path(spec.runs), layout, notes)
 
 
 def _ladder_of(spec: StudySpec, recipe: Recipe) -> Ladder:
@@ -121,8 +129,7 @@ def _data_of(recipe: Recipe, spec: StudySpec) -> DataConfig:
     """Return the images of a recipe, or what it says of image folders that are assumed."""
     if spec.assumes_data and recipe.dataset == "folder" and recipe.images:
         return DataConfig(ASSUMED, "", recipe.classes, 3, recipe.images)
-    root = None if spec.data_root is None else Path(spec.data_root)
-    return describe_data(recipe, root, validate=spec.validate)
+    return describe_data(recipe, spec.root, validate=spec.validate, checksum=spec.checksum)
 
 
 def _at_scale(rung: Rung, recipe: Recipe) -> Rung:

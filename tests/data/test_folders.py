@@ -1,8 +1,13 @@
+import errno
 import io
 import os
 import pickle
 import random
+import signal
+import struct
+import zlib
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +20,15 @@ from timm.data import create_transform
 from torch import Tensor
 
 from roadmap.common.errors import UserError
+from roadmap.common.files import LostWorker, MayPass, may_pass
 from roadmap.common.seeding import seed_step
-from roadmap.data.augmentation import UNTOUCHED, CentreCrop, EachRandAugment, Erasing, decode, erase, train_transform
+from roadmap.data import folders
+from roadmap.data.augmentation import UNTOUCHED, CentreCrop, EachRandAugment, Erasing, erase, train_transform
 from roadmap.data.batches import decoding_workers, load_data
 from roadmap.data.datasets import describe_data
-from roadmap.data.folders import FolderData
+from roadmap.data.decoding import decode
+from roadmap.data.folder_files import FolderReader
+from roadmap.data.folders import FolderData, Sample, together
 from roadmap.recipe import Recipe
 from roadmap.runs.config import RunConfig
 from tests.conftest import NET, TINY
@@ -45,31 +54,13 @@ def as_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-@pytest.mark.parametrize(
-    ("mode", "kind", "options"),
-    [
-        ("RGB", "JPEG", {"quality": 90}),
-        ("RGB", "JPEG", {"quality": 90, "progressive": True, "subsampling": 0}),
-        ("L", "JPEG", {}),
-        ("CMYK", "JPEG", {}),
-        ("RGB", "PNG", {}),
-        ("P", "PNG", {}),
-        ("L", "PNG", {}),
-    ],
-)
-def test_a_file_is_decoded_to_what_pil_makes_of_it(mode: str, kind: str, options: dict[str, Any]) -> None:
-    data = stored(picture(mode), kind, **options)
-    apart = (decode(data).int() - as_tensor(Image.open(io.BytesIO(data))).int()).abs()
-    assert apart.max() <= (2 if mode == "CMYK" else 0)
-
-
 @pytest.mark.parametrize("cut", ["half", "end", "head", "text", "nothing"])
 def test_a_damaged_image_is_refused_with_its_name(cut: str, tmp_path: Path) -> None:
     whole = stored(picture())
     data = {"half": whole[: len(whole) // 2], "end": whole[:-20], "head": whole[:10], "text": b"no", "nothing": b""}
     write_folder(tmp_path)
     (tmp_path / "val/a/0.jpg").write_bytes(data[cut])
-    with pytest.raises(UserError, match=r"val/a/0\.jpg: cannot be decoded .* Put a whole copy in its place"):
+    with pytest.raises(UserError, match=r"val/a/0\.jpg: (cannot be decoded .*|is empty)\. Put a whole copy"):
         list(open_data(tmp_path, RECIPE, workers=0).test())
 
 
@@ -84,6 +75,79 @@ def test_what_a_worker_finds_damaged_is_told_in_a_line(tmp_path: Path) -> None:
 def _check_damaged(root: Path) -> None:
     with pytest.raises(UserError, match=r"^\S*train/b/3\.jpg: cannot be decoded [^\n]*$"):
         list(open_data(root, RECIPE, workers=1).epoch(0, 0))
+
+
+def bomb() -> bytes:
+    """Return a PNG of a few bytes that says it has 900 million pixels."""
+    head = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    chunks = [struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _refuse(error: Exception) -> Callable[..., Any]:
+    def raise_it(*_: Any) -> Any:
+        raise error
+
+    return raise_it
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (None, UserError, r"cannot be decoded \(Image size \(900000000 pixels\) exceeds limit .*\)"),
+        (FileNotFoundError(errno.ENOENT, "No such file"), UserError, r"cannot be read \(No such file\)"),
+        (PermissionError(errno.EACCES, "Permission denied"), UserError, r"cannot be read \(Permission denied\)"),
+        (OSError(errno.ESTALE, "Stale file handle"), MayPass, r"cannot be read \(Stale file handle\)"),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_whatever_is_wrong_with_an_image_is_a_line_with_its_name(
+    error: OSError | None, kind: type[Exception], message: str, workers: int, tmp_path: Path
+) -> None:
+    write_folder(tmp_path)
+    process = fork(_check_message, tmp_path, error, kind, message, workers)
+    process.join()
+    assert process.exitcode == 0
+
+
+def _check_message(root: Path, error: OSError | None, kind: type[Exception], message: str, workers: int) -> None:
+    (root / "train/b/3.jpg").write_bytes(bomb())
+    data = open_data(root, RECIPE, workers)
+    if error is not None:
+        data.loader.dataset.reader.__class__ = type("Reader", (FolderReader,), {"__getitem__": _refuse(error)})  # type: ignore[attr-defined]
+    with pytest.raises(kind, match=rf"^\S*\.jpg: {message}\. Put a whole copy in its place\.$") as found:
+        list(data.epoch(0, 0))
+    assert type(found.value) is kind
+    assert may_pass(found.value) == (kind is MayPass)
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_a_killed_worker_is_known_as_such_in_whatever_thread(in_thread: bool, tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    process = fork(_check_killed, tmp_path, in_thread)
+    process.join()
+    assert process.exitcode == 0
+
+
+def _check_killed(root: Path, in_thread: bool) -> None:
+    data = open_data(root, RECIPE, workers=2)
+    data.loader.dataset.make_sample = _kill  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(1) as thread, pytest.raises(LostWorker, match=r"a decoding worker was killed \(Killed\)"):
+        thread.submit(list, data.epoch(0, 0)).result() if in_thread else list(data.epoch(0, 0))
+
+
+def _kill(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_no_room_for_a_batch_in_shared_memory_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = Sample(torch.zeros(2, 2, 3), 0, torch.tensor(UNTOUCHED))
+    monkeypatch.setattr(folders, "default_collate", _refuse(RuntimeError("unable to allocate shared memory(shm)")))
+    with pytest.raises(MayPass, match="no room in /dev/shm for a batch"):
+        together([sample, sample])
+    with pytest.raises(RuntimeError, match="stack expects each tensor to be equal size"):
+        together([sample, sample._replace(pixels=torch.zeros(3, 2, 3))])
 
 
 def seeded(work: Callable[[], Any], seed: int) -> Any:

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Iterable
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from roadmap.common import fingerprints
 from roadmap.common.errors import UserError
 from roadmap.common.process_group import ALONE, Group
 from roadmap.data import timm_readers
@@ -28,6 +31,12 @@ from tests.processes import fork
 SETTINGS = TINY | {"batch_size": 4, "random_resized_crop": 0.5, "hflip": 0.5, "random_erasing": 0.5, "mixup": 0.8}
 CLASSES = ("cat", "dog", "emu")
 TRAIN, TEST = 18, 7
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remember nothing beyond a test."""
+    monkeypatch.setattr(fingerprints, "CACHE", tmp_path / "checksums")
 
 
 def recipe_of(dataset: str, **settings: Any) -> Recipe:
@@ -50,7 +59,9 @@ def same(one: Iterable[tuple[Tensor, ...]], other: Iterable[tuple[Tensor, ...]])
     return all(torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))
 
 
-def write_hfds(folder: Path, names: tuple[str, ...] | None = CLASSES, first_label: int = 0) -> str:
+def write_hfds(
+    folder: Path, names: tuple[str, ...] | None = CLASSES, first_label: int = 0, first_image: int = 0
+) -> str:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
         {
@@ -60,7 +71,7 @@ def write_hfds(folder: Path, names: tuple[str, ...] | None = CLASSES, first_labe
     )
     for split, count in (("train", TRAIN), ("validation", TEST)):
         rows = {
-            "image": [{"bytes": stored(picture(seed=number)), "path": None} for number in range(count)],
+            "image": [{"bytes": stored(picture(seed=first_image + number)), "path": None} for number in range(count)],
             "label": [first_label, *(number % 3 for number in range(1, count))],
         }
         folder.mkdir(exist_ok=True)
@@ -101,6 +112,8 @@ def test_a_data_set_of_hugging_face_is_known_by_its_labels_and_names(tmp_path: P
     assert (one.num_classes, one.in_channels, one.train_images) == (3, 3, TRAIN)
     again = config_of(recipe_of(write_hfds(tmp_path / "one")), tmp_path / "another cache").data
     assert again == one
+    other_images = config_of(recipe_of(write_hfds(tmp_path / "one", first_image=9)), tmp_path / "fourth cache").data
+    assert other_images.fingerprint != one.fingerprint
     relabelled = config_of(recipe_of(write_hfds(tmp_path / "one", first_label=1)), tmp_path / "third cache").data
     assert relabelled.fingerprint != one.fingerprint
 
@@ -117,7 +130,7 @@ def test_a_split_without_labels_is_refused(tmp_path: Path) -> None:
         config_of(recipe, tmp_path / "cache")
 
 
-def test_shards_are_known_by_their_names_and_sizes(tmp_path: Path) -> None:
+def test_shards_are_known_by_their_names_sizes_and_times_or_their_content(tmp_path: Path) -> None:
     recipe = recipe_of(write_wds(tmp_path / "one"))
     one = config_of(recipe, tmp_path / "one").data
     assert (one.num_classes, one.train_images) == (3, TRAIN)
@@ -126,6 +139,11 @@ def test_shards_are_known_by_their_names_and_sizes(tmp_path: Path) -> None:
     with (tmp_path / "copy/train-0001.tar").open("ab") as file:
         file.write(bytes(512))
     assert config_of(recipe, tmp_path / "copy").data.fingerprint != one.fingerprint
+    contents = {describe_data(recipe, tmp_path / name, checksum=True).fingerprint for name in ("one", "copy")}
+    assert len(contents) == 2
+    os.utime(tmp_path / "one/train-0000.tar", (1, 1))
+    assert config_of(recipe, tmp_path / "one").data.fingerprint != one.fingerprint
+    assert describe_data(recipe, tmp_path / "one", checksum=True).fingerprint in contents
 
 
 @pytest.mark.parametrize(
@@ -227,6 +245,40 @@ def test_a_label_beyond_the_classes_of_the_info_is_refused(tmp_path: Path) -> No
 def _check_wds_label(config: RunConfig, root: Path) -> None:
     with pytest.raises(UserError, match=r"an image of class 2, but it has 2 classes, from 0 up.*_info\.json"):
         list(load_data(config, root, "cpu", 0).test())
+
+
+@pytest.mark.parametrize("damage", ["sample", "shard"])
+def test_a_damaged_sample_of_a_shard_is_refused_not_left_out(damage: str, tmp_path: Path) -> None:
+    config = config_of(recipe_of(write_wds(tmp_path)), tmp_path)
+    shard = tmp_path / "validation-0001.tar"
+    about = shard.stat()
+    if damage == "sample":
+        with tarfile.open(shard, "w") as tar:
+            add(tar, "0002.jpg", b"no image")
+            add(tar, "0002.cls", b"1")
+        os.truncate(shard, about.st_size)
+    else:
+        shard.write_bytes(shard.read_bytes()[:700] + bytes(about.st_size - 700))
+    os.utime(shard, (about.st_atime, about.st_mtime))
+    in_a_process(_check_wds_damage, config, tmp_path)
+
+
+def _check_wds_damage(config: RunConfig, root: Path) -> None:
+    with pytest.raises(UserError, match=r"^dataset 'wds/any': a sample cannot be read \([^\n]*\)\. Put a whole copy"):
+        list(load_data(config, root, "cpu", 1).test())
+
+
+def test_16_bits_of_a_shards_images_become_8_by_their_proportion(tmp_path: Path) -> None:
+    dataset = write_wds(tmp_path)
+    with tarfile.open(tmp_path / "validation-0000.tar", "w") as tar:
+        add(tar, "0000.png", stored(Image.fromarray(np.full((32, 32), 10000, np.uint16)), "PNG"))
+        add(tar, "0000.cls", b"0")
+    in_a_process(_check_wds_16_bits, config_of(recipe_of(dataset), tmp_path), tmp_path)
+
+
+def _check_wds_16_bits(config: RunConfig, root: Path) -> None:
+    pixels, _ = load_data(config, root, "cpu", 0).pick([0])
+    assert pixels.unique().tolist() == [39]
 
 
 def test_more_processes_than_shards_are_refused(tmp_path: Path) -> None:

@@ -489,7 +489,7 @@ def test_a_run_that_was_killed_too_often_in_one_launch_is_a_row_that_says_so(
     assert row is not None
     assert row["state"] == "failed"
     if not begun:
-        assert row["error"] == "ended 3 times without a word: killed (out of memory?)"
+        assert row["error"] == "ended 3 times: killed without a word (out of memory?)"
         assert standing(folder, Queue()).note == f"{row['error']}; died 3 times"
         assert names(folder)[-1] == "0004-failed.json"
 

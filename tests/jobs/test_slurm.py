@@ -298,6 +298,6 @@ def test_a_run_killed_too_often_is_a_failure_with_its_log_in_the_status(slurm: S
     row = wait_for(lambda: run_folder.read_result(run.folder), what="the verdict")
     slurm.wait_idle()
     assert row["state"] == "failed"
-    assert "ended 2 times without a word" in row["error"]
+    assert "ended 2 times: killed without a word" in row["error"]
     assert [attempt.end for attempt in attempts_of(run.folder)] == ["died", "died", "failed"]
-    assert "failed: ended 2 times without a word" in "\n".join(standing(run.folder, victim.queue()).log_tail())
+    assert "failed: ended 2 times: killed without a word" in "\n".join(standing(run.folder, victim.queue()).log_tail())
