@@ -18,8 +18,9 @@ from roadmap.networks.families import BASES
 
 Precision = Literal["none", "bfloat16", "float16"]
 IN_MEMORY = ("fashion_mnist_part", "fashion_mnist", "cifar10", "cifar100")
-# What timm calls RandAugment; of an image folder it takes other policies too.
-RANDAUGMENT = re.compile(r"rand(-((m|n|inc|mmax)\d+|(p|mstd)\d+(\.\d+)?))*")
+# What timm calls RandAugment, which ignores a part that it cannot read; of an image folder it takes other policies too.
+RANDAUGMENT = re.compile(r"rand(-((m|n|inc|mmax)\d+|(p|mstd)\d+(\.\d+)?|t\w+))*")
+MOST_SEED = 2**63 - 1  # what a table's whole numbers hold
 READERS = ("hfds", "wds", "tfds")  # of timm's, which a data set's name may begin with
 
 # A field that says what a recipe is, or how a study uses it, does not enter a run's id.
@@ -96,7 +97,7 @@ class Recipe:
     plain: str = field(metadata=NAME)
     paper: str = field(default="imagenet", metadata=NAME)
     means_nothing: StrictBool = field(default=False, metadata=NAME)
-    seeds: tuple[StrictInt, ...] = field(default=(0, 1, 2), metadata=NAME)
+    seeds: tuple[Annotated[StrictInt, Field(ge=0, le=MOST_SEED)], ...] = field(default=(0, 1, 2), metadata=NAME)
     width_divisor: PositiveInt = field(default=1, metadata=SCALE)
     stem_stride: Literal[2, 4] = field(default=4, metadata=SCALE)
     for_base: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=NAME)
@@ -201,7 +202,8 @@ class Recipe:
         for name, off in off_in_memory.items():
             if self.in_memory and getattr(self, name) != off:
                 wrong[name] = f"{name} works on image folders, not on dataset '{self.dataset}'. Take it out."
-        if self.in_memory and self.randaugment and not RANDAUGMENT.fullmatch(self.randaugment):
+        is_rand = self.in_memory or (self.randaugment or "").startswith("rand")
+        if self.randaugment and is_rand and not RANDAUGMENT.fullmatch(self.randaugment):
             wrong["randaugment"] = (
                 f"randaugment is '{self.randaugment}', but is timm's name for one, such as rand-m9-mstd0.5-inc1."
             )

@@ -12,6 +12,7 @@ from roadmap.common.errors import UserError
 from roadmap.ladder.designs import SAMPLES, Design, Layout, lay_out
 from roadmap.ladder.ladder import Ladder, find_ladder, known_ladders
 from roadmap.ladder.schema import Match
+from roadmap.recipe import MOST_SEED
 from roadmap.runs import run_folder
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def study_of(
         options.references,
         only=options.only,
         until=options.until,
-        seeds=None if options.seeds is None else [whole(seed, "--seeds", 0) for seed in options.seeds],
+        seeds=None if options.seeds is None else [whole(seed, "--seeds", 0, MOST_SEED) for seed in options.seeds],
         data_root=options.data,
         checksum=options.checksum,
         validate=options.validate,
@@ -261,10 +262,10 @@ def amount_of(text: str | None, option: str) -> float:
     return amount
 
 
-def whole(text: str, option: str, least: int) -> int:
+def whole(text: str, option: str, least: int, most: int = 999_999_999) -> int:
     """Return an option's whole number."""
-    if not text.isdecimal() or len(text) > 9 or int(text) < least:
-        raise UserError(f"{option}: '{text}' is not a whole number from {least} up (of at most 9 digits).")
+    if not text.isdecimal() or len(text) > 19 or not least <= int(text) <= most:
+        raise UserError(f"{option}: '{text}' is not a whole number from {least} up (at most {most}).")
     return int(text)
 
 

@@ -10,6 +10,7 @@ from roadmap.cli import arguments
 from roadmap.cli.arguments import Option
 from roadmap.cli.commands import COMMANDS, Command, owners_of
 from roadmap.common.errors import UserError, unknown
+from roadmap.common.files import check_name, in_unicode
 
 PROGRAM = "run_ladder.py"
 DEFAULT = "run"
@@ -136,9 +137,20 @@ def parse(words: Sequence[str], program: str = PROGRAM) -> Namespace:
     options, extra = parser.parse_known_args([command, *rest], Namespace(**defaults))
     if extra:
         raise _refusal(extra[0], command)
+    for option in OPTIONS.values():
+        _check_unicode(option, getattr(options, option.dest))
     if options.executor is None:
         options.executor = "slurm" if options.dry_run else "local"
     return options
+
+
+def _check_unicode(option: Option, value: Any) -> None:
+    """Refuse a value that tables, logs and scripts could not hold."""
+    for part in value if isinstance(value, list) else [value]:
+        if option.path:
+            check_name(part, option.name)
+        elif isinstance(part, str) and in_unicode(part) != part:
+            raise UserError(f"{option.name}: '{in_unicode(part)}' is not UTF-8. Say it in other letters.")
 
 
 def split_command(words: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -97,9 +97,37 @@ def check_writable(folder: Path, option: str = "--out") -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically."""
-    text = json.dumps(content, indent=1) + "\n"
+    """Write JSON atomically; what is no Unicode in it (a file's name, in an error) is written as one can read it."""
+    text = json.dumps(_in_unicode(content), indent=1) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _in_unicode(content: Any) -> Any:
+    if isinstance(content, str):
+        return in_unicode(content)
+    if isinstance(content, Mapping):
+        return {_in_unicode(key): _in_unicode(value) for key, value in content.items()}
+    return [_in_unicode(part) for part in content] if isinstance(content, list | tuple) else content
+
+
+def in_unicode(text: str) -> str:
+    """Return a text, such as a file's name, with a mark in place of each byte that is no UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def check_name(path: str | Path | None, option: str) -> None:
+    """Refuse a path that tables, logs and scripts could not hold.
+
+    Raises:
+        UserError: If it is not UTF-8, or, where it is relative, the current folder is not.
+    """
+    if path is None:
+        return
+    whole = os.path.abspath(path)
+    if in_unicode(whole) != whole:
+        raise UserError(
+            f"{option} {in_unicode(whole)}: its name is not UTF-8. Rename it, or make a link to it with another name."
+        )
 
 
 def read_json(path: Path) -> Any:

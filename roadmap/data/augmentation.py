@@ -9,20 +9,33 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from copy import copy
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from PIL import Image
 from timm.data import Mixup, create_transform
-from timm.data.auto_augment import RandAugment, posterize, rand_augment_transform
+from timm.data.auto_augment import (
+    AugmentOp,
+    AugMixAugment,
+    AutoAugment,
+    RandAugment,
+    posterize,
+    rand_augment_transform,
+)
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_pil_interp
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
+from roadmap.common.errors import UserError
+
 if TYPE_CHECKING:
     from roadmap.recipe import Recipe
+
+Policy = TypeVar("Policy")
+LARGEST_MAGNITUDE = 10  # of timm's operations, where a policy names none
 
 
 class Erased(NamedTuple):
@@ -53,8 +66,7 @@ def train_transform(recipe: Recipe) -> Callable[[Tensor], Tensor]:
     )
     crop, *flip = timm_primary.transforms
     for augment in policy.transforms:
-        if isinstance(augment, RandAugment):
-            _mend(augment)
+        _mend(augment)
     in_pil = [_to_pil, *policy.transforms, F.pil_to_tensor] if policy.transforms else []
     return v2.Compose([_Crop(crop), *flip, *in_pil])  # type: ignore[no-any-return]
 
@@ -115,12 +127,49 @@ def _to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray((image[0] if len(image) == 1 else image.permute(1, 2, 0)).numpy())
 
 
-def _mend(augment: RandAugment) -> RandAugment:
+def check_policy(recipe: Recipe, channels: int) -> None:
+    """Refuse a policy that could not be drawn from: each of its operations is tried on an image, weak and strong.
+
+    Args:
+        recipe: The recipe, whose `randaugment` names it.
+        channels: Those of its images.
+
+    Raises:
+        UserError: If timm does not know it, or an operation fails.
+    """
+    try:
+        if recipe.in_memory:
+            policies = [EachRandAugment(recipe, torch.full((channels,), 0.5)).augment]
+        else:
+            policies = [part for part in train_transform(recipe).transforms if _operations(part)]  # type: ignore[attr-defined]
+        image = _to_pil(torch.arange(channels * 64 * 64, dtype=torch.uint8).reshape(channels, 64, 64))
+        for operation in [operation for policy in policies for operation in _operations(policy)]:
+            most = operation.magnitude_max or LARGEST_MAGNITUDE
+            for magnitude in (0, operation.magnitude, most) if operation.magnitude_std else (operation.magnitude,):
+                tried = copy(operation)
+                tried.prob, tried.magnitude, tried.magnitude_std = 1.0, magnitude, 0
+                tried(image)
+    except Exception as error:  # timm asserts, and its operations raise what they like
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"recipe '{recipe.name}': randaugment is '{recipe.randaugment}', which timm cannot draw from ({reason}). "
+            "Say rand-m9-mstd0.5-inc1 or the like; on image folders also original, originalr, v0, v0r, 3a or augmix-m3."
+        ) from error
+
+
+def _operations(policy: Any) -> list[AugmentOp]:
+    """Return the operations of a policy of timm's; none for anything else."""
+    if isinstance(policy, AutoAugment):
+        return [operation for some in policy.policy for operation in some]
+    return list(policy.ops) if isinstance(policy, RandAugment | AugMixAugment) else []
+
+
+def _mend(policy: Policy) -> Policy:
     """Have posterizing survive Pillow 13; see `_posterize`."""
-    for operation in augment.ops:
+    for operation in _operations(policy):
         if operation.aug_fn is posterize:
             operation.aug_fn = _posterize
-    return augment
+    return policy
 
 
 def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:

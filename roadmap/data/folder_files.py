@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from roadmap.common.errors import UserError
+from roadmap.common.files import in_unicode
 from roadmap.common.fingerprints import checksum, remember
 
 PARTS = ("train", "val")
@@ -135,7 +136,7 @@ def list_files(root: Path) -> FolderFiles:
         for part, of in found.items()
     }
     left_out = sorted(path for of in found.values() for below in of.values() for path in below.left_out)
-    return FolderFiles(root, tuple(labels), files["train"], files["val"], tuple(left_out))
+    return FolderFiles(root, tuple(map(in_unicode, labels)), files["train"], files["val"], tuple(left_out))
 
 
 def _list_part(root: Path, part: str) -> dict[str, _Found]:

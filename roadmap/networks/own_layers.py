@@ -94,7 +94,7 @@ def load_module(path: Path, fingerprint: str | None = None) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the file may raise what it likes
+    except (Exception, SystemExit) as error:  # the file may raise what it likes
         sys.modules.pop(name)
         raise UserError(f"{path}: cannot be imported ({type(error).__name__}: {error}).") from error
     return module

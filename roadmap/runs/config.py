@@ -99,25 +99,49 @@ class RunConfig:
         """Refuse what would fail only after the start.
 
         Raises:
-            UserError: If the training part is smaller than one batch.
+            UserError: If the training part is smaller than one batch, or BatchNorm has one value to average.
         """
         if not self.steps_per_epoch:
             raise UserError(
                 f"recipe '{self.recipe.name}': batch_size is {self.recipe.batch_size}, but '{self.data.name}' has only "
                 f"{self.data.train_images} training images. Use a smaller batch."
             )
+        self._check_pieces(1)
+
+    def _check_pieces(self, processes: int) -> None:
+        """Refuse pieces of a batch in which BatchNorm has a single value of each channel, by a step without memory."""
+        recipe = self.recipe
+        if recipe.batch_size // (processes * recipe.accumulate) > 1:
+            return
+        import torch
+
+        from roadmap.networks.model import build_model
+
+        with torch.device("meta"):
+            model = build_model(self.net, num_classes=self.data.num_classes, in_channels=self.data.in_channels)
+            images = torch.empty(1, self.data.in_channels, recipe.image_size, recipe.image_size)
+        try:
+            model.train()(images)
+        except ValueError as error:  # torch's, and there is no other
+            parts = f"{processes} processes x {recipe.accumulate} pieces" if processes > 1 else f"{recipe.accumulate}"
+            raise UserError(
+                f"recipe '{recipe.name}': batch_size {recipe.batch_size} / {parts} leaves BatchNorm one image at a "
+                f"time, and one value of each channel to average ({error}). Use a larger batch_size, or a smaller "
+                "accumulate."
+            ) from error
 
     def check_shared(self, processes: int) -> None:
         """Refuse a batch that the processes of a run cannot share out.
 
         Raises:
-            UserError: If the batch size is no multiple of twice their number.
+            UserError: If the batch size is no multiple of twice their number, or BatchNorm has one value to average.
         """
         if processes > 1 and self.recipe.batch_size % (2 * processes):
             raise UserError(
                 f"recipe '{self.recipe.name}': batch_size is {self.recipe.batch_size}, but {processes} processes "
                 f"(nodes x tasks_per_node) share it out in pairs. Use a multiple of {2 * processes}."
             )
+        self._check_pieces(processes)
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as JSON-able values."""

@@ -1,7 +1,6 @@
 """Weights that training starts from: where they lie, whether they fit, taking them over."""
 
 import hashlib
-import json
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,8 +46,8 @@ def _find_exported(folder: Path, rung: str, seed: int) -> Path:
     if named.is_file():
         return named
     for path in sorted(folder.glob(f"*-s{seed}/config.json")):
-        about = json.loads(path.read_text()).get("roadmap", {})
-        if rung in about.get("rungs", ()):
+        about = (files.read_object(path) or {}).get("roadmap")
+        if isinstance(about, dict) and rung in (about.get("rungs") or ()):
             return path.with_name(run_folder.WEIGHTS)
     raise UserError(
         f"--weights {folder}: nothing for rung '{rung}' and seed {seed}: no {named.parent.name}/{run_folder.WEIGHTS}. "

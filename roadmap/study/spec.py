@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from roadmap.common.errors import UserError
+from roadmap.common.files import check_name
 from roadmap.data.datasets import describe_data, notes_on_data
 from roadmap.ladder.designs import Design, lay_out
 from roadmap.ladder.ladder import Ladder, find_ladder
@@ -12,7 +13,7 @@ from roadmap.ladder.rung import Rung, select
 from roadmap.ladder.schema import Match
 from roadmap.networks.config import NetConfig
 from roadmap.networks.timm_net import Net, scale_net
-from roadmap.recipe import Recipe, read_recipe
+from roadmap.recipe import MOST_SEED, Recipe, read_recipe
 from roadmap.runs.config import DataConfig, RunConfig, WeightsConfig
 from roadmap.study.plan import ASSUMED, Study
 
@@ -84,18 +85,23 @@ def plan_study(spec: StudySpec) -> Study:
     Raises:
         UserError: If a name, a setting, the data or a combination does not hold.
     """
+    for option, path in (("--data", spec.data_root), ("--weights", spec.weights), ("--runs", spec.runs)):
+        check_name(path, option)
     recipe = read_recipe(spec.recipe, spec.base)
     ladder = _ladder_of(spec, recipe)
     layout = lay_out(ladder, spec.base, spec.design, spec.references)
     chosen = select(list(layout.rungs), only=spec.only, until=spec.until)
     rungs = tuple(_at_scale(rung, recipe) for rung in chosen)
     seeds = tuple(recipe.seeds if spec.seeds is None else spec.seeds)
-    if not seeds or any(seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
-        raise UserError(f"seeds are {' '.join(map(str, seeds))}, but must be different whole numbers from 0 up.")
+    if not seeds or not all(0 <= seed <= MOST_SEED for seed in seeds) or len(set(seeds)) != len(seeds):
+        raise UserError(
+            f"seeds are {' '.join(map(str, seeds))}, but must be different whole numbers from 0 to {MOST_SEED}."
+        )
     configs: Configs = {}
     for rung in rungs:
         config = _config_of(rung, recipe, spec, seeds[0])
         configs |= {(rung.id, seed): config.with_seed(seed) for seed in seeds}
+    _check_policies(configs)
     pretrained = any(config.recipe.pretrained for config in configs.values())
     if spec.weights is not None or (pretrained and not spec.assumes_data):
         configs = _with_weights(configs, recipe, spec.weights)
@@ -168,6 +174,15 @@ def _config_of(rung: Rung, recipe: Recipe, spec: StudySpec, seed: int) -> RunCon
     config = RunConfig(rung.net, trained_under, _data_of(trained_under, spec), seed)
     config.check()
     return config
+
+
+def _check_policies(configs: Configs) -> None:
+    """Refuse recipes whose augmentation could not be drawn from; each policy is tried once."""
+    by_policy = {config.recipe.randaugment: config for config in configs.values() if config.recipe.randaugment}
+    for config in by_policy.values():
+        from roadmap.data.augmentation import check_policy
+
+        check_policy(config.recipe, config.data.in_channels)
 
 
 def _with_weights(configs: Configs, recipe: Recipe, place: str | Path | None) -> Configs:

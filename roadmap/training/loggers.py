@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.util
+import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +41,7 @@ def _find(name: str) -> Callable[[dict[str, Any], Path], Log]:
     module, colon, function = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), function) if colon else None
-    except Exception as error:  # a module may raise what it likes
+    except (Exception, SystemExit) as error:  # a module may raise what it likes
         raise UserError(f"--logger {name}: cannot be imported ({type(error).__name__}: {error}).") from error
     if not callable(found):
         raise UserError(f"--logger {name}: no function. Say MODULE:FUNCTION, of a module that Python finds.")
@@ -82,7 +84,7 @@ class Loggers:
         """Tell all of them."""
         for name, log in list(self._logs.items()):
             with self._dropping(name):
-                log(step, values)
+                log(step, dict(values))  # its own, to change as it likes
 
     def finish(self, step: int, row: Mapping[str, Any]) -> None:
         """Tell all of them how a run ended."""
@@ -91,9 +93,12 @@ class Loggers:
 
     @contextmanager
     def _dropping(self, name: str) -> Iterator[None]:
-        """Drop a logger that raises."""
+        """Drop a logger that raises, or ends in whatever way."""
         try:
             yield
-        except Exception as error:
-            say(f"logger {name}: {type(error).__name__}: {error}. The run goes on without it.")
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # a Ctrl-C that is meant for the program; other threads get none
+            text = "".join(traceback.format_exception_only(error)).strip().removeprefix(f"{type(error).__module__}.")
+            say(f"logger {name}: {text}. The run goes on without it.")
             self._logs.pop(name, None)

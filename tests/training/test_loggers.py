@@ -1,5 +1,6 @@
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig
+from roadmap.training import loggers as module
 from roadmap.training import loop as train_module
 from roadmap.training.loggers import check_logger
 from roadmap.training.loop import Stopped, train
@@ -127,3 +129,56 @@ def test_a_missing_tensorboard_is_named_with_its_remedy(monkeypatch: pytest.Monk
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install tensorboard"):
         check_logger("tensorboard")
+
+
+class Rude(BaseException):
+    def __str__(self) -> str:
+        raise ValueError("says nothing")
+
+
+@pytest.mark.parametrize("end", [SystemExit("bye"), SystemExit(0), KeyboardInterrupt(), GeneratorExit(), Rude()])
+@pytest.mark.parametrize("when", ["made", "told"])
+def test_however_a_logger_ends_the_run_goes_on(
+    end: BaseException, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[int] = []
+
+    def rude(_: object, __: object) -> Any:
+        def log(step: int, values: Any) -> None:
+            raise end
+
+        if when == "made":
+            raise end
+        return log
+
+    makers = {"a:rude": rude, "a:kind": lambda *_: lambda step, values: told.append(values.pop("train/loss"))}
+    monkeypatch.setattr(module, "_find", makers.get)
+
+    def work() -> None:
+        loggers = module.Loggers(tuple(makers), tmp_path, 0)
+        for step in range(2):
+            loggers.log(step, {"train/loss": step})
+
+    with ThreadPoolExecutor(1) as thread:  # as in a job, where the first one listens to signals
+        thread.submit(work).result()
+    assert told == [0, 1]
+    assert capsys.readouterr().out.count(f"logger a:rude: {type(end).__name__}") == 1
+
+
+def test_ctrl_c_while_a_logger_is_told_is_meant_for_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(step: int, values: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_find", lambda _: lambda *_: interrupted)
+    loggers = module.Loggers(("a:logger",), tmp_path, 0)
+    with pytest.raises(KeyboardInterrupt):
+        loggers.log(0, {})
+
+
+def test_a_module_that_exits_when_it_is_imported_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "exits_at_once.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"--logger exits_at_once:log: cannot be imported \(SystemExit: 0\)"):
+        module.check_logger("exits_at_once:log")
