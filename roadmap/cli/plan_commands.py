@@ -116,7 +116,7 @@ def plan(options: Namespace) -> Exit:
         return Exit.OK
     pending = [run for run in planned if states[run.config.id] not in ("finished", "diverged")]
     print_study(study, console)
-    console.print(_rung_table(study, planned, pending, ahead, price))
+    console.print(_rung_table(study, planned, pending, ahead, price, console.width))
     if changes:
         _print_changes(
             {rung.id: changes[rung.id] for rung in study.rungs if rung.id in changes}, study.recipe.name, console
@@ -151,7 +151,12 @@ def _forecast(options: Namespace, study: "Study", machine: "Machine", console: C
 
 
 def _rung_table(
-    study: "Study", planned: "Sequence[PlannedRun]", pending: "Sequence[PlannedRun]", ahead: "Forecast", price: float
+    study: "Study",
+    planned: "Sequence[PlannedRun]",
+    pending: "Sequence[PlannedRun]",
+    ahead: "Forecast",
+    price: float,
+    width: int,
 ) -> Table:
     from roadmap.common.formats import big
 
@@ -169,7 +174,10 @@ def _rung_table(
         money = [f"{price * ahead.hours(left):,.0f}"] if price else []
         cells = (f"{speed:,.0f}", _time(seconds), f"{len(own) - len(left)}/{len(own)}", *money, ", ".join(notes))
         rows.append((rung.id, big(first.macs), big(first.params), *cells))
-    return make_table(["rung", *numbers, "note"], rows, numbers=numbers, wrapped=["note"], tight=True)
+    columns = ["rung", *numbers, "note"]
+    return make_table(
+        columns, rows, numbers=numbers, wrapped=["note"], tight=True, width=width, optional=[*numbers[:3], "done"]
+    )
 
 
 def _in_words(pending: "Sequence[PlannedRun]", ahead: "Forecast", price: float) -> str:

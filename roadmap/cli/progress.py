@@ -1,15 +1,16 @@
 """Live progress of a study's jobs: a table and a bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from rich.text import Text
 
+from roadmap.cli.terminal import make_table
 from roadmap.common.errors import UserError
 from roadmap.common.formats import clock
 from roadmap.runs import run_folder
@@ -17,6 +18,7 @@ from roadmap.study.plan import PlannedRun
 
 LOOK_EVERY_S = 0.5
 PLAIN_EVERY_S = 30.0
+LEFT_OUT_FIRST = ("images/s", "loss", "epoch", "runs")  # where a terminal is narrow
 
 
 @dataclass
@@ -57,15 +59,17 @@ class Watch:
 
     Attributes:
         runs: All runs of the study.
-        costs: What each will take, in any unit (multiply-adds times images, say).
+        costs: What each will take, in any unit (seconds, as forecast).
         labels: Rung ids in the ladder's order.
         console: Where to print.
+        rest: What each takes of that beside its steps, so that a run that is evaluated is not yet done.
     """
 
     runs: Sequence[PlannedRun]
     costs: Sequence[float]
     labels: Sequence[str]
     console: Console
+    rest: float = 0.0
     began: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
@@ -127,7 +131,10 @@ class Watch:
 
     def done_cost(self) -> float:
         """Return the cost of the work that is done, in the unit of `costs`."""
-        return sum(c * self.look(run).share for run, c in zip(self.runs, self.costs, strict=True))
+        return sum(
+            cost if self.look(run).ended else max(0.0, cost - self.rest) * self.look(run).share
+            for run, cost in zip(self.runs, self.costs, strict=True)
+        )
 
     def time_left(self) -> str:
         """Estimate the time left."""
@@ -147,16 +154,36 @@ class Watch:
         return f"About {clock((total - done) * (now - since) / (done - at_first))} left"
 
     def picture(self) -> Group:
-        """Return the table of rungs and the bar."""
+        """Return the table of rungs and the bar; of more rungs than there are lines, first those at work."""
         self._refresh()
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("rung", "runs", "state", "epoch", "loss", "top-1", "images/s"):
-            table.add_column(name, justify="left" if name in ("rung", "state") else "right", no_wrap=True)
-        for label in self.labels:
-            table.add_row(label, *self._cells([self.look(run) for run in self.runs if label in run.rungs]))
-        bar = Progress(BarColumn(bar_width=40), TextColumn("{task.percentage:3.0f}%  {task.description}"))
+        looks = {label: [self.look(run) for run in self.runs if label in run.rungs] for label in self.labels}
+        shown = self._choose(looks)
+        rows = [(label, *self._cells(looks[label])) for label in self.labels if label in shown]
+        columns = ("rung", "runs", "state", "epoch", "loss", "top-1", "images/s")
+        table = make_table(
+            columns, rows, numbers={*columns} - {"rung", "state"}, width=self.console.width, optional=LEFT_OUT_FIRST
+        )
+        bar = Progress(
+            BarColumn(bar_width=min(40, self.console.width // 3)),
+            TextColumn("{task.percentage:3.0f}%  {task.description}"),
+        )
         bar.add_task(self._time_left(), total=100, completed=int(100 * self.done_cost() / sum(self.costs)))
-        return Group(table, bar)
+        left_out = [Text(f"and {len(looks) - len(shown)} more rungs")] * (len(shown) < len(looks))
+        return Group(table, *left_out, bar)
+
+    def _choose(self, looks: Mapping[str, Sequence[Look]]) -> set[str]:
+        """Return the rungs for which there are lines: at work, failed, waiting, finished, in this order of need."""
+        lines = self.console.height - 4  # the heading, the line about the others, the bar, the cursor's
+        if len(looks) <= lines + 1:
+            return set(looks)
+
+        def need(label: str) -> int:
+            states = {look.state for look in looks[label]}
+            if states - {"waiting", "finished", "failed", "diverged"}:
+                return 0
+            return 1 if states & {"failed", "diverged"} else 2 if "waiting" in states else 3
+
+        return set(sorted(looks, key=need)[: max(1, lines)])
 
     def _cells(self, all_runs: list[Look]) -> list[str]:
         ended = [run for run in all_runs if run.ended]

@@ -100,15 +100,19 @@ def export(options: Namespace) -> Exit:
 def _train(console: Console, study: "Study", planned: list["PlannedRun"], how: "JobOptions") -> bool:
     """Start jobs and wait until no run is at work, trying again what died; False if told to stop waiting (Ctrl-C)."""
     from roadmap.cli.progress import Watch
+    from roadmap.common.machine import this_machine
     from roadmap.jobs.executors import EXECUTORS
     from roadmap.jobs.launcher import launch as start_jobs
     from roadmap.jobs.retries import Retries
+    from roadmap.measuring.forecast import REST_S, forecast
     from roadmap.runs.run_folder import is_done
 
     pending = [run.folder for run in _pending(console, study, planned, how)]
     if all(is_done(run.folder) for run in planned):
         return True
-    watch = Watch(planned, [run.cost for run in planned], [rung.id for rung in study.rungs], console)
+    ahead = forecast(study, this_machine(how.jobs)).seconds
+    costs = [ahead[run.config.id] for run in planned]
+    watch = Watch(planned, costs, [rung.id for rung in study.rungs], console, rest=REST_S)
     retries = Retries([run.folder for run in planned], how)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     jobs = None

@@ -2,8 +2,8 @@
 
 Each base is one model, each rung a tag of it: `timm.create_model("roadmap_resnet50.inverted_bottleneck")`; without a
 tag it is the rung that the ladder ends with. They take what timm's models take: `num_classes`, `in_chans`, `drop_rate`,
-`drop_path_rate`, `features_only`, `checkpoint_path`; images may have any size. `net` gives a network that is no rung,
-such as a rung scaled down or one of another design, as a `NetConfig` or as the dict of its fields.
+`drop_path_rate`, `global_pool`, `features_only`, `checkpoint_path`; images may have any size.
+`net` gives a network that is no rung, such as a rung scaled down or one of another design, as a `NetConfig` or as the dict of its fields.
 """
 
 from collections.abc import Callable, Mapping
@@ -103,9 +103,21 @@ def _read_net(net: Net | Mapping[str, Any], place: str) -> NetConfig:
 
 
 def _build(
-    net: NetConfig, num_classes: int, in_chans: int, drop_rate: float = 0.0, drop_path_rate: float = 0.0
+    net: NetConfig,
+    num_classes: int,
+    in_chans: int,
+    global_pool: str = "avg",
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    **others: Any,
 ) -> Network:
+    if others:
+        raise UserError(
+            f"{', '.join(others)}: not for these networks, which take num_classes, in_chans, global_pool, drop_rate, "
+            "drop_path_rate and net. Leave it out; images may have any size."
+        )
     model = build_model(net, num_classes=num_classes, in_channels=in_chans, drop_path=drop_path_rate)
+    model.set_pool(global_pool, num_classes)
     model.drop_rate = drop_rate
     return model
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from roadmap.common.errors import UserError
 from roadmap.jobs.cluster import Cluster
 
 
@@ -33,3 +34,15 @@ class JobOptions:
     data_root: Path | None = None
     wait: bool = True
     loggers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a runs folder whose name a scheduler would read as a pattern.
+
+        Raises:
+            UserError: If there is a % in its path.
+        """
+        if "%" in str(self.runs.absolute()):
+            raise UserError(
+                f"--runs {self.runs.absolute()}: has a %, which stands for a job's number or name where logs are "
+                "written. Choose a path without."
+            )

@@ -28,6 +28,7 @@ class Network(nn.Module):
         head_hidden_size: Those that the head maps to classes: the same, but where a convolution stands before the pool.
         feature_info: Of each stage: its channels, the pixels of the image per pixel of its output in one direction, and
             its module's name.
+        global_pool: "avg", or "" for a network without a head that gives its features as they are.
         drop_rate: Probability of dropout before the head, in training; the paper has none.
         grad_checkpointing: Whether the backward pass computes each block anew instead of keeping what is inside it.
     """
@@ -36,7 +37,7 @@ class Network(nn.Module):
         super().__init__()
         self.net = net
         self.in_chans, self.num_classes = in_channels, num_classes
-        self.drop_rate, self.grad_checkpointing = 0.0, False
+        self.global_pool, self.drop_rate, self.grad_checkpointing = "avg", 0.0, False
         separate = net.downsample == "separate"
         last_block = max(sum(net.depths) - 1, 1)
         self.stem = Stem(net, in_channels)
@@ -69,7 +70,10 @@ class Network(nn.Module):
         return nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images (N, in_chans, H, W) to logits (N, num_classes); without a head to (N, head_hidden_size)."""
+        """Map images (N, in_chans, H, W) to logits (N, num_classes).
+
+        Without a head to (N, head_hidden_size), and without a pool to (N, head_hidden_size, H / stride, W / stride).
+        """
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -82,9 +86,50 @@ class Network(nn.Module):
         out: Tensor = self.stages(x)
         return out
 
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Return the last stage's output and those of chosen stages, each (N, C, H, W), as timm's models do.
+
+        Args:
+            x: Images (N, in_chans, H, W).
+            indices: Numbers of stages; a number takes so many last ones, None all.
+            norm: Not for these networks, whose last norm follows the pool.
+            stop_early: Whether stages after the last chosen one are left out.
+            output_fmt: "NCHW".
+            intermediates_only: Whether only the chosen ones are returned.
+
+        Raises:
+            UserError: If a norm or another layout is asked for.
+        """
+        from timm.models._features import feature_take_indices
+
+        if norm or output_fmt != "NCHW":
+            raise UserError(
+                f"forward_intermediates: norm={norm}, output_fmt='{output_fmt}', but these networks give NCHW without "
+                "a norm. Leave both out."
+            )
+        chosen, last = feature_take_indices(len(self.stages), indices)
+        x, found = self.stem(x), []
+        for number, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
+            x = stage(x)
+            if number in chosen:
+                found.append(x)
+        return found if intermediates_only else (x, found)
+
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map the last stage's output to logits (N, num_classes), or to what the head sees, (N, head_hidden_size)."""
-        x = self.norm(self.head_conv(x).mean((2, 3), keepdim=True)).flatten(1)
+        x = self.head_conv(x)
+        if not self.global_pool:
+            features: Tensor = self.norm(x)
+            return features
+        x = self.norm(x.mean((2, 3), keepdim=True)).flatten(1)
         if self.drop_rate:
             x = F.dropout(x, self.drop_rate, self.training)
         out: Tensor = x if pre_logits else self.head(x)
@@ -99,19 +144,39 @@ class Network(nn.Module):
 
         Args:
             num_classes: Outputs; 0 leaves the features as they are.
-            global_pool: "avg", the only pooling that these networks have, or None for the same.
+            global_pool: "avg", "" for features that are not pooled (with 0 outputs), or None for the same as now.
 
         Raises:
             UserError: If another pooling is asked for.
         """
-        if global_pool not in (None, "avg"):
-            raise UserError(
-                f"global_pool is '{global_pool}', but these networks average ('avg'). For what is not pooled, call "
-                "forward_features."
-            )
+        self.set_pool(self.global_pool if global_pool is None else global_pool, num_classes)
         self.num_classes = num_classes
         self.head = self._make_head(num_classes).to(next(self.parameters()))
         _initialise(self.head, self.net)
+
+    def set_pool(self, global_pool: str, num_classes: int) -> None:
+        """Average before the head ("avg") or, without one, leave the features as they are ("").
+
+        Raises:
+            UserError: If another pooling is asked for, or none with a head.
+        """
+        if global_pool not in ("avg", "") or (num_classes and not global_pool):
+            raise UserError(
+                f"global_pool is '{global_pool}' with {num_classes} classes, but these networks average ('avg'), or "
+                "with num_classes=0 give features as they are ('')."
+            )
+        self.global_pool = global_pool
+
+    def __prepare_scriptable__(self) -> "Network":
+        """Refuse `torch.jit.script`, which calls this.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(
+            "torch.jit.script does not take these networks. torch.export.export and torch.jit.trace do; "
+            "torch.compile makes them fast."
+        )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Save memory in training at the price of a second forward pass, in which BatchNorm averages once more."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from roadmap.cli.main import main
 from roadmap.cli.progress import Watch, look
 from roadmap.common import files
 from roadmap.common.formats import clock
@@ -92,3 +93,59 @@ def test_without_a_terminal_each_finished_run_is_a_line(runs: list[PlannedRun]) 
 @pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (89, "89 s"), (100, "2 min"), (7300, "2 h 02 min")])
 def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def many_rungs(tmp_path: Path, tiny_run: Callable[..., RunConfig], count: int = 60) -> list[PlannedRun]:
+    planned = [PlannedRun(tiny_run(number), (f"rung_{number}",), tmp_path / str(number)) for number in range(count)]
+    for run in planned:
+        run.folder.mkdir()
+    return planned
+
+
+def test_of_more_rungs_than_lines_those_at_work_and_the_bar_are_shown(
+    tmp_path: Path, tiny_run: Callable[..., RunConfig]
+) -> None:
+    planned = many_rungs(tmp_path, tiny_run)
+    console = Console(width=80, height=24, file=io.StringIO(), force_terminal=True)
+    watch = Watch(planned, [1.0] * 60, [run.rungs[0] for run in planned], console)
+    finish(planned[0])
+    finish(planned[1], "failed", None)
+    report_progress(planned[40], 5)
+    report_progress(planned[59], 5)
+    lines = shown(watch).splitlines()
+    assert len(lines) < 24
+    text = "\n".join(lines)
+    words = ("rung_40 ", "rung_59 ", "rung_1 ", "failed", "and 40 more rungs", "%")
+    assert [word for word in words if word not in text] == []
+    assert "rung_0 " not in text
+
+
+def test_a_narrow_terminal_shows_what_matters(tmp_path: Path, tiny_run: Callable[..., RunConfig]) -> None:
+    planned = many_rungs(tmp_path, tiny_run, count=2)
+    watch = Watch(planned, [1.0] * 2, [run.rungs[0] for run in planned], Console(width=40, height=24))
+    report_progress(planned[0], 5)
+    finish(planned[1])
+    text = shown(watch, width=40)
+    assert [word for word in ("rung_0", "running", "80.00", "75%", "Starting") if word not in text] == []
+    assert "…" not in text
+
+
+def test_a_run_that_is_evaluated_is_not_yet_done(runs: list[PlannedRun]) -> None:
+    watch = Watch(runs, [10.0, 10.0], ["start"], Console(), rest=4.0)
+    report_progress(runs[0], 10)
+    watch.time_left()
+    assert watch.done_cost() == 6.0
+    finish(runs[0])
+    watch.time_left()
+    assert watch.done_cost() == 10.0
+
+
+def test_a_narrow_terminal_keeps_the_notes_of_a_plan(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["plan", "--base", "resnet50", "--recipe", "smoke", "--only", "baseline", "kernel_5"]) == 0
+    told = capsys.readouterr().out
+    assert "note" in told
+    assert "not adopted" in told
+    assert "…" not in told

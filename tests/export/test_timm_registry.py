@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -226,3 +227,36 @@ def test_a_registered_model_is_the_one_that_the_harness_builds() -> None:
     built = build_model(small("fewer_norms"), num_classes=10).state_dict()
     assert list(registered) == list(built)
     assert all(torch.equal(registered[name], built[name]) for name in built)
+
+
+@pytest.mark.parametrize("rung", ["baseline", "separate_downsampling"])
+def test_features_come_without_a_pool_and_stage_by_stage_as_from_timms_models(rung: str) -> None:
+    torch.manual_seed(0)
+    model = create(rung, num_classes=0, global_pool="").eval()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert model(images).shape == (1, model.num_features, 2, 2)
+        out, stages = model.forward_intermediates(images)
+        assert torch.equal(out, model.forward_features(images))
+        reductions = [info["reduction"] for info in model.feature_info]
+        assert [tuple(stage.shape[2:]) for stage in stages] == [(64 // r, 64 // r) for r in reductions]
+        some = model.forward_intermediates(images, indices=[1], stop_early=True, intermediates_only=True)
+        assert [one.shape for one in some] == [stages[1].shape]
+        assert torch.equal(some[0], stages[1])
+        (pooled,) = create(rung, num_classes=0).eval()(images)
+    assert pooled.shape == (model.num_features,)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: timm.create_model("roadmap_resnet50", global_pool=""), r"global_pool is '' with 1000 classes"),
+        (lambda: timm.create_model("roadmap_resnet50", global_pool="max"), "these networks average"),
+        (lambda: timm.create_model("roadmap_resnet50", output_stride=8), r"output_stride: not for these networks"),
+        (lambda: torch.jit.script(timm.create_model("roadmap_resnet50")), r"torch\.jit\.script does not take these"),
+    ],
+)
+def test_what_these_networks_do_not_do_they_say_in_words(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        call()

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from roadmap.cli.arguments import EXECUTOR
+from roadmap.common.errors import UserError
 from roadmap.jobs.executors import EXECUTORS, FinishedLaunch
 from roadmap.jobs.launcher import launch
 from roadmap.jobs.options import JobOptions
@@ -46,3 +47,9 @@ def test_an_order_of_an_earlier_version_is_one_of_training(tmp_path: Path) -> No
     again = Former.__new__(Former)
     again.__dict__.update(former)  # as unpickling does
     assert again == job
+
+
+def test_a_runs_folder_that_a_scheduler_reads_as_a_pattern_is_refused_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--runs .*r%j: has a %, which stands for a job's number"):
+        JobOptions("local", tmp_path / "r%j", "name")
+    assert not list(tmp_path.iterdir())

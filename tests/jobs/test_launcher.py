@@ -694,6 +694,12 @@ def test_jobs_inherit_threads_and_the_way_to_the_package_and_the_caller_keeps_it
         assert (os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]) == ("3", "3")
         assert str(ROOT) in os.environ["PYTHONPATH"].split(os.pathsep)
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        assert (
+            os.environ["GOMP_SPINCOUNT"] == "1000"
+        )  # two commands' jobs on the same cores do not keep each other waiting
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    with machine.environment_for_jobs(3):
+        assert "GOMP_SPINCOUNT" not in os.environ
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ
     assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN

@@ -14,6 +14,7 @@ from roadmap.common.machine import Machine
 from roadmap.common.provenance import processor
 from roadmap.measuring.forecast import (
     DEVICES,
+    REST_S,
     Rates,
     Work,
     fit_rates,
@@ -214,3 +215,11 @@ def test_every_recipe_of_the_paper_differs_from_itself_in_nothing() -> None:
         recipe = read_recipe(name)
         assert (recipe.paper, recipe.differences(read_recipe(recipe.paper))) == (name, {})
         assert yaml.safe_load(Path(f"recipes/{name}.yaml").read_text())["images"] > 1e6
+
+
+def test_what_a_run_takes_beside_its_steps_counts_too(study: Study) -> None:
+    ahead = forecast(study, Machine(2, 0, 1))
+    for run in study.planned():
+        name = run.config.id
+        steps_s = run.config.images_seen / ahead.images_per_s[name]
+        assert ahead.seconds[name] == pytest.approx(steps_s + REST_S)

@@ -1,0 +1,67 @@
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+
+from roadmap.common.errors import UserError
+from roadmap.common.files import LostWorker, MayPass
+from roadmap.jobs.tasks import Failure, Setting
+from roadmap.jobs.worker import Job, _is_from_outside
+from roadmap.runs.attempts import End, ends
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LostWorker("a decoding worker was killed (Killed)"),
+        MayPass("no room in /dev/shm"),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+    ],
+)
+def test_what_comes_from_outside_a_run_is_known_by_its_kind_and_tried_again(error: Exception) -> None:
+    assert _is_from_outside(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: not so, a step of the user's says this"),
+        UserError("a.jpg: cannot be decoded"),
+        ValueError("out of memory"),
+        OSError(errno.EACCES, "Permission denied"),
+    ],
+)
+def test_what_a_run_does_itself_is_not(error: Exception) -> None:
+    assert not _is_from_outside(error)
+
+
+class Killed:
+    """A task whose decoding worker is always killed."""
+
+    interruptible = False
+
+    def place(self, folder: Path) -> Path:
+        return folder
+
+    def is_done(self, folder: Path) -> bool:
+        return False
+
+    def failure(self, folder: Path) -> Failure | None:
+        note = folder / "failed"
+        return Failure(note, {}) if note.is_file() else None
+
+    def do(self, folder: Path, setting: Setting) -> tuple[End, str]:
+        raise LostWorker("a decoding worker was killed (Bus error)")
+
+    def fail(self, folder: Path, reason: str, wall_s: float | None = None) -> None:
+        (folder / "failed").write_text(reason)
+
+
+def test_a_run_whose_worker_is_always_killed_is_tried_so_often_and_says_why_it_failed(tmp_path: Path) -> None:
+    Job((tmp_path,), None, launch="name", max_retries=2, task=Killed())()
+    assert ends(tmp_path, "name") == {"died": 3, "failed": 1}
+    assert (tmp_path / "failed").read_text() == ("ended 3 times: LostWorker: a decoding worker was killed (Bus error)")
