@@ -3,7 +3,8 @@
 Each base is one model, each rung a tag of it: `timm.create_model("roadmap_resnet50.inverted_bottleneck")`; without a
 tag it is the rung that the ladder ends with. They take what timm's models take: `num_classes`, `in_chans`, `drop_rate`,
 `drop_path_rate`, `global_pool`, `features_only`, `checkpoint_path`; images may have any size.
-`net` gives a network that is no rung, such as a rung scaled down or one of another design, as a `NetConfig` or as the dict of its fields.
+`net` gives a network that is no rung, such as a rung scaled down or one of another design, as a `NetConfig` or as the
+dict of its fields.
 """
 
 from collections.abc import Callable, Mapping

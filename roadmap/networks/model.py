@@ -162,8 +162,8 @@ class Network(nn.Module):
         """
         if global_pool not in ("avg", "") or (num_classes and not global_pool):
             raise UserError(
-                f"global_pool is '{global_pool}' with {num_classes} classes, but these networks average ('avg'), or "
-                "with num_classes=0 give features as they are ('')."
+                f"global_pool is '{global_pool}', but these networks average ('avg') before their {num_classes} "
+                "classes. With num_classes=0, '' leaves the features as they are."
             )
         self.global_pool = global_pool
 
