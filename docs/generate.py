@@ -19,6 +19,7 @@ from analysis.sentences import headline, more_runs
 from analysis.verdicts import FACTOR_COLUMNS, published_verdicts, verdict_table
 from roadmap.cli.parser import command_parsers
 from roadmap.ladder.ladder import read_ladder
+from roadmap.study.deviations import DEVIATIONS
 
 ROOT = Path(__file__).parents[1]
 DOCS, RECORDS = ROOT / "docs", ROOT / "records"
@@ -92,6 +93,16 @@ def write_robustness(record: str) -> str:
     return "\n".join(["| metric | answers |", "| --- | --- |", *lines])
 
 
+def write_deviations(recipes: str) -> str:
+    """Return what the paper's recipes do not repeat of the authors' training, of all or of some of them."""
+    lines = ["| what differs | the authors | here | recipes |", "| --- | --- | --- | --- |"]
+    for each in DEVIATIONS:
+        if recipes == "all" or set(recipes.split()) & set(each.recipes):
+            names = ", ".join(f"`{name}`" for name in each.recipes)
+            lines.append(f"| {each.subject} | {each.authors} | {each.here} | {names} |")
+    return "\n".join(lines)
+
+
 def quote(place: str) -> str:
     """Return the first paragraph or table of a file that has a text in it, both given as "FILE: TEXT".
 
@@ -111,6 +122,7 @@ KINDS = {
     "agreement": write_agreement,
     "published": write_published,
     "robustness": write_robustness,
+    "deviations": write_deviations,
     "quote": quote,
 }
 

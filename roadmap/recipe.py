@@ -14,6 +14,7 @@ from roadmap.common.errors import FieldErrors, UserError, unknown
 from roadmap.common.fields import LATER, PositiveFloat, PositiveInt, diff, hashed_fields
 from roadmap.common.paths import RECIPES
 from roadmap.common.yaml_files import explain, read_yaml
+from roadmap.networks.config import Init
 from roadmap.networks.families import BASES
 
 Precision = Literal["none", "bfloat16", "float16"]
@@ -60,13 +61,22 @@ class Recipe:
         optimizer: "adamw" or "sgd" (with momentum, not Nesterov's).
         decay_norms_and_biases: Whether weight decay applies to norms and biases too.
         schedule: "cosine" to `min_lr`, or "step": times `decay_rate` every `decay_epochs`. Set at every step.
+        warmup_reaches_lr: Whether the last step of the warm-up has the whole learning rate, as in the authors' code,
+            instead of the first step after it.
         layer_decay: Fine-tuning: each group of layers trains with the learning rate of the next one times this; a group
             is three blocks of a stage. 1 gives all the same.
         pretrained: Whether training starts from the weights that `--weights` names instead of random ones.
+        init: The distribution of the first weights where they are random: "trunc_normal" (standard deviation 0.02, as
+            in the released ConvNeXt), "kaiming" (fan-out for convolutions, as in torchvision's ResNet) or "pytorch"
+            (its own, and 0.02 for the head, as the submission's code has it for the ladder).
         head_init_scale: What the head's first weights are multiplied by, where they are random ones.
         clip_grad: Largest norm of the gradient, or None.
         accumulate: Pieces that a batch is taken in, one after the other, their gradients summed, where a whole one does
             not fit into memory. BatchNorm averages over each piece alone.
+        ghost_batch: Images of a ghost batch: the batch is made of so many images each that are taken one after the
+            other, as if each were on a GPU of its own. Mixup and cutmix draw once for each, BatchNorm averages over
+            each, and the first one's statistics are kept for the test, however many processes share the work. None
+            makes the whole batch one for mixup, and each process's piece of it one for BatchNorm.
         sync_batch_norm: Where several processes train a run: whether BatchNorm averages over the whole batch instead of
             each process's share of it.
         amp: Precision of the forward pass: "none" (float32), or "bfloat16" or "float16" autocast (the latter with a
@@ -123,13 +133,16 @@ class Recipe:
     min_lr: StrictFloat = 0.0
     warmup_epochs: StrictFloat = 0.0
     warmup_lr: StrictFloat = 0.0
+    warmup_reaches_lr: StrictBool = field(default=False, metadata=LATER)
     decay_epochs: PositiveFloat = 30.0
     decay_rate: StrictFloat = 0.1
     layer_decay: Annotated[StrictFloat, Field(gt=0, le=1)] = field(default=1.0, metadata=LATER)
     pretrained: StrictBool = field(default=False, metadata=LATER)
+    init: Init = field(default="trunc_normal", metadata=LATER)
     head_init_scale: Annotated[StrictFloat, Field(gt=0)] = field(default=1.0, metadata=LATER)
     clip_grad: StrictFloat | None = None
     accumulate: PositiveInt = field(default=1, metadata=LATER)
+    ghost_batch: PositiveInt | None = field(default=None, metadata=LATER)
     sync_batch_norm: StrictBool = field(default=False, metadata=LATER)
     amp: Precision = "none"
     tf32: StrictBool = field(default=False, metadata=LATER)
@@ -190,6 +203,20 @@ class Recipe:
             wrong["batch_size"] = f"batch_size is {self.batch_size}, but mixup and cutmix mix pairs. Use an even one."
         if self.batch_size % self.accumulate:
             wrong["accumulate"] = f"accumulate is {self.accumulate}, but must divide batch_size, {self.batch_size}."
+        if ghost := self.ghost_batch:
+            if self.batch_size % ghost or ((self.mixup or self.cutmix) and ghost % 2):
+                pairs = " and be even, for mixup and cutmix mix pairs" if self.mixup or self.cutmix else ""
+                wrong["ghost_batch"] = f"ghost_batch is {ghost}, but must divide batch_size, {self.batch_size}{pairs}."
+            if self.accumulate > 1:
+                wrong["accumulate"] = (
+                    f"accumulate is {self.accumulate}, but a batch is taken in ghost batches of {ghost} images "
+                    "already. Take it out."
+                )
+            if self.sync_batch_norm:
+                wrong["sync_batch_norm"] = (
+                    f"sync_batch_norm is true, but BatchNorm averages over each ghost batch of {ghost} images. Take "
+                    "one of the two out."
+                )
         if not self.in_memory and self.dataset != "folder" and not self.reader:
             known = ", ".join(f"'{name}'" for name in (*IN_MEMORY, "folder"))
             names = ", ".join(f"'{name}/NAME'" for name in READERS)

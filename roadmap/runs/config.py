@@ -111,8 +111,17 @@ class RunConfig:
         """Refuse a batch that the processes of a run cannot share out.
 
         Raises:
-            UserError: If the batch size is no multiple of twice their number.
+            UserError: If the batch size is no multiple of twice their number, or ghost batches would not stay whole.
         """
+        if ghost := self.recipe.ghost_batch:
+            ghosts = self.recipe.batch_size // ghost
+            if ghosts % processes:
+                raise UserError(
+                    f"recipe '{self.recipe.name}': a batch is made of {ghosts} ghost batches of {ghost} images, which "
+                    f"{processes} processes (nodes x tasks_per_node) cannot share out whole. Use a number of processes "
+                    f"that divides {ghosts}."
+                )
+            return
         if processes > 1 and self.recipe.batch_size % (2 * processes):
             raise UserError(
                 f"recipe '{self.recipe.name}': batch_size is {self.recipe.batch_size}, but {processes} processes "
