@@ -75,8 +75,8 @@ class Group:
     def share(self, batch: int, ghost_batch: int | None = None) -> "Tensor":
         """Return which images of a batch are ours, shape (batch / size,): a piece from its start, one from its end.
 
-        So that image i and image -1 - i, which mixup and cutmix mix, are with the same process. A batch of ghost batches
-        is shared out in whole ones, of consecutive images; so is a piece of a batch that has no pairs for all.
+        So that image i and image -1 - i, which mixup and cutmix mix, are with the same process. A batch of ghost
+        batches is shared out in whole ones, of consecutive images; so is a piece of a batch without pairs for all.
         """
         import torch
 
