@@ -4,6 +4,7 @@ Run it as `make reference` after a change of commands, records or of the rule th
 it was forgotten. A block stands between `<!-- KIND: ARGUMENT -->` and `<!-- end -->`; `KINDS` says which there are.
 """
 
+import csv
 import os
 import re
 from pathlib import Path
@@ -103,6 +104,13 @@ def write_deviations(recipes: str) -> str:
     return "\n".join(lines)
 
 
+def write_table(path: str) -> str:
+    """Return a CSV file as a table."""
+    with (ROOT / path).open() as file:
+        heading, *rows = csv.reader(file)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows))
+
+
 def quote(place: str) -> str:
     """Return the first paragraph or table of a file that has a text in it, both given as "FILE: TEXT".
 
@@ -122,6 +130,7 @@ KINDS = {
     "agreement": write_agreement,
     "published": write_published,
     "robustness": write_robustness,
+    "table": write_table,
     "deviations": write_deviations,
     "quote": quote,
 }
