@@ -165,7 +165,7 @@ def _config_of(rung: Rung, recipe: Recipe, spec: StudySpec, seed: int) -> RunCon
 
 def _with_weights(configs: Configs, recipe: Recipe, place: str | Path | None) -> Configs:
     """Return runs that know which weights they start from, having seen that these fit."""
-    from roadmap.study.initial_weights import check_weights, find_weights
+    from roadmap.study.initial_weights import check_weights, find_weights, keep_layer_scale
 
     if place is None:
         raise UserError(
@@ -182,5 +182,6 @@ def _with_weights(configs: Configs, recipe: Recipe, place: str | Path | None) ->
         )
     started = {key: replace(config, weights=weights.get(key)) for key, config in configs.items()}
     for key in weights:
+        started[key] = keep_layer_scale(started[key])
         check_weights(started[key])
     return started
