@@ -55,6 +55,8 @@ class Recipe:
         label_key: hfds/, wds/, tfds/: where a sample has its class, if not where timm looks.
         validation_images: How many of the training images (the last ones) no run trains on, so that recipes can be
             chosen on them and the test set is left for the report.
+        needs_test: Image folders: whether a study must have images to test on. Where it need not, and there is no val/,
+            runs are trained and not tested.
         images: Image folders: how many training images there should be, for a plan without them.
         classes: Image folders: how many classes, likewise.
         image_size: Height and width of the network's input.
@@ -117,6 +119,7 @@ class Recipe:
     image_key: str | None = field(default=None, metadata=LATER)
     label_key: str | None = field(default=None, metadata=LATER)
     validation_images: StrictInt = 0
+    needs_test: StrictBool = field(default=True, metadata=NAME)
     images: Annotated[StrictInt, Field(ge=0)] = field(default=0, metadata=NAME)
     classes: PositiveInt = field(default=1000, metadata=NAME)
     image_size: StrictInt = Field(gt=0, le=10_000)

@@ -76,7 +76,8 @@ def load_data(config: RunConfig, root: Path | None, device: str, workers: int = 
         UserError: If the data is missing, not whole or not what the run was planned with, or a batch cannot be shared.
     """
     config.check_shared(group.size)
-    found = describe_data(config.recipe, root, validate=config.data.test_on == "validation")
+    tested_on = config.data.test_on
+    found = describe_data(config.recipe, root, validate=tested_on == "validation", needs_test=tested_on != "nothing")
     if found != config.data:
         raise UserError(
             f"data set '{found.name}' has changed since the run was planned: its fingerprint is {found.fingerprint}, "

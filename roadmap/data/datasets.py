@@ -40,13 +40,16 @@ class Arrays(NamedTuple):
     classes: tuple[str, ...]
 
 
-def describe_data(recipe: Recipe, root: Path | None = None, *, validate: bool = False) -> DataConfig:
+def describe_data(
+    recipe: Recipe, root: Path | None = None, *, validate: bool = False, needs_test: bool = True
+) -> DataConfig:
     """Find a recipe's data set, check that it is whole as far as that is cheap, and say what it is.
 
     Args:
         recipe: The recipe that names the data set.
         root: Where it lies (`--data`); None looks in the usual places and downloads what may be downloaded.
         validate: Whether to test on the recipe's validation images instead of the test set.
+        needs_test: Whether an image folder must have a val/.
 
     Raises:
         UserError: If it is missing, empty or not whole.
@@ -60,7 +63,7 @@ def describe_data(recipe: Recipe, root: Path | None = None, *, validate: bool = 
     if recipe.reader:
         config = describe_source(Source.of(recipe, root)).config
     else:
-        config = _describe_folder(root) if name == "folder" else _describe_arrays(name, root)
+        config = _describe_folder(root, needs_test) if name == "folder" else _describe_arrays(name, root)
     kept = recipe.validation_images
     if kept >= config.train_images:
         raise UserError(
@@ -69,8 +72,9 @@ def describe_data(recipe: Recipe, root: Path | None = None, *, validate: bool = 
         )
     if validate and not kept:
         raise UserError(f"recipe '{recipe.name}' keeps no validation images. Set validation_images in it.")
-    test_on: Literal["test", "validation"] = "validation" if validate else "test"
-    return replace(config, train_images=config.train_images - kept, test_on=test_on)
+    return replace(
+        config, train_images=config.train_images - kept, test_on="validation" if validate else config.test_on
+    )
 
 
 @cache
@@ -154,11 +158,12 @@ def describe_arrays(name: str, arrays: Arrays) -> DataConfig:
 
 
 @cache
-def _describe_folder(root: Path | None) -> DataConfig:
+def _describe_folder(root: Path | None, needs_test: bool) -> DataConfig:
     if root is None:
         raise UserError("this recipe trains on an image folder. Say where: --data DIR, with DIR/train and DIR/val.")
     counts, classes, digest = {}, {}, hashlib.sha256(f"{FOLDER_VERSION}\n".encode())
-    for part in ("train", "val"):
+    is_tested = needs_test or (root / "val").is_dir()
+    for part in ("train", "val") if is_tested else ("train",):
         if not (root / part).is_dir():
             raise UserError(f"{root}: no folder '{part}'. An image folder has train/ and val/, each a folder a class.")
         counts[part], found = 0, set()
@@ -171,7 +176,8 @@ def _describe_folder(root: Path | None) -> DataConfig:
         if not found:
             raise UserError(f"{root / part}: no images (.jpg, .jpeg, .png) in it.")
         classes[part] = sorted(found)
-    if classes["train"] != classes["val"]:
+    if is_tested and classes["train"] != classes["val"]:
         odd = sorted(set(classes["train"]) ^ set(classes["val"]))
         raise UserError(f"{root}: train/ and val/ differ in classes: {', '.join(odd[:5])} in one only.")
-    return DataConfig("folder", digest.hexdigest()[:16], len(classes["train"]), 3, counts["train"])
+    test_on: Literal["test", "nothing"] = "test" if is_tested else "nothing"
+    return DataConfig("folder", digest.hexdigest()[:16], len(classes["train"]), 3, counts["train"], test_on)

@@ -137,8 +137,9 @@ class Preparer:
 
 
 def open_folder(config: RunConfig, root: Path, device: str, workers: int, group: Group) -> FolderData:
-    """Return the batches of an image folder with train/ and val/."""
-    readers = tuple(create_reader("", str(root / part)) for part in ("train", "val"))
+    """Return the batches of an image folder with train/ and, where runs are tested, val/."""
+    train = create_reader("", str(root / "train"))
+    readers = train, create_reader("", str(root / "val")) if config.data.test_on == "test" else ()
     return FolderData(config, readers, tuple(readers[0].class_to_idx), device, workers, group)
 
 

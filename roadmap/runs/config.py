@@ -29,7 +29,7 @@ class DataConfig:
         in_channels: 1 (grey) or 3.
         train_images: Images to train on: the first ones of the training part, without the recipe's validation images.
         test_on: "test", the official test set, or "validation", the images that the recipe keeps out of training: for
-            choosing recipes, never for a report.
+            choosing recipes, never for a report; or "nothing", where there is no test set and none is needed.
     """
 
     name: str
@@ -37,7 +37,7 @@ class DataConfig:
     num_classes: int
     in_channels: int
     train_images: int
-    test_on: Literal["test", "validation"] = "test"
+    test_on: Literal["test", "validation", "nothing"] = "test"
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,11 @@ def _ladder_of(spec: StudySpec, recipe: Recipe) -> Ladder:
         ladder = ladder.model_copy(update={"match": spec.match})
     if ladder.has_techniques:
         ladder = ladder.towards(str(spec.recipe))
-    return ladder.counted_by(count_as_trained(recipe, _data_of(recipe, spec))) if ladder.matches else ladder
+    return (
+        ladder.counted_by(count_as_trained(recipe, _data_of(recipe, spec, needs_test=recipe.needs_test)))
+        if ladder.matches
+        else ladder
+    )
 
 
 def count_as_trained(recipe: Recipe, data: DataConfig) -> Callable[[NetConfig], int]:
@@ -117,12 +121,12 @@ def count_as_trained(recipe: Recipe, data: DataConfig) -> Callable[[NetConfig], 
     return count
 
 
-def _data_of(recipe: Recipe, spec: StudySpec) -> DataConfig:
+def _data_of(recipe: Recipe, spec: StudySpec, *, needs_test: bool) -> DataConfig:
     """Return the images of a recipe, or what it says of image folders that are assumed."""
     if spec.assumes_data and recipe.dataset == "folder" and recipe.images:
         return DataConfig(ASSUMED, "", recipe.classes, 3, recipe.images)
     root = None if spec.data_root is None else Path(spec.data_root)
-    return describe_data(recipe, root, validate=spec.validate)
+    return describe_data(recipe, root, validate=spec.validate, needs_test=needs_test)
 
 
 def _at_scale(rung: Rung, recipe: Recipe) -> Rung:
@@ -158,7 +162,8 @@ def _config_of(rung: Rung, recipe: Recipe, spec: StudySpec, seed: int) -> RunCon
             f"recipe '{trained_under.name}': image_size is {trained_under.image_size}, but the networks divide the "
             f"resolution by {rung.net.total_stride}. Use larger images, or stem_stride: 2."
         )
-    config = RunConfig(rung.net, trained_under, _data_of(trained_under, spec), seed)
+    data = _data_of(trained_under, spec, needs_test=recipe.needs_test)
+    config = RunConfig(rung.net, trained_under, data, seed)
     config.check()
     return config
 

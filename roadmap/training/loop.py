@@ -246,7 +246,9 @@ class _Training:
     # -- the end
 
     def evaluate(self) -> dict[str, Any]:
-        """Measure the trained network on the whole test set and return the result row."""
+        """Measure the trained network on the whole test set, if there is one, and return the result row."""
+        if self.config.data.test_on == "nothing":
+            return self.row("finished", test_images=0)
         self.show("evaluating", self.config.recipe.epochs - 1)
         logits, self.labels = self.predict(self.model)
         self.predicted = logits.argmax(1)
@@ -278,7 +280,8 @@ class _Training:
                     save_weights(self.model, self.folder / run_folder.WEIGHTS)
                     if self.ema:
                         save_weights(self.ema.module, self.folder / run_folder.EMA_WEIGHTS)
-                    run_folder.write_predictions(self.folder, self.predicted.numpy(), self.labels.numpy())
+                    if row["test_images"]:
+                        run_folder.write_predictions(self.folder, self.predicted.numpy(), self.labels.numpy())
                 self.show("evaluating", self.config.recipe.epochs - 1)  # again, if there was no room for it
                 files.write_json(self.folder / run_folder.RESULT, row)
                 break
