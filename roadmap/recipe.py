@@ -206,20 +206,7 @@ class Recipe:
             wrong["batch_size"] = f"batch_size is {self.batch_size}, but mixup and cutmix mix pairs. Use an even one."
         if self.batch_size % self.accumulate:
             wrong["accumulate"] = f"accumulate is {self.accumulate}, but must divide batch_size, {self.batch_size}."
-        if ghost := self.ghost_batch:
-            if self.batch_size % ghost or ((self.mixup or self.cutmix) and ghost % 2):
-                pairs = " and be even, for mixup and cutmix mix pairs" if self.mixup or self.cutmix else ""
-                wrong["ghost_batch"] = f"ghost_batch is {ghost}, but must divide batch_size, {self.batch_size}{pairs}."
-            if self.accumulate > 1:
-                wrong["accumulate"] = (
-                    f"accumulate is {self.accumulate}, but a batch is taken in ghost batches of {ghost} images "
-                    "already. Take it out."
-                )
-            if self.sync_batch_norm:
-                wrong["sync_batch_norm"] = (
-                    f"sync_batch_norm is true, but BatchNorm averages over each ghost batch of {ghost} images. Take "
-                    "one of the two out."
-                )
+        wrong |= self._ghost_batch_errors()
         if not self.in_memory and self.dataset != "folder" and not self.reader:
             known = ", ".join(f"'{name}'" for name in (*IN_MEMORY, "folder"))
             names = ", ".join(f"'{name}/NAME'" for name in READERS)
@@ -252,6 +239,27 @@ class Recipe:
         if wrong:
             raise FieldErrors([((field,), text) for field, text in wrong.items()])
         return self
+
+    def _ghost_batch_errors(self) -> dict[str, str]:
+        """Return what is wrong with ghost batches, by the setting."""
+        wrong: dict[str, str] = {}
+        ghost, mixes = self.ghost_batch, bool(self.mixup or self.cutmix)
+        if not ghost:
+            return wrong
+        if self.batch_size % ghost or (mixes and ghost % 2):
+            pairs = " and be even, for mixup and cutmix mix pairs" if mixes else ""
+            wrong["ghost_batch"] = f"ghost_batch is {ghost}, but must divide batch_size, {self.batch_size}{pairs}."
+        if self.accumulate > 1:
+            wrong["accumulate"] = (
+                f"accumulate is {self.accumulate}, but a batch is taken in ghost batches of {ghost} images already. "
+                "Take it out."
+            )
+        if self.sync_batch_norm:
+            wrong["sync_batch_norm"] = (
+                f"sync_batch_norm is true, but BatchNorm averages over each ghost batch of {ghost} images. Take one of "
+                "the two out."
+            )
+        return wrong
 
     @property
     def in_memory(self) -> bool:
