@@ -187,7 +187,8 @@ def steps_apart(net: NetConfig, build: Callable[[], nn.Module], settings: dict[s
     asked = replace(read_recipe(recipe), **small, **off, **settings)
     config = RunConfig(net, asked, DataConfig("cifar10", "", CLASSES, 3, 2 * 4 * GPUS), 3)
     data: Any = mock.Mock(classes=tuple(map(str, range(CLASSES))))
-    run = _Training(config, data, Path("nowhere"), "cpu", 0.0, ALONE)
+    nowhere: Any = mock.Mock(folder=Path("nowhere"))  # nothing is read or written there
+    run = _Training(config, data, nowhere, "cpu", 0.0, ALONE)
     torch.manual_seed(0)
     with in_double():  # stochastic depth's rates too
         theirs = build()
