@@ -4,6 +4,7 @@ Run it as `make reference` after a change of commands, records or of the rule th
 it was forgotten. A block stands between `<!-- KIND: ARGUMENT -->` and `<!-- end -->`; `KINDS` says which there are.
 """
 
+import csv
 import os
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from analysis.sentences import headline, more_runs
 from analysis.verdicts import FACTOR_COLUMNS, published_verdicts, verdict_table
 from roadmap.cli.parser import command_parsers
 from roadmap.ladder.ladder import read_ladder
+from roadmap.study.deviations import DEVIATIONS
 
 ROOT = Path(__file__).parents[1]
 DOCS, RECORDS = ROOT / "docs", ROOT / "records"
@@ -92,6 +94,23 @@ def write_robustness(record: str) -> str:
     return "\n".join(["| metric | answers |", "| --- | --- |", *lines])
 
 
+def write_deviations(recipes: str) -> str:
+    """Return what the paper's recipes do not repeat of the authors' training, of all or of some of them."""
+    lines = ["| what differs | the authors | here | recipes |", "| --- | --- | --- | --- |"]
+    for each in DEVIATIONS:
+        if recipes == "all" or set(recipes.split()) & set(each.recipes):
+            names = ", ".join(f"`{name}`" for name in each.recipes)
+            lines.append(f"| {each.subject} | {each.authors} | {each.here} | {names} |")
+    return "\n".join(lines)
+
+
+def write_table(path: str) -> str:
+    """Return a CSV file as a table."""
+    with (ROOT / path).open() as file:
+        heading, *rows = csv.reader(file)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows))
+
+
 def quote(place: str) -> str:
     """Return the first paragraph or table of a file that has a text in it, both given as "FILE: TEXT".
 
@@ -111,6 +130,8 @@ KINDS = {
     "agreement": write_agreement,
     "published": write_published,
     "robustness": write_robustness,
+    "table": write_table,
+    "deviations": write_deviations,
     "quote": quote,
 }
 

@@ -14,6 +14,7 @@ from roadmap.common.errors import FieldErrors, UserError, unknown
 from roadmap.common.fields import LATER, PositiveFloat, PositiveInt, diff, hashed_fields
 from roadmap.common.paths import RECIPES
 from roadmap.common.yaml_files import explain, read_yaml
+from roadmap.networks.config import Init
 from roadmap.networks.families import BASES
 
 Precision = Literal["none", "bfloat16", "float16"]
@@ -55,19 +56,30 @@ class Recipe:
         label_key: hfds/, wds/, tfds/: where a sample has its class, if not where timm looks.
         validation_images: How many of the training images (the last ones) no run trains on, so that recipes can be
             chosen on them and the test set is left for the report.
+        needs_test: Image folders: whether a study must have images to test on. Where it need not, and there is no val/,
+            runs are trained and not tested.
         images: Image folders: how many training images there should be, for a plan without them.
         classes: Image folders: how many classes, likewise.
         image_size: Height and width of the network's input.
         optimizer: "adamw" or "sgd" (with momentum, not Nesterov's).
         decay_norms_and_biases: Whether weight decay applies to norms and biases too.
         schedule: "cosine" to `min_lr`, or "step": times `decay_rate` every `decay_epochs`. Set at every step.
+        warmup_reaches_lr: Whether the last step of the warm-up has the whole learning rate, as in the authors' code,
+            instead of the first step after it.
         layer_decay: Fine-tuning: each group of layers trains with the learning rate of the next one times this; a group
             is three blocks of a stage. 1 gives all the same.
         pretrained: Whether training starts from the weights that `--weights` names instead of random ones.
+        init: The distribution of the first weights where they are random: "trunc_normal" (standard deviation 0.02, as
+            in the released ConvNeXt), "kaiming" (fan-out for convolutions, as in torchvision's ResNet) or "pytorch"
+            (its own, and 0.02 for the head, as the submission's code has it for the ladder).
         head_init_scale: What the head's first weights are multiplied by, where they are random ones.
         clip_grad: Largest norm of the gradient, or None.
         accumulate: Pieces that a batch is taken in, one after the other, their gradients summed, where a whole one does
             not fit into memory. BatchNorm averages over each piece alone.
+        ghost_batch: Images of a ghost batch: the batch is made of so many images each that are taken one after the
+            other, as if each were on a GPU of its own. Mixup and cutmix draw once for each, BatchNorm averages over
+            each, and the first one's statistics are kept for the test, however many processes share the work. None
+            makes the whole batch one for mixup, and each process's piece of it one for BatchNorm.
         sync_batch_norm: Where several processes train a run: whether BatchNorm averages over the whole batch instead of
             each process's share of it.
         amp: Precision of the forward pass: "none" (float32), or "bfloat16" or "float16" autocast (the latter with a
@@ -108,6 +120,7 @@ class Recipe:
     image_key: str | None = field(default=None, metadata=LATER)
     label_key: str | None = field(default=None, metadata=LATER)
     validation_images: StrictInt = 0
+    needs_test: StrictBool = field(default=True, metadata=NAME)
     images: Annotated[StrictInt, Field(ge=0)] = field(default=0, metadata=NAME)
     classes: PositiveInt = field(default=1000, metadata=NAME)
     image_size: StrictInt = Field(gt=0, le=10_000)
@@ -124,13 +137,16 @@ class Recipe:
     min_lr: StrictFloat = 0.0
     warmup_epochs: StrictFloat = 0.0
     warmup_lr: StrictFloat = 0.0
+    warmup_reaches_lr: StrictBool = field(default=False, metadata=LATER)
     decay_epochs: PositiveFloat = 30.0
     decay_rate: StrictFloat = 0.1
     layer_decay: Annotated[StrictFloat, Field(gt=0, le=1)] = field(default=1.0, metadata=LATER)
     pretrained: StrictBool = field(default=False, metadata=LATER)
+    init: Init = field(default="trunc_normal", metadata=LATER)
     head_init_scale: Annotated[StrictFloat, Field(gt=0)] = field(default=1.0, metadata=LATER)
     clip_grad: StrictFloat | None = None
     accumulate: PositiveInt = field(default=1, metadata=LATER)
+    ghost_batch: PositiveInt | None = field(default=None, metadata=LATER)
     sync_batch_norm: StrictBool = field(default=False, metadata=LATER)
     amp: Precision = "none"
     tf32: StrictBool = field(default=False, metadata=LATER)
@@ -191,6 +207,7 @@ class Recipe:
             wrong["batch_size"] = f"batch_size is {self.batch_size}, but mixup and cutmix mix pairs. Use an even one."
         if self.batch_size % self.accumulate:
             wrong["accumulate"] = f"accumulate is {self.accumulate}, but must divide batch_size, {self.batch_size}."
+        wrong |= self._ghost_batch_errors()
         if not self.in_memory and self.dataset != "folder" and not self.reader:
             known = ", ".join(f"'{name}'" for name in (*IN_MEMORY, "folder"))
             names = ", ".join(f"'{name}/NAME'" for name in READERS)
@@ -224,6 +241,27 @@ class Recipe:
         if wrong:
             raise FieldErrors([((field,), text) for field, text in wrong.items()])
         return self
+
+    def _ghost_batch_errors(self) -> dict[str, str]:
+        """Return what is wrong with ghost batches, by the setting."""
+        wrong: dict[str, str] = {}
+        ghost, mixes = self.ghost_batch, bool(self.mixup or self.cutmix)
+        if not ghost:
+            return wrong
+        if self.batch_size % ghost or (mixes and ghost % 2):
+            pairs = " and be even, for mixup and cutmix mix pairs" if mixes else ""
+            wrong["ghost_batch"] = f"ghost_batch is {ghost}, but must divide batch_size, {self.batch_size}{pairs}."
+        if self.accumulate > 1:
+            wrong["accumulate"] = (
+                f"accumulate is {self.accumulate}, but a batch is taken in ghost batches of {ghost} images already. "
+                "Take it out."
+            )
+        if self.sync_batch_norm:
+            wrong["sync_batch_norm"] = (
+                f"sync_batch_norm is true, but BatchNorm averages over each ghost batch of {ghost} images. Take one of "
+                "the two out."
+            )
+        return wrong
 
     @property
     def in_memory(self) -> bool:

@@ -199,19 +199,29 @@ def _time(seconds: float) -> str:
 
 
 def diff(options: Namespace) -> Exit:
-    """Print the settings in which a recipe differs from the paper's that it stands for, or from any other."""
+    """Print the settings in which a recipe differs from the paper's that it stands for, or from any other.
+
+    One of the paper's own is followed by what it does not repeat of the authors' training.
+    """
     from roadmap.recipe import read_recipe
+    from roadmap.study.deviations import deviations_of
 
     recipe = read_recipe(options.recipe, options.base)
     other = read_recipe(options.against or recipe.paper, options.base)
-    changes = recipe.differences(other)
+    changes, deviations = recipe.differences(other), [] if options.against else deviations_of(recipe.name)
     if options.json:
         print_json({"setting": name, other.name: theirs, recipe.name: ours} for name, (theirs, ours) in changes.items())
+        print_json({"subject": d.subject, "authors": d.authors, recipe.name: d.here} for d in deviations)
         return Exit.OK
     columns = ("setting", other.name, recipe.name)
     rows = [(name, *map(_in_yaml, values)) for name, values in changes.items()]
     table, console = make_table(columns, rows, wrapped=columns), Console()
     console.print(table if changes else f"'{recipe.name}' and '{other.name}' train the same way.", highlight=False)
+    if deviations:
+        columns = ("what differs", "the authors", "here")
+        rows = [(each.subject, each.authors, each.here) for each in deviations]
+        console.print(f"What '{recipe.name}' does not repeat of the authors' training:", highlight=False)
+        console.print(make_table(columns, rows, wrapped=columns), highlight=False)
     return Exit.OK
 
 

@@ -72,17 +72,24 @@ class Group:
             total += part
         return total / self.size
 
-    def share(self, batch: int) -> "Tensor":
+    def share(self, batch: int, ghost_batch: int | None = None) -> "Tensor":
         """Return which images of a batch are ours, shape (batch / size,): a piece from its start, one from its end.
 
-        So that image i and image -1 - i, which mixup and cutmix mix, are with the same process.
+        So that image i and image -1 - i, which mixup and cutmix mix, are with the same process. A batch of ghost
+        batches is shared out in whole ones, of consecutive images; so is a piece of a batch without pairs for all.
         """
         import torch
 
+        if ghost_batch or batch % (2 * self.size):
+            return torch.arange(batch).chunk(self.size)[self.rank]
         piece = batch // (2 * self.size) if self.size > 1 else batch
         start = self.rank * piece
         front = torch.arange(start, start + piece)
         return front if self.size == 1 else torch.cat([front, batch - 1 - front.flip(0)])
+
+    def first_ghost(self, batch: int, ghost_batch: int | None) -> int:
+        """Return the number of our first ghost batch, among all those of a batch."""
+        return self.rank * (batch // (ghost_batch * self.size)) if ghost_batch else 0
 
     def interleave(self, ours: "Tensor") -> "Tensor":
         """Return all processes' rows in order, where process r of n has rows r, r + n, r + 2n, ...; on the CPU."""

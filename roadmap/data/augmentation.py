@@ -30,6 +30,8 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from roadmap.common.errors import UserError
+from roadmap.common.process_group import Group
+from roadmap.common.seeding import seed_step
 
 if TYPE_CHECKING:
     from roadmap.recipe import Recipe
@@ -212,11 +214,34 @@ def erase(images: Tensor, erased: Tensor) -> None:
             image[:, top : top + height, left : left + width] = noise
 
 
-def make_mixup(recipe: Recipe, num_classes: int) -> Any:
-    """Return timm's mixup and cutmix of a batch, drawn with NumPy's generator, or None where a recipe has neither."""
-    if not (recipe.mixup or recipe.cutmix):
-        return None
-    return Mixup(
-        recipe.mixup, recipe.cutmix, switch_prob=recipe.mixup_switch_prob, label_smoothing=recipe.label_smoothing,
-        num_classes=num_classes,
-    )  # fmt: skip
+class Mixing:
+    """A recipe's mixup and cutmix of our share of a batch: timm's, drawn with NumPy's generator.
+
+    It draws once for a batch, or once for each of its ghost batches, whose draws depend on seed, step and their number
+    in the whole batch alone: not on who has them.
+    """
+
+    def __init__(self, recipe: Recipe, num_classes: int, group: Group) -> None:
+        self.mix = Mixup(
+            recipe.mixup, recipe.cutmix, switch_prob=recipe.mixup_switch_prob, label_smoothing=recipe.label_smoothing,
+            num_classes=num_classes,
+        )  # fmt: skip
+        self.ghost_batch = recipe.ghost_batch
+        self.first_ghost = group.first_ghost(recipe.batch_size, recipe.ghost_batch)
+
+    def __call__(self, images: Tensor, labels: Tensor, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        """Mix images (N, C, H, W), in place, and labels (N,); return them and probabilities (N, classes)."""
+        if not self.ghost_batch:
+            mixed: tuple[Tensor, Tensor] = self.mix(images, labels)
+            return mixed
+        parts = zip(images.split(self.ghost_batch), labels.split(self.ghost_batch), strict=True)
+        targets = []
+        for ghost, (some, their_labels) in enumerate(parts, self.first_ghost):
+            seed_step(seed, step, ghost, 2)  # four numbers: no training step has these, and no image ends in 2
+            targets.append(self.mix(some, their_labels)[1])
+        return images, torch.cat(targets)
+
+
+def make_mixing(recipe: Recipe, num_classes: int, group: Group) -> Mixing | None:
+    """Return a recipe's mixup and cutmix, or None where it has neither."""
+    return Mixing(recipe, num_classes, group) if recipe.mixup or recipe.cutmix else None

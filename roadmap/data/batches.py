@@ -77,8 +77,10 @@ def load_data(config: RunConfig, root: Path | None, device: str, workers: int = 
         UserError: If the data is missing, not whole or not what the run was planned with, or a batch cannot be shared.
     """
     config.check_shared(group.size)
+    tested_on = config.data.test_on
+    validate, needs_test = tested_on == "validation", tested_on != "nothing"
     checksum = config.data.fingerprint.startswith(CONTENT)
-    found = describe_data(config.recipe, root, validate=config.data.test_on == "validation", checksum=checksum)
+    found = describe_data(config.recipe, root, validate=validate, needs_test=needs_test, checksum=checksum)
     if found != config.data:
         raise UserError(
             f"data set '{found.name}' has changed since the run was planned: its fingerprint is {found.fingerprint}, "
@@ -103,7 +105,7 @@ class MemoryData:
     def __init__(self, config: RunConfig, arrays: Arrays, device: str, group: Group) -> None:
         import torch
 
-        from roadmap.data.augmentation import EachRandAugment, make_mixup
+        from roadmap.data.augmentation import EachRandAugment, make_mixing
 
         self.config, self.device, self.group, self.classes = config, device, group, arrays.classes
         split = config.data.train_images
@@ -118,9 +120,9 @@ class MemoryData:
         self.train, self.train_labels = train[:split].to(device), labels[:split].to(device)
         self.test_images, self.test_labels = test.to(device), test_labels.to(device)
         self.policy = EachRandAugment(config.recipe, self.mean) if config.recipe.randaugment else None
-        self.mix = make_mixup(config.recipe, len(arrays.classes))
+        self.mix = make_mixing(config.recipe, len(arrays.classes), group)
         self.erase = _make_erasing(config.recipe, device)
-        self.share = group.share(config.recipe.batch_size).to(device)
+        self.share = group.share(config.recipe.batch_size, config.recipe.ghost_batch).to(device)
 
     def epoch(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield our share of the augmented batches of an epoch; each process makes whole ones, which is cheap here."""
@@ -134,9 +136,15 @@ class MemoryData:
             images, labels = self._augment(self.train[chosen]), self.train_labels[chosen]
             if self.erase is not None:
                 images = self.erase(images)
+            batch = images, labels
+            if recipe.ghost_batch:  # which is mixed by who has it; mixing a whole batch needs all of it
+                batch = self._ours(*batch)
             if self.mix is not None:
-                images, labels = self.mix(images, labels)
-            yield (images, labels) if self.group.size == 1 else (images[self.share], labels[self.share])
+                batch = self.mix(*batch, self.config.seed, epoch * steps + step)
+            yield batch if recipe.ghost_batch else self._ours(*batch)
+
+    def _ours(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return (images, targets) if self.group.size == 1 else (images[self.share], targets[self.share])
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield our share of the test set in order, centred and normalised."""

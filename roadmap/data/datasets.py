@@ -41,7 +41,12 @@ class Arrays(NamedTuple):
 
 
 def describe_data(
-    recipe: Recipe, root: Path | None = None, *, validate: bool = False, checksum: bool = False
+    recipe: Recipe,
+    root: Path | None = None,
+    *,
+    validate: bool = False,
+    needs_test: bool = True,
+    checksum: bool = False,
 ) -> DataConfig:
     """Find a recipe's data set, check that it is whole as far as that is cheap, and say what it is.
 
@@ -51,6 +56,7 @@ def describe_data(
         validate: Whether to test on the recipe's validation images instead of the test set.
         checksum: Whether to know images that lie in files by their content, which reads them all, instead of by their
             names, sizes and times. What is held in memory is known by its content in any case.
+        needs_test: Whether an image folder must have a val/.
 
     Raises:
         UserError: If it is missing, empty or not whole, or has one class alone.
@@ -64,7 +70,7 @@ def describe_data(
     if recipe.reader:
         config = describe_source(Source.of(recipe, root), checksum).config
     else:
-        config = _describe_folder(root, checksum) if name == "folder" else _describe_arrays(name, root)
+        config = _describe_folder(root, checksum, needs_test) if name == "folder" else _describe_arrays(name, root)
     if config.num_classes < 2:
         raise UserError(
             f"recipe '{recipe.name}': '{name}' has one class alone, which nothing can be told from. Add more."
@@ -77,8 +83,9 @@ def describe_data(
         )
     if validate and not kept:
         raise UserError(f"recipe '{recipe.name}' keeps no validation images. Set validation_images in it.")
-    test_on: Literal["test", "validation"] = "validation" if validate else "test"
-    return replace(config, train_images=config.train_images - kept, test_on=test_on)
+    return replace(
+        config, train_images=config.train_images - kept, test_on="validation" if validate else config.test_on
+    )
 
 
 @cache
@@ -161,10 +168,13 @@ def describe_arrays(name: str, arrays: Arrays) -> DataConfig:
     return DataConfig(name, digest.hexdigest()[:16], len(arrays.classes), arrays.train.shape[1], len(arrays.train))
 
 
-def _describe_folder(root: Path | None, checksum: bool) -> DataConfig:
+def _describe_folder(root: Path | None, checksum: bool, needs_test: bool) -> DataConfig:
     files = list_files(_folder_of(root))
+    if needs_test and not files.val:
+        raise UserError(f"{root}: no folder 'val'. An image folder has train/ and val/, each a folder a class.")
     fingerprint = f"{CONTENT}{files.content(FOLDER_VERSION)}" if checksum else files.fingerprint(FOLDER_VERSION)
-    return DataConfig("folder", fingerprint, len(files.classes), 3, len(files.train))
+    test_on: Literal["test", "nothing"] = "test" if files.val else "nothing"
+    return DataConfig("folder", fingerprint, len(files.classes), 3, len(files.train), test_on)
 
 
 def _folder_of(root: Path | None) -> Path:

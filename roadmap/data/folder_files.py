@@ -44,7 +44,7 @@ class FolderFiles:
         root: The folder.
         classes: Their names in the order of their labels: numbers in them count as numbers, as in timm.
         train: The images of train/, in an order that the names decide.
-        val: Those of val/.
+        val: Those of val/; none where there is no such folder.
         left_out: Paths of what is neither an image nor a class.
     """
 
@@ -118,9 +118,10 @@ def list_files(root: Path) -> FolderFiles:
     Raises:
         UserError: If it is no image folder, something in it cannot be read, or its two parts differ in classes.
     """
-    found = {part: _list_part(root, part) for part in PARTS}
+    parts = PARTS if (root / "val").is_dir() else PARTS[:1]
+    found = {part: _list_part(root, part) for part in parts}
     classes = {part: {name for name, below in of.items() if below.images} for part, of in found.items()}
-    if odd := sorted(classes["train"] ^ classes["val"]):
+    if odd := sorted(classes["train"] ^ classes.get("val", classes["train"])):
         raise UserError(
             f"{root}: train/ and val/ differ in classes: {', '.join(odd[:5])} in one only. Both need images of the "
             "same ones."
@@ -136,7 +137,7 @@ def list_files(root: Path) -> FolderFiles:
         for part, of in found.items()
     }
     left_out = sorted(path for of in found.values() for below in of.values() for path in below.left_out)
-    return FolderFiles(root, tuple(map(in_unicode, labels)), files["train"], files["val"], tuple(left_out))
+    return FolderFiles(root, tuple(map(in_unicode, labels)), files["train"], files.get("val", ()), tuple(left_out))
 
 
 def _list_part(root: Path, part: str) -> dict[str, _Found]:

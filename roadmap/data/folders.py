@@ -20,7 +20,7 @@ from roadmap.common.errors import UserError
 from roadmap.common.files import LostWorker, MayPass, may_pass
 from roadmap.common.process_group import Group
 from roadmap.common.seeding import seed_step
-from roadmap.data.augmentation import UNTOUCHED, CentreCrop, Erasing, erase, make_mixup, train_transform
+from roadmap.data.augmentation import UNTOUCHED, CentreCrop, Erasing, erase, make_mixing, train_transform
 from roadmap.data.decoding import decode
 from roadmap.data.folder_files import FolderReader, list_files
 from roadmap.data.prefetcher import Prefetcher
@@ -142,9 +142,9 @@ class _Turns:
 class Preparer:
     """The device's part of making batches: normalises, erases, mixes."""
 
-    def __init__(self, recipe: Recipe, num_classes: int, device: str) -> None:
+    def __init__(self, recipe: Recipe, num_classes: int, device: str, group: Group) -> None:
         self.device = device
-        self.mix = make_mixup(recipe, num_classes)
+        self.mix = make_mixing(recipe, num_classes, group)
         self.mean, self.std = (
             255 * torch.tensor(of, device=device)[:, None, None] for of in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
         )
@@ -154,7 +154,7 @@ class Preparer:
         """Yield augmented batches of samples, mixed, with the generators set for each step."""
         for step, (images, labels) in enumerate(self.prefetch(told(batches)), first_step):
             seed_step(seed, step)
-            yield self.mix(images, labels) if self.mix is not None else (images, labels)
+            yield self.mix(images, labels, seed, step) if self.mix is not None else (images, labels)
 
     def test(self, batches: Iterable[Sample]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of samples as they are."""
@@ -224,7 +224,7 @@ class FolderData:
         self.options: dict[str, Any] = {
             "num_workers": workers, "pin_memory": device != "cpu", "collate_fn": together
         }  # fmt: skip
-        self.preparer = Preparer(config.recipe, len(classes), device)
+        self.preparer = Preparer(config.recipe, len(classes), device, group)
         self.turns = _Turns()
         self.loader: DataLoader[Sample] = DataLoader(
             Images(self.train_reader, Training(config.recipe, config.seed)),
@@ -237,7 +237,7 @@ class FolderData:
         """Yield our share of the augmented batches of an epoch; nothing before `start` is decoded."""
         size, steps = self.config.recipe.batch_size, self.config.steps_per_epoch
         order = torch.from_numpy(np.random.default_rng((self.config.seed, epoch)).permutation(len(self.train_reader)))
-        share = self.group.share(size)
+        share = self.group.share(size, self.config.recipe.ghost_batch)
         self.turns.epoch = epoch
         self.turns.batches = [order[step * size :][share] for step in range(start, steps)]
         yield from self.preparer.train(self.loader, self.config.seed, epoch * steps + start)

@@ -126,7 +126,7 @@ class StreamData:
         self.share = config.recipe.batch_size // group.size
         self.workers = self._limit(workers)
         self.pin_memory = device != "cpu"
-        self.preparer = Preparer(config.recipe, len(classes), device)
+        self.preparer = Preparer(config.recipe, len(classes), device, group)
 
     def _limit(self, workers: int) -> int:
         """Return how many workers of ours have a shard to read; one of webdataset's without any would never end."""

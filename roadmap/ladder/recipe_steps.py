@@ -38,13 +38,16 @@ def longer_training(recipe: Recipe, *, target: Recipe) -> Recipe:
 
 
 def adamw(recipe: Recipe, *, target: Recipe) -> Recipe:
-    """Optimize with AdamW instead of SGD, with what it goes with: batch, learning rate and its schedule, weight decay.
+    """Optimize with AdamW instead of SGD, with all that goes with it.
+
+    That is the batch and its ghost batches, the learning rate and its schedule, weight decay, and the first weights.
 
     Source: section 2.1 and Table 5; Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization".
     """
     optimizer = ("optimizer", "betas", "momentum", "weight_decay", "decay_norms_and_biases", "clip_grad", "layer_decay")
-    schedule = ("batch_size", "lr", "schedule", "min_lr", "warmup_lr", "decay_rate")
-    return _take(recipe, target, *optimizer, *schedule, *LENGTHS)
+    batch = ("batch_size", "ghost_batch", "init")
+    schedule = ("lr", "schedule", "min_lr", "warmup_lr", "warmup_reaches_lr", "decay_rate")
+    return _take(recipe, target, *optimizer, *batch, *schedule, *LENGTHS)
 
 
 def mixup(recipe: Recipe, *, target: Recipe) -> Recipe:

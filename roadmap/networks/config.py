@@ -17,6 +17,7 @@ Downsampling = Literal["max_pool", "in_block", "separate"]
 Activation = Literal["relu", "relu6", "gelu"]
 Norm = Literal["none", "batch_norm", "layer_norm"]
 Shortcut = Literal["none", "identity", "projection"]
+Init = Literal["trunc_normal", "kaiming", "pytorch"]  # how weights are first drawn; `Recipe.init` says what each is
 
 # The places in a block where a norm or an activation can stand: after each of its three convolutions, named by what
 # they do and not by position (so that a slot means the same before and after the depthwise convolution moves up), and

@@ -9,9 +9,11 @@ from roadmap.networks.config import PLAIN, BlockConfig, NetConfig
 def convnext(size: str, *, layer_scale: float | None = 1e-6) -> NetConfig:
     """Return a published ConvNeXt by its size: tiny, small, base, large, xlarge, or isotropic_small, _base or _large.
 
-    The isotropic ones have one stage, at a sixteenth of the image's resolution, and as published no layer scale.
+    The isotropic ones have one stage, at a sixteenth of the image's resolution. Of them the authors trained the large
+    one alone with layer scale.
 
-    Source: section 3 of the paper (widths and depths), Table 5 (layer scale); section 3.3 and Table 2 (isotropic).
+    Source: section 3 of the paper (widths and depths), Table 5 (layer scale); section 3.3 and Table 2 (isotropic); the
+        authors' commands (the isotropic ones' layer scale).
     """
     isotropic = {"isotropic_small": (384, 18), "isotropic_base": (768, 18), "isotropic_large": (1024, 36)}
     family = {
@@ -23,7 +25,7 @@ def convnext(size: str, *, layer_scale: float | None = 1e-6) -> NetConfig:
     }
     if size in isotropic:
         width, depth = isotropic[size]
-        last = convnext("tiny", layer_scale=None)
+        last = convnext("tiny", layer_scale=layer_scale if size == "isotropic_large" else None)
         return replace(last, depths=(depth,), widths=(width,), stem_stride=16, boundary_norms=False)
     if size not in family:
         raise unknown("ConvNeXt size", size, [*family, *isotropic])

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from roadmap.common.errors import UserError
 from roadmap.networks.blocks import Block, Downsample, HeadConv, Stem, make_drop_path, make_norm
-from roadmap.networks.config import NetConfig
+from roadmap.networks.config import Init, NetConfig
 from roadmap.networks.timm_net import TimmNet
 
 LAYER_BLOCKS = 3  # of a stage, that fine-tuning gives one learning rate
@@ -205,15 +205,20 @@ class Network(nn.Module):
         return group
 
 
-def _initialise(model: nn.Module, net: NetConfig) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            if net.block.norm == "none" and isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            else:
-                nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+def _initialise(model: nn.Module, net: NetConfig, init: Init = "trunc_normal") -> None:
+    """Draw the first weights of convolutions and linear layers anew; PyTorch's own are there already."""
+    for name, module in model.named_modules():
+        is_conv = isinstance(module, nn.Conv2d)
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        if is_conv and (init == "kaiming" or (init == "trunc_normal" and net.block.norm == "none")):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif init == "trunc_normal" or (init == "pytorch" and name in ("", "head")):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 @overload
@@ -223,6 +228,7 @@ def build_model(
     num_classes: int = ...,
     in_channels: int = ...,
     drop_path: float = ...,
+    init: Init = ...,
     head_init_scale: float = ...,
 ) -> Network: ...
 
@@ -234,6 +240,7 @@ def build_model(
     num_classes: int = ...,
     in_channels: int = ...,
     drop_path: float = ...,
+    init: Init = ...,
     head_init_scale: float = ...,
 ) -> nn.Module: ...
 
@@ -244,9 +251,10 @@ def build_model(
     num_classes: int = 1000,
     in_channels: int = 3,
     drop_path: float = 0.0,
+    init: Init = "trunc_normal",
     head_init_scale: float = 1.0,
 ) -> nn.Module:
-    """Build a network and initialise it as the paper trains: truncated normal with std 0.02, biases 0.
+    """Build a network and initialise it, unless told otherwise as the authors do: truncated normal, std 0.02, biases 0.
 
     Where no norm sets the scale of what passes through, 13 layers of such weights leave nothing of an image, so there
     convolutions start as He et al. have them. A network of timm's starts as timm has it.
@@ -258,6 +266,7 @@ def build_model(
         num_classes: Outputs of the head; 0 builds none.
         in_channels: Channels of the images.
         drop_path: Stochastic depth rate of the last block; the rate grows linearly from 0 at the first.
+        init: The distribution of the first weights, as `roadmap.recipe.Recipe.init` has it.
         head_init_scale: What the head's weights are multiplied by.
 
     Returns:
@@ -271,7 +280,7 @@ def build_model(
         model = _from_timm(net, num_classes=num_classes, in_chans=in_channels, drop_path_rate=drop_path)
     else:
         model = Network(net, num_classes=num_classes, in_channels=in_channels, drop_path=drop_path)
-        _initialise(model, net)
+        _initialise(model, net, init)
     head = model.get_classifier()  # type: ignore[operator]
     if head_init_scale != 1 and isinstance(head, nn.Linear):
         head.weight.data.mul_(head_init_scale)

@@ -111,6 +111,8 @@ def ask(folder: Path, config: RunConfig, settings: Settings) -> dict[str, Any]:
         fingerprint = _fingerprint(path, path.stat().st_mtime_ns)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Train the run again.") from error
+    if not row["test_images"]:
+        raise UserError(f"{folder}: was not tested, for there is no val/. Attack what was fine-tuned from it.")
     images = min(settings.images, int(row["test_images"]))
     return asdict(settings) | {
         "images": images,

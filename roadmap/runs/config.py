@@ -29,7 +29,7 @@ class DataConfig:
         in_channels: 1 (grey) or 3.
         train_images: Images to train on: the first ones of the training part, without the recipe's validation images.
         test_on: "test", the official test set, or "validation", the images that the recipe keeps out of training: for
-            choosing recipes, never for a report.
+            choosing recipes, never for a report; or "nothing", where there is no test set and none is needed.
     """
 
     name: str
@@ -37,7 +37,7 @@ class DataConfig:
     num_classes: int
     in_channels: int
     train_images: int
-    test_on: Literal["test", "validation"] = "test"
+    test_on: Literal["test", "validation", "nothing"] = "test"
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,18 @@ class RunConfig:
         """Refuse a batch that the processes of a run cannot share out.
 
         Raises:
-            UserError: If the batch size is no multiple of twice their number, or BatchNorm has one value to average.
+            UserError: If the batch size is no multiple of twice their number, ghost batches would not stay whole, or
+                BatchNorm has one value to average.
         """
+        if ghost := self.recipe.ghost_batch:
+            ghosts = self.recipe.batch_size // ghost
+            if ghosts % processes:
+                raise UserError(
+                    f"recipe '{self.recipe.name}': a batch is made of {ghosts} ghost batches of {ghost} images, which "
+                    f"{processes} processes (nodes x tasks_per_node) cannot share out whole. Use a number of processes "
+                    f"that divides {ghosts}."
+                )
+            return
         if processes > 1 and self.recipe.batch_size % (2 * processes):
             raise UserError(
                 f"recipe '{self.recipe.name}': batch_size is {self.recipe.batch_size}, but {processes} processes "

@@ -63,7 +63,9 @@ class Result(TypedDict, total=False):
     train_s: Annotated[float | None, "seconds of training steps, over all attempts"]
     wall_s: Annotated[float | None, "seconds from the start of the run to its result, over all attempts"]
     processes: Annotated[
-        int | None, "processes that trained it together; BatchNorm averages over each one's share unless synchronized"
+        int | None,
+        "processes that trained it together; BatchNorm averages over each one's share unless synchronized "
+        "or in ghost batches",
     ]
     images_seen: Annotated[int | None, "training images that the run used, repeats counted"]
     test_images: Annotated[int | None, "images that the accuracy is measured on"]

@@ -1,6 +1,7 @@
 """Weights that training starts from: where they lie, whether they fit, taking them over."""
 
 import hashlib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 TIMM = "timm:"
+LAYER_SCALE = 1e-6  # what the paper's starts at, before the weights take its place
 HEAD, SWIN_HEAD = ("head.weight", "head.bias"), ("head.fc.weight", "head.fc.bias")
 
 
@@ -96,6 +98,22 @@ def check_weights(config: RunConfig) -> None:
     with torch.device("meta"):
         model = build_model(config.net, num_classes=config.data.num_classes, in_channels=config.data.in_channels)
     _read_fitting(model, config)
+
+
+def keep_layer_scale(config: RunConfig) -> RunConfig:
+    """Return a run whose network has a layer scale of its own where its weights have one and the rung has none.
+
+    The authors fine-tune it with the other parameters. Folded into the convolution before it, it would compute the same
+    at first and learn otherwise.
+    """
+    if not isinstance(config.net, NetConfig) or config.net.block.layer_scale is not None:
+        return config
+    scaled = replace(config, net=replace(config.net, block=replace(config.net.block, layer_scale=LAYER_SCALE)))
+    try:
+        check_weights(scaled)
+    except UserError:
+        return config
+    return scaled
 
 
 def load_weights(model: "nn.Module", config: RunConfig) -> None:

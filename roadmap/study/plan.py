@@ -145,6 +145,8 @@ class Study:
         seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) != 1 else ''}"
         if config.data.test_on == "validation":
             seeds += ", TESTED ON VALIDATION IMAGES"
+        elif config.data.test_on == "nothing":
+            seeds += ", NOT TESTED: there is no val/"
         design = "" if self.design == "ladder" else f", {self.layout.design.describe()}"
         if not recipe.is_proxy:
             return f"Recipe '{recipe.name}', {recipe.epochs} epochs, {seeds}{design}"

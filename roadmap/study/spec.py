@@ -116,7 +116,11 @@ def _ladder_of(spec: StudySpec, recipe: Recipe) -> Ladder:
         ladder = ladder.model_copy(update={"match": spec.match})
     if ladder.has_techniques:
         ladder = ladder.towards(str(spec.recipe))
-    return ladder.counted_by(count_as_trained(recipe, _data_of(recipe, spec))) if ladder.matches else ladder
+    return (
+        ladder.counted_by(count_as_trained(recipe, _data_of(recipe, spec, needs_test=recipe.needs_test)))
+        if ladder.matches
+        else ladder
+    )
 
 
 def count_as_trained(recipe: Recipe, data: DataConfig) -> Callable[[NetConfig], int]:
@@ -131,11 +135,11 @@ def count_as_trained(recipe: Recipe, data: DataConfig) -> Callable[[NetConfig], 
     return count
 
 
-def _data_of(recipe: Recipe, spec: StudySpec) -> DataConfig:
+def _data_of(recipe: Recipe, spec: StudySpec, *, needs_test: bool) -> DataConfig:
     """Return the images of a recipe, or what it says of image folders that are assumed."""
     if spec.assumes_data and recipe.dataset == "folder" and recipe.images:
         return DataConfig(ASSUMED, "", recipe.classes, 3, recipe.images)
-    return describe_data(recipe, spec.root, validate=spec.validate, checksum=spec.checksum)
+    return describe_data(recipe, spec.root, validate=spec.validate, needs_test=needs_test, checksum=spec.checksum)
 
 
 def _at_scale(rung: Rung, recipe: Recipe) -> Rung:
@@ -171,7 +175,8 @@ def _config_of(rung: Rung, recipe: Recipe, spec: StudySpec, seed: int) -> RunCon
             f"recipe '{trained_under.name}': image_size is {trained_under.image_size}, but the networks divide the "
             f"resolution by {rung.net.total_stride}. Use larger images, or stem_stride: 2."
         )
-    config = RunConfig(rung.net, trained_under, _data_of(trained_under, spec), seed)
+    data = _data_of(trained_under, spec, needs_test=recipe.needs_test)
+    config = RunConfig(rung.net, trained_under, data, seed)
     config.check()
     return config
 
@@ -187,7 +192,7 @@ def _check_policies(configs: Configs) -> None:
 
 def _with_weights(configs: Configs, recipe: Recipe, place: str | Path | None) -> Configs:
     """Return runs that know which weights they start from, having seen that these fit."""
-    from roadmap.study.initial_weights import check_weights, find_weights
+    from roadmap.study.initial_weights import check_weights, find_weights, keep_layer_scale
 
     if place is None:
         raise UserError(
@@ -204,5 +209,6 @@ def _with_weights(configs: Configs, recipe: Recipe, place: str | Path | None) ->
         )
     started = {key: replace(config, weights=weights.get(key)) for key, config in configs.items()}
     for key in weights:
+        started[key] = keep_layer_scale(started[key])
         check_weights(started[key])
     return started

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -25,8 +26,8 @@ from roadmap.study.initial_weights import load_weights
 from roadmap.training.checkpoints import read_checkpoint, read_last, remove_checkpoints, write_checkpoint
 from roadmap.training.evaluation import metrics, predict
 from roadmap.training.loggers import Loggers
-from roadmap.training.parallel import distribute
-from roadmap.training.step import make_ema, make_model, make_optimizer, make_scaler, take_step
+from roadmap.training.parallel import GhostBatches, distribute
+from roadmap.training.step import make_ema, make_model, make_optimizer, make_scaler, make_scheduler, take_step
 
 LOOK_EVERY_S = 1.0  # between looks at the loss, each of which waits for the device
 SAVE_EVERY_S = 120.0  # inside an epoch; the end of an epoch saves too,
@@ -102,33 +103,19 @@ class _Training:
     """The state of a run in memory, and the parts of its loop."""
 
     def __init__(self, config: RunConfig, data: Data, folder: Path, device: str, start: float, group: Group) -> None:
-        from timm.scheduler import create_scheduler_v2
-
         self.config, self.data, self.folder, self.device, self.group = config, data, folder, device, group
         recipe = config.recipe
         seed_step(config.seed, -1 % 2**32)  # a stream of its own: no training step has this number
         self.model = make_model(config, device)
         if config.weights is not None:
             load_weights(self.model, config)
-        self.parallel = distribute(self.model, device, group, sync_batch_norm=recipe.sync_batch_norm)
+        self.parallel = distribute(self.model, device, group, recipe)
+        self.ghosts = GhostBatches(config, self.model, group)
         if recipe.compile:
             self.parallel = cast(nn.Module, torch.compile(self.parallel))
         self.optimizer = make_optimizer(recipe, self.model)
         self.scaler = make_scaler(recipe, device)
-        # timm counts the warm-up apart from the epochs of the schedule proper.
-        self.scheduler, _ = create_scheduler_v2(
-            self.optimizer,
-            sched=recipe.schedule,
-            num_epochs=recipe.epochs - recipe.warmup_epochs,
-            warmup_epochs=recipe.warmup_epochs,
-            warmup_prefix=recipe.schedule == "cosine",
-            warmup_lr=recipe.warmup_lr,
-            min_lr=recipe.min_lr,
-            decay_epochs=recipe.decay_epochs,
-            decay_rate=recipe.decay_rate,
-            step_on_epochs=False,
-            updates_per_epoch=config.steps_per_epoch,
-        )
+        self.scheduler = make_scheduler(recipe, self.optimizer, config.steps_per_epoch)
         self.ema = make_ema(recipe, self.model)
         self.loggers = Loggers((), folder, 0)
         self.step = 0
@@ -180,7 +167,8 @@ class _Training:
 
     def train_step(self, images: Tensor, targets: Tensor) -> Tensor:
         """Take one optimizer step; return the loss of our share of the batch, still on the device."""
-        loss = take_step(self.config.recipe, self.parallel, self.optimizer, self.scaler, images, targets)
+        begin = partial(self.ghosts.begin, self.step)
+        loss = take_step(self.config.recipe, self.parallel, self.optimizer, self.scaler, images, targets, begin)
         self.step += 1
         self.scheduler.step_update(self.step)
         if self.ema:
@@ -258,7 +246,9 @@ class _Training:
     # -- the end
 
     def evaluate(self) -> dict[str, Any]:
-        """Measure the trained network on the whole test set and return the result row."""
+        """Measure the trained network on the whole test set, if there is one, and return the result row."""
+        if self.config.data.test_on == "nothing":
+            return self.row("finished", test_images=0)
         self.show("evaluating", self.config.recipe.epochs - 1)
         logits, self.labels = self.predict(self.model)
         self.predicted = logits.argmax(1)
@@ -290,7 +280,8 @@ class _Training:
                     save_weights(self.model, self.folder / run_folder.WEIGHTS)
                     if self.ema:
                         save_weights(self.ema.module, self.folder / run_folder.EMA_WEIGHTS)
-                    run_folder.write_predictions(self.folder, self.predicted.numpy(), self.labels.numpy())
+                    if row["test_images"]:
+                        run_folder.write_predictions(self.folder, self.predicted.numpy(), self.labels.numpy())
                 self.show("evaluating", self.config.recipe.epochs - 1)  # again, if there was no room for it
                 files.write_json(self.folder / run_folder.RESULT, row)
                 break
@@ -369,8 +360,9 @@ class _Training:
             if self.group.rank == 0:
                 path.unlink(missing_ok=True)
             raise UserError(f"{path}: not a checkpoint of this run, so it was removed. Start the run again.") from error
+        recipe = self.config.recipe
         averages_shares = any(isinstance(m, nn.BatchNorm2d) for m in self.model.modules())
-        if before != self.group.size and averages_shares and not self.config.recipe.sync_batch_norm:
+        if before != self.group.size and averages_shares and not (recipe.sync_batch_norm or recipe.ghost_batch):
             raise UserError(
                 f"{path}: was trained by {before} processes, now there are {self.group.size}, and BatchNorm would "
                 "average over other shares of a batch. Go on with as many, or remove the run's folder to start again."

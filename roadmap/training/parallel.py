@@ -7,19 +7,23 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from roadmap.common.process_group import ALONE, Group
+from roadmap.common.seeding import seed_step
 from roadmap.networks.blocks import DropPath, Pointwise
+from roadmap.recipe import Recipe
+from roadmap.runs.config import RunConfig
 
 
-def distribute(model: nn.Module, device: str, group: Group, *, sync_batch_norm: bool) -> nn.Module:
+def distribute(model: nn.Module, device: str, group: Group, recipe: Recipe) -> nn.Module:
     """Return the network as it is to be called in training, its gradients averaged over the processes."""
     if group.size == 1:
         return model
+    sync_batch_norm = recipe.sync_batch_norm
     if sync_batch_norm and device != "cpu":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():
         if sync_batch_norm and type(module) is nn.BatchNorm2d:
             module.__class__ = SharedBatchNorm  # the same parameters and buffers
-        if isinstance(module, DropPath | SharedBatchNorm):
+        if isinstance(module, DropPath | SharedBatchNorm) and not recipe.ghost_batch:
             module.group = group
         if isinstance(module, Pointwise):  # its gradients have these strides, and averaging wants the weights' the same
             module.weight.data = module.weight.data.flatten(1)[..., None, None]
@@ -39,6 +43,28 @@ def _average(group: Group, bucket: dist.GradBucket) -> torch.futures.Future[Tens
     done: torch.futures.Future[Tensor] = torch.futures.Future()
     done.set_result(group.mean(bucket.buffer()))
     return done
+
+
+class GhostBatches:
+    """What has a process's ghost batches come out the same whoever takes them.
+
+    Each has draws of its own, by its number in the whole batch. BatchNorm keeps the running statistics of the first one
+    alone, as torch's DistributedDataParallel keeps those of the first of its processes.
+    """
+
+    def __init__(self, config: RunConfig, model: nn.Module, group: Group) -> None:
+        self.seed, self.ghost_batch = config.seed, config.recipe.ghost_batch
+        self.first = group.first_ghost(config.recipe.batch_size, self.ghost_batch)
+        self.norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+    def begin(self, step: int, number: int) -> None:
+        """Make ready for one of ours, by its number from 0, of a training step; nothing where there are none."""
+        if not self.ghost_batch:
+            return
+        ghost = self.first + number
+        seed_step(self.seed, step, ghost, 3)  # four numbers: no training step has these, no image or mixup ends in 3
+        for norm in self.norms:
+            norm.track_running_stats = ghost == 0  # without it, training leaves the statistics alone
 
 
 class SharedBatchNorm(nn.BatchNorm2d):

@@ -1,5 +1,7 @@
 """What a run trains and how: its network, its optimizer, one step. Training and measuring do the same."""
 
+import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -21,6 +23,7 @@ def make_model(config: RunConfig, device: str) -> nn.Module:
         num_classes=config.data.num_classes,
         in_channels=config.data.in_channels,
         drop_path=config.recipe.drop_path,
+        init=config.recipe.init,
         head_init_scale=config.recipe.head_init_scale,
     )
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
@@ -43,6 +46,30 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
         **({"betas": recipe.betas} if recipe.optimizer == "adamw" else {}),
     )
     return optimizer
+
+
+def make_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Any:
+    """Return timm's scheduler of a recipe, which sets the learning rate at every step."""
+    from timm.scheduler import create_scheduler_v2
+
+    # timm counts the warm-up apart from the epochs of the schedule proper.
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=recipe.schedule,
+        num_epochs=recipe.epochs - recipe.warmup_epochs,
+        warmup_epochs=recipe.warmup_epochs,
+        warmup_prefix=recipe.schedule == "cosine",
+        warmup_lr=recipe.warmup_lr,
+        min_lr=recipe.min_lr,
+        decay_epochs=recipe.decay_epochs,
+        decay_rate=recipe.decay_rate,
+        step_on_epochs=False,
+        updates_per_epoch=steps_per_epoch,
+    )
+    if recipe.warmup_reaches_lr and scheduler.warmup_t:  # timm's warm-up would reach it one step later
+        last = max(math.ceil(scheduler.warmup_t) - 1, 1)
+        scheduler.warmup_steps = [(lr - recipe.warmup_lr) / last for lr in scheduler.base_values]
+    return scheduler
 
 
 def make_ema(recipe: Recipe, model: nn.Module) -> Any:
@@ -70,8 +97,12 @@ def take_step(
     scaler: torch.amp.GradScaler,
     images: Tensor,
     targets: Tensor,
+    begin: Callable[[int], None] = lambda piece: None,
 ) -> Tensor:
     """Take one optimizer step: forward, loss, backward, update.
+
+    A batch is taken in ghost batches, or in as many pieces as the recipe accumulates over; the loss is the mean over
+    its images, however they are cut.
 
     Args:
         recipe: How.
@@ -80,22 +111,24 @@ def take_step(
         scaler: Its `make_scaler`.
         images: Shape (N, C, H, W).
         targets: Class indices (N,), or, under mixup and cutmix, probabilities (N, classes).
+        begin: Called with each piece's number before it is taken.
 
     Returns:
         The mean loss, still on the device.
     """
     optimizer.zero_grad()
     images = images.contiguous(memory_format=torch.channels_last)
-    pieces = list(zip(images.chunk(recipe.accumulate), targets.chunk(recipe.accumulate), strict=True))
+    pieces = list(zip(_cut(recipe, images), _cut(recipe, targets), strict=True))
     losses = []
-    for number, (some, wanted) in enumerate(pieces, 1):
+    for number, (some, wanted) in enumerate(pieces):
+        begin(number)
         # Processes that train together average their gradients with the last piece alone.
-        with nullcontext() if number == len(pieces) else getattr(model, "no_sync", nullcontext)():
+        with nullcontext() if number == len(pieces) - 1 else getattr(model, "no_sync", nullcontext)():
             with autocast(recipe.amp, images.device.type):
                 logits = model(some)
             # Mixed targets are smoothed already.
             smoothing = recipe.label_smoothing if wanted.ndim == 1 else 0.0
-            loss = F.cross_entropy(logits.float(), wanted, label_smoothing=smoothing) / len(pieces)
+            loss = F.cross_entropy(logits.float(), wanted, label_smoothing=smoothing) / (len(images) / len(some))
             scaler.scale(loss).backward()
             losses.append(loss.detach())
     if recipe.clip_grad:
@@ -104,3 +137,10 @@ def take_step(
     scaler.step(optimizer)
     scaler.update()
     return torch.stack(losses).sum()
+
+
+def _cut(recipe: Recipe, batch: Tensor) -> tuple[Tensor, ...]:
+    """Return the pieces in which a batch is taken, along its first dimension."""
+    if recipe.ghost_batch:
+        return torch.split(batch, recipe.ghost_batch)
+    return torch.tensor_split(batch, min(recipe.accumulate, len(batch)))

@@ -26,10 +26,12 @@ from roadmap.data.datasets import DEBIAN, EMBEDDED, Arrays, describe_data, load_
 from roadmap.data.fashion_mnist.make import PER_CLASS
 from roadmap.data.idx import read_idx, write_idx
 from roadmap.recipe import Recipe
+from roadmap.runs import run_folder
 from roadmap.runs.config import DataConfig, RunConfig
+from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training import loop as train_module
 from roadmap.training.loop import Stopped, train
-from tests.conftest import NET, TEST_IMAGES, TINY, TRAIN_IMAGES
+from tests.conftest import NET, TEST_IMAGES, TINY, TRAIN_IMAGES, write_tiny
 from tests.processes import fork, outcome
 
 MakeRun = Callable[..., RunConfig]
@@ -463,6 +465,33 @@ def test_a_wrong_image_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "val" / "class1").rename(tmp_path / "val" / "class2")
     with pytest.raises(UserError, match="differ in classes: class1, class2 in one only"):
         describe_data(recipe, tmp_path)
+
+
+def test_a_study_that_needs_no_test_trains_on_a_folder_without_val(tmp_path: Path) -> None:
+    save_folder(tmp_path / "images", np.zeros((32, 1, 8, 8), np.uint8), np.arange(32) % 2)
+    shutil.rmtree(tmp_path / "images" / "val")
+    small = FOLDER | {"epochs": 1, "warmup_epochs": 0.0, "needs_test": False}
+    recipe = write_tiny(tmp_path / "recipes", plain={"needs_test": True}, **small)  # the study's own recipe decides
+    only = ["baseline_original", "baseline"]
+    study = plan_study(StudySpec("resnet50", recipe, data_root=tmp_path / "images", runs=tmp_path / "runs", only=only))
+    assert "NOT TESTED: there is no val/" in study.describe()
+    runs = study.planned()
+    process = fork(_train_all, [(run.config, run.folder) for run in runs], tmp_path / "images")
+    process.join()
+    assert (process.exitcode, len(runs)) == (0, 2)
+    for run in runs:
+        row = run_folder.read_result(run.folder)
+        assert row is not None
+        assert (row["state"], row["test_images"], row["top1"]) == ("finished", 0, None)
+        assert row["train_loss"] > 0
+        assert (run.folder / run_folder.WEIGHTS).is_file()
+        assert not (run.folder / run_folder.PREDICTIONS).exists()
+
+
+def _train_all(runs: list[tuple[RunConfig, Path]], root: Path) -> None:
+    for config, folder in runs:
+        folder.mkdir(parents=True)
+        train(config, folder, data_root=root)
 
 
 def test_an_image_more_makes_another_data_set(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from roadmap.networks.cost import count_activations, count_depthwise_macs, count
 from roadmap.networks.families import BASES, convnext
 from roadmap.recipe import read_recipe
 from roadmap.runs import run_folder
+from roadmap.study.deviations import DEVIATIONS, deviations_of
 from roadmap.study.plan import Study
 from roadmap.study.spec import StudySpec, plan_study
 from tests.processes import ROOT
@@ -182,12 +183,29 @@ def test_diff_lists_what_a_recipe_changes_of_the_papers(said: Callable[..., str]
     rows = said("diff", "--recipe", "finetune_384", "--against", "finetune_224", "--json").splitlines()
     assert [json.loads(row) for row in rows] == [
         {"setting": "image_size", "finetune_224": 224, "finetune_384": 384},
+        {"setting": "ghost_batch", "finetune_224": 32, "finetune_384": 16},
         {"setting": "test_resize", "finetune_224": "shorter", "finetune_384": "squash"},
         {"setting": "test_crop", "finetune_224": 0.875, "finetune_384": 1.0},
     ]
     shown = said("diff", "--recipe", "imagenet22k", "--against", "imagenet")
-    assert [line.split()[0] for line in shown.splitlines()[1:]] == ["epochs", "warmup_epochs", "drop_path"]
-    assert "train the same way" in said("diff", "--recipe", "imagenet")
+    settings = [line.split()[0] for line in shown.splitlines()[1:]]
+    assert settings == ["epochs", "warmup_epochs", "ghost_batch", "drop_path"]
+
+
+def test_diff_of_one_of_the_papers_recipes_lists_what_it_does_not_repeat(said: Callable[..., str]) -> None:
+    shown = said("diff", "--recipe", "imagenet")
+    assert shown.startswith("'imagenet' and 'imagenet' train the same way.")
+    for subject in ("precision", "first weights", "moving average", "the epoch that counts", "random numbers"):
+        assert subject in shown
+    assert "groups of layers" not in shown
+    rows = [json.loads(row) for row in said("diff", "--recipe", "imagenet", "--json").splitlines()]
+    assert [row["subject"] for row in rows] == [each.subject for each in deviations_of("imagenet")]
+    assert deviations_of("fashion") == []
+
+
+def test_every_deviation_is_of_recipes_that_are_there() -> None:
+    papers = {"imagenet", "imagenet_original", "imagenet22k", "finetune_224", "finetune_384", "finetune_384_1k"}
+    assert {name for each in DEVIATIONS for name in each.recipes} == papers
 
 
 def test_a_runs_file_says_what_is_not_the_papers(study: Study) -> None:

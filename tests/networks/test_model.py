@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -11,8 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from roadmap import build_model, count_macs, count_params, read_ladder
 from roadmap.networks.blocks import Block
-from roadmap.networks.config import NetConfig, scale_down
+from roadmap.networks.config import Init, NetConfig, scale_down
 from roadmap.networks.families import BASES, convnext
+from roadmap.networks.model import Network
 from tests.samples import climbed_nets, nets
 
 RUNGS = {rung.id: rung.net for rung in read_ladder().climb("resnet50")}
@@ -117,7 +119,7 @@ def test_other_bases_compute_what_timms_models_do_with_the_same_weights(base: st
 def test_isotropic_convnexts_cost_what_table_2_prints(size: str, params: float, gmacs: float) -> None:
     net = convnext(size)
     assert (round(count_params(net) / 1e6), round(count_macs(net) / 1e9, 1)) == (params, gmacs)
-    assert (net.total_stride, len(net.depths), net.block.layer_scale) == (16, 1, None)
+    assert (net.total_stride, len(net.depths)) == (16, 1)
 
 
 @pytest.mark.parametrize("shortcut", ["none", "identity"])
@@ -153,6 +155,45 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     first, again, other = models
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def stds_by_shape(model: nn.Module) -> dict[tuple[int, ...], float]:
+    """Return the standard deviation over all weights of a shape, of convolutions and linear layers of some size."""
+    weights = [m.weight.detach() for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    shapes = {tuple(weight.shape) for weight in weights if weight.numel() >= 2000}
+    return {s: torch.cat([w.flatten() for w in weights if w.shape == s]).std().item() for s in shapes}
+
+
+@pytest.mark.parametrize("init", ["kaiming", "pytorch"])
+def test_a_resnet_starts_as_torchvisions_or_as_pytorch_leaves_it_but_for_the_head(init: Init) -> None:
+    torch.manual_seed(0)
+    ours = build_model(replace(BASES["resnet50"], depths=(1, 1, 1, 1)), init=init)
+    theirs = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1])
+    if init == "pytorch":
+        for module in theirs.modules():
+            if isinstance(module, nn.Conv2d):
+                module.reset_parameters()
+        nn.init.trunc_normal_(theirs.fc.weight, std=0.02)
+    else:
+        assert ours.head.bias.abs().max() > 0  # PyTorch's own
+    expected = stds_by_shape(theirs)
+    assert len(expected) > 10
+    assert stds_by_shape(ours) == pytest.approx(expected, rel=0.05)
+
+
+def test_pytorchs_own_weights_are_those_that_its_layers_are_made_with() -> None:
+    torch.manual_seed(0)
+    plain = Network(SMALL["last"], num_classes=10, in_channels=3, drop_path=0.0).state_dict()
+    torch.manual_seed(0)
+    ours = build_model(SMALL["last"], num_classes=10, init="pytorch").state_dict()
+    assert [name for name in plain if not torch.equal(plain[name], ours[name])] == ["head.weight", "head.bias"]
+    assert ours["head.weight"].std().item() == pytest.approx(0.02, rel=0.1)
+
+
+def test_isotropic_convnexts_have_layer_scale_where_the_authors_trained_them_with_it() -> None:
+    scales = [convnext(f"isotropic_{size}").block.layer_scale for size in ("small", "base", "large")]
+    assert scales == [None, None, 1e-6]
+    assert convnext("isotropic_large", layer_scale=None).block.layer_scale is None
 
 
 def test_drop_path_grows_linearly_from_0_to_the_given_rate_as_in_timm() -> None:

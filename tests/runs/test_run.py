@@ -26,6 +26,7 @@ DESCRIPTIVE = {
     "plain",
     "paper",
     "means_nothing",
+    "needs_test",
     "images",
     "classes",
     "seeds",

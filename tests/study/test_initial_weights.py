@@ -87,6 +87,28 @@ def test_timms_weights_are_taken_as_they_are(form: str, tmp_path: Path, tiny_run
         torch.testing.assert_close(ours(images), theirs(images), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("layer_scale", [None, 0.5])
+def test_a_layer_scale_that_the_weights_have_is_trained_on(
+    layer_scale: float | None, tmp_path: Path, write_recipes: Callable[..., Path], small_images: Path
+) -> None:
+    recipe = write_recipes(pretrained=True, width_divisor=32, lr=0.01, epochs=1, warmup_epochs=0.0)
+    dims = {"dims": (3, 6, 12, 24), "depths": (3, 3, 9, 3), "in_chans": 1, "num_classes": 10}
+    theirs = timm.models.ConvNeXt(**dims, ls_init_value=layer_scale)
+    save_file(theirs.state_dict(), tmp_path / "theirs.safetensors")
+    given, rung = str(tmp_path / "theirs.safetensors"), ["separate_downsampling"]
+    spec = StudySpec("resnet50", str(recipe), PAPER, data_root=small_images, runs=tmp_path, weights=given, only=rung)
+    (run,) = plan_study(spec).planned()
+    scaled = run.config.net.block.layer_scale  # type: ignore[union-attr]
+    assert scaled == (None if layer_scale is None else 1e-6)
+    if layer_scale is not None:
+        run.folder.mkdir()
+        train(run.config, run.folder, data_root=small_images)
+        left = load_file(run.folder / run_folder.WEIGHTS)
+        gammas = torch.cat([left[name] for name in left if name.endswith("gamma")])
+        assert len(gammas) == 3 * (3 + 6 + 3 * 12 + 24)
+        assert 0 < (gammas - layer_scale).abs().max() < 0.2
+
+
 def test_pretrained_weights_of_timms_are_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 

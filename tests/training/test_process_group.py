@@ -121,15 +121,28 @@ def test_shares_of_a_batch_are_disjoint_and_whole_together_and_keep_the_pairs_th
         assert torch.equal(share + share.flip(0), torch.full((batch // size,), batch - 1))
 
 
+def test_a_piece_of_a_batch_that_has_no_pairs_for_all_is_shared_out_all_the_same() -> None:
+    assert [Group(rank, 2).share(6).tolist() for rank in range(2)] == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize(("batch", "ghost_batch", "size"), [(24, 4, 1), (24, 4, 3), (4096, 128, 8)])
+def test_ghost_batches_are_shared_out_whole_and_in_order(batch: int, ghost_batch: int, size: int) -> None:
+    groups = [Group(rank, size) for rank in range(size)]
+    shares = [group.share(batch, ghost_batch) for group in groups]
+    assert torch.cat(shares).tolist() == list(range(batch))
+    assert [int(share[0]) // ghost_batch for share in shares] == [g.first_ghost(batch, ghost_batch) for g in groups]
+
+
 def batches_of(config: RunConfig, root: Path, group: Group = ALONE, *, workers: int = 1, start: int = 0) -> Any:
     """Return (images, targets) of the second epoch from a step on, and of the test set."""
     data = load_data(config, root, "cpu", workers, group)
     return [[(x.clone(), y.clone()) for x, y in part] for part in (data.epoch(1, start), data.test())]
 
 
-def put_together(parts: list[Any], batch: int) -> list[tuple[Tensor, Tensor]]:
+def put_together(parts: list[Any], recipe: Recipe) -> list[tuple[Tensor, Tensor]]:
     """Return the batches that the processes' shares are of."""
-    order = torch.cat([Group(rank, len(parts)).share(batch) for rank in range(len(parts))]).argsort()
+    groups = [Group(rank, len(parts)) for rank in range(len(parts))]
+    order = torch.cat([group.share(recipe.batch_size, recipe.ghost_batch) for group in groups]).argsort()
     return [tuple(torch.cat(both)[order] for both in zip(*shares, strict=True)) for shares in zip(*parts, strict=True)]
 
 
@@ -144,7 +157,9 @@ def same(one: Iterable[Iterable[Tensor]], other: Iterable[Iterable[Tensor]]) -> 
     return all(torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))
 
 
-@pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize(
+    "settings", [{}, EVERYTHING, EVERYTHING | {"ghost_batch": 16}], ids=["plain", "everything", "ghost_batches"]
+)
 @pytest.mark.parametrize("size", [2, 4])
 def test_processes_share_out_the_very_batches_of_one_alone(
     size: int, settings: dict[str, Any], tiny_run: MakeRun, small_images: Path
@@ -153,12 +168,12 @@ def test_processes_share_out_the_very_batches_of_one_alone(
     alone, test = batches_of(config, small_images)
     parts = [batches_of(config, small_images, Group(rank, size)) for rank in range(size)]
     assert len(alone) == 10
-    assert same(put_together([part[0] for part in parts], 64), alone)
+    assert same(put_together([part[0] for part in parts], config.recipe), alone)
     assert same([interleave([part[1] for part in parts])], test)
 
 
-@pytest.fixture(scope="module")
-def folder_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Path]:
+@pytest.fixture(scope="module", params=[None, 4], ids=["whole_batches", "ghost_batches"])
+def folder_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Path]:
     """A run on an image folder with all its augmentation on: 24 images to train on and 7 for the test."""
     root, arrays = tmp_path_factory.mktemp("images"), load_arrays("fashion_mnist_part")
     for label in (0, 1):
@@ -167,6 +182,7 @@ def folder_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Pat
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image[0]).save(folder / f"{number}.png")
     settings = {"dataset": "folder", "batch_size": 8, "hflip": 0.5, "random_resized_crop": 0.5, "mixup": 0.8}
+    settings["ghost_batch"] = request.param
     recipe = Recipe(**TINY | settings | {"randaugment": "rand-m9-mstd0.5-inc1", "random_erasing": 0.5, "cutmix": 1.0})
     return RunConfig(NET, recipe, describe_data(recipe, root), 0), root
 
@@ -188,7 +204,7 @@ def test_images_of_a_folder_depend_on_neither_workers_nor_processes_nor_where_th
     assert sum(len(labels) for _, labels in test) == 7
     assert same(seen["resumed"][0], train[1:])
     parts = [seen[f"{rank} of 2"] for rank in range(2)]
-    assert same(put_together([part[0] for part in parts], 8), train)
+    assert same(put_together([part[0] for part in parts], folder_run[0].recipe), train)
     assert same([interleave([part[1] for part in parts])], test)
 
 
@@ -212,6 +228,16 @@ def test_a_batch_that_cannot_be_shared_out_in_pairs_is_refused(tiny_run: MakeRun
         UserError, match=r"batch_size is 12, but 4 processes \(.*\) share it out in pairs\. Use a multiple of 8"
     ):
         load_data(tiny_run(batch_size=12), small_images, "cpu", group=Group(0, 4))
+
+
+def test_ghost_batches_that_would_not_stay_whole_are_refused(tiny_run: MakeRun, small_images: Path) -> None:
+    config = tiny_run(ghost_batch=16)
+    load_data(config, small_images, "cpu", group=Group(0, 4))
+    with pytest.raises(
+        UserError,
+        match=r"made of 4 ghost batches of 16 images, which 8 processes \(.*\) cannot share out whole\. Use a ",
+    ):
+        load_data(config, small_images, "cpu", group=Group(0, 8))
 
 
 # -- the test set
@@ -253,8 +279,15 @@ def _predict(config: RunConfig, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "sizes", "tolerance"),
-    [({"net": LAYER_NORM}, (2, 4), 1e-3), ({"sync_batch_norm": True}, (2,), 0.1), ({}, (2,), None)],
-    ids=["layer_norm", "sync_batch_norm", "batch_norm"],
+    [
+        ({"net": LAYER_NORM}, (2, 4), 1e-3),
+        # Pieces of 5 images, or of 3 and 2: what is drawn for the blocks of a piece does depend on the pieces.
+        ({"net": LAYER_NORM, "batch_size": 40, "accumulate": 8, "drop_path": 0.0}, (2,), 1e-3),
+        ({"ghost_batch": 32}, (2, 4), 1e-4),
+        ({"sync_batch_norm": True}, (2,), 0.1),
+        ({}, (2,), None),
+    ],
+    ids=["layer_norm", "unequal_pieces", "ghost_batches", "sync_batch_norm", "batch_norm"],
 )
 def test_one_process_and_several_train_the_same_unless_batch_norm_averages_over_shares(
     settings: dict[str, Any],
@@ -265,7 +298,7 @@ def test_one_process_and_several_train_the_same_unless_batch_norm_averages_over_
     tmp_path: Path,
 ) -> None:
     # Few and small steps, for training amplifies rounding; torch's own BatchNorm is four digits good on a CPU.
-    config = tiny_run(**EVERYTHING | settings, optimizer="sgd", lr=2e-3, epochs=1, batch_size=128)
+    config = tiny_run(**{"batch_size": 128} | EVERYTHING | settings, optimizer="sgd", lr=2e-3, epochs=1)
     for size in (1, *sizes):
         assert train_together(size, config, tmp_path / f"{size}", small_images) == [0] * size
     seed_step(config.seed, -1 % 2**32)
@@ -383,8 +416,8 @@ def test_processes_that_look_up_seldom_look_up_at_the_same_step(
 
 @pytest.mark.parametrize(
     ("settings", "goes_on"),
-    [({}, False), ({"sync_batch_norm": True}, True), ({"net": LAYER_NORM}, True)],
-    ids=["batch_norm", "sync_batch_norm", "layer_norm"],
+    [({}, False), ({"sync_batch_norm": True}, True), ({"ghost_batch": 32}, True), ({"net": LAYER_NORM}, True)],
+    ids=["batch_norm", "sync_batch_norm", "ghost_batches", "layer_norm"],
 )
 def test_another_number_of_processes_goes_on_unless_batch_norm_averages_over_shares(
     settings: dict[str, Any], goes_on: bool, tiny_run: MakeRun, small_images: Path, tmp_path: Path
