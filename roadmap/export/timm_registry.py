@@ -19,7 +19,7 @@ from roadmap.common.yaml_files import explain
 from roadmap.ladder.ladder import Ladder, read_ladder
 from roadmap.ladder.rung import Rung
 from roadmap.networks.config import BlockConfig, NetConfig
-from roadmap.networks.convert import from_timm, names_of
+from roadmap.networks.convert import under_our_names
 from roadmap.networks.model import Network, build_model
 from roadmap.networks.timm_net import Net
 
@@ -111,8 +111,8 @@ def _build(
 
 
 def _under_our_names(weights: Mapping[str, Tensor], model: Network) -> Mapping[str, Tensor]:
-    """Return pretrained weights as our networks have them; timm's own ResNets and ConvNeXts become rungs so."""
-    return from_timm(weights, model.net) if names_of(weights) == "timm" else weights
+    """Return pretrained weights as our networks have them; others' ResNets and ConvNeXts become rungs so."""
+    return under_our_names(weights, model.net)
 
 
 register_ladder(read_ladder(), PREFIX)
