@@ -3,7 +3,8 @@
 Each base is one model, each rung a tag of it: `timm.create_model("roadmap_resnet50.inverted_bottleneck")`; without a
 tag it is the rung that the ladder ends with. They take what timm's models take: `num_classes`, `in_chans`, `drop_rate`,
 `drop_path_rate`, `features_only`, `checkpoint_path`; images may have any size. `net` gives a network that is no rung,
-such as a rung scaled down or one of another design, as a `NetConfig` or as the dict of its fields.
+such as a rung scaled down or one of another design, as a `NetConfig` or as the dict of its fields. A dict may come from
+somebody's config.json: where it has layers that a Python file makes, `roadmap.load_model` is asked to trust it.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from roadmap.ladder.rung import Rung
 from roadmap.networks.config import BlockConfig, NetConfig
 from roadmap.networks.convert import under_our_names
 from roadmap.networks.model import Network, build_model
+from roadmap.networks.own_layers import check_trust
 from roadmap.networks.timm_net import Net
 
 PREFIX = "roadmap"  # of the names of the paper's ladders
@@ -69,7 +71,10 @@ def _entrypoint(name: str, rungs: Mapping[str, Rung], last: str) -> Callable[...
             if rung not in rungs:
                 raise unknown("rung", rung, rungs, place=name)
             net = rungs[rung].net
+        is_read = isinstance(net, Mapping)
         net = _read_net(net, f"{name}: net")
+        if is_read:
+            check_trust(net)
         model: nn.Module = build_model_with_cfg(
             _build,
             name,

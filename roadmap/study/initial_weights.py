@@ -43,8 +43,9 @@ def find_weights(place: str, rung: str, seed: int) -> WeightsConfig:
 def _find_exported(folder: Path, rung: str, seed: int) -> Path:
     """Return the file of a rung and seed; rungs that shared a run when it was exported share it here."""
     named = folder / f"{rung}-s{seed}" / run_folder.WEIGHTS
-    if named.is_file():
-        return named
+    for path in (named, named.with_name("model.pth")):  # the second of a format of `export`
+        if path.is_file():
+            return path
     for path in sorted(folder.glob(f"*-s{seed}/config.json")):
         about = (files.read_object(path) or {}).get("roadmap")
         if isinstance(about, dict) and rung in (about.get("rungs") or ()):
