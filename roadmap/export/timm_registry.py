@@ -1,10 +1,11 @@
 """The ladder's networks in timm, which knows them as soon as this module is imported.
 
 Each base is one model, each rung a tag of it: `timm.create_model("roadmap_resnet50.inverted_bottleneck")`; without a
-tag it is the rung that the ladder ends with. They take what timm's models take: `num_classes`, `in_chans`, `drop_rate`,
-`drop_path_rate`, `features_only`, `checkpoint_path`; images may have any size. `net` gives a network that is no rung,
-such as a rung scaled down or one of another design, as a `NetConfig` or as the dict of its fields. A dict may come from
-somebody's config.json: where it has layers that a Python file makes, `roadmap.load_model` is asked to trust it.
+tag it is the rung that the ladder ends with. They take what timm's models take: `num_classes`, `in_chans`,
+`global_pool`, `drop_rate`, `drop_path_rate`, `features_only`, `checkpoint_path`; images may have any size. `net` gives
+a network that is no rung, such as a rung scaled down or one of another design, as a `NetConfig` or as the dict of its
+fields. A dict may come from somebody's config.json: where it has layers that a Python file makes, it takes the trust
+that `roadmap.load_model` is given.
 """
 
 from collections.abc import Callable, Mapping
@@ -108,10 +109,17 @@ def _read_net(net: Net | Mapping[str, Any], place: str) -> NetConfig:
 
 
 def _build(
-    net: NetConfig, num_classes: int, in_chans: int, drop_rate: float = 0.0, drop_path_rate: float = 0.0
+    net: NetConfig,
+    num_classes: int,
+    in_chans: int,
+    global_pool: str = "avg",
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
 ) -> Network:
     model = build_model(net, num_classes=num_classes, in_channels=in_chans, drop_path=drop_path_rate)
     model.drop_rate = drop_rate
+    if global_pool != model.global_pool:
+        model.reset_classifier(num_classes, global_pool)
     return model
 
 
