@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from roadmap.networks.naming import LIBRARIES
+
 
 @dataclass(frozen=True)
 class Option:
@@ -103,6 +105,10 @@ LADDER = Option("LADDER", "the ladder's name or file (default: the base's)", "LA
 FILE = Option("FILE", "CSV, a row a run: rung, seed, one metric or more", "FILE", path=True)
 METRICS = Option("--metrics", "columns that are metrics, the main one first (all)", "NAME", "+")
 LOWER_IS_BETTER = Option("--lower-is-better", "metrics of which less is better", "NAME", "+")
+FORMAT = Option(
+    "--format", f"roadmap (default), {', '.join(LIBRARIES)} or onnx (docs/weights.md)", "NAME",
+    default="roadmap", choices=("roadmap", *LIBRARIES, "onnx"),
+)  # fmt: skip
 SHELL = Option("SHELL", "bash or zsh", "SHELL", choices=("bash", "zsh"))
 DEVICE = Option("--device", "forecast for GPUs of this kind (a100, h100, ...)", "NAME")
 MEASURE = Option("--measure", "time a few networks on this machine first")

@@ -143,8 +143,8 @@ COMMANDS = {
             a.IMAGES, a.RADII, a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES, a.JSON,
         ),
         _of_study(
-            "export", RESULTS, "trained weights with their configuration, for timm", "run_commands",
-            replace(a.OUT, help="where to (default: export/ in the report's folder)"),
+            "export", RESULTS, "trained weights with their configuration, for timm, others, or ONNX", "run_commands",
+            a.FORMAT, replace(a.OUT, help="where to (default: export/, or export-FORMAT/, in the report's folder)"),
         ),
         _of_study(
             "measure", MACHINE, "time and memory of every rung, measured side by side", "measure_commands",

@@ -77,23 +77,35 @@ def cancel(options: Namespace) -> Exit:
     return Exit.OK
 
 
+# How an exported run is loaded, by the format.
+LOADING = {
+    "roadmap": "roadmap.load_model('{}')",
+    "timm": "timm.create_model('local-dir:{}', pretrained=True)",
+    "torchvision": "torch.load('{}/model.pth') into the class that config.json names",
+    "official": "torch.load('{}/model.pth')['model'] into the class that config.json names",
+    "transformers": "transformers.AutoModelForImageClassification.from_pretrained('{}')",
+    "onnx": "onnxruntime.InferenceSession('{}/model.onnx')",
+}
+
+
 def export(options: Namespace) -> Exit:
-    """Write every trained rung's weights with their configuration, for timm and `load_model`; say what is missing."""
+    """Write every trained rung's weights with their configuration in the format asked for; say what is missing."""
     from roadmap.common.files import check_writable
     from roadmap.export.safetensors_files import export_study
 
     study = study_of(with_seeds_found(options))
-    out = options.out or out_of(options, study) / "export"
+    folder = "export" if options.format == "roadmap" else f"export-{options.format}"
+    out = options.out or out_of(options, study) / folder
     check_writable(out)
     print_study(study, Console())
-    written, missing = export_study(study, out, options.data)
+    written, missing = export_study(study, out, options.data, options.format)
     for reason, names in missing.items():
         print(f"Not exported ({reason}): {', '.join(names)}")
     if not written:
         print("There is nothing to export yet. 'run' trains what is missing.")
         return Exit.FAILED
-    print(f"Wrote {out}/: {', '.join(folder.name for folder in written)}")
-    print(f"Load one with roadmap.load_model('{written[-1]}').")
+    print(f"Wrote {out}/: {', '.join(path.name for path in written)}")
+    print(f"Load one with {LOADING[options.format].format(written[-1])}.")
     return Exit.OK
 
 

@@ -9,8 +9,9 @@ An exported run is a folder as timm and the Hugging Face hub have them:
 
 import json
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -22,20 +23,30 @@ from torch import nn
 from roadmap.common import files
 from roadmap.common.errors import UserError, unknown
 from roadmap.data.batches import MemoryData, load_data
+from roadmap.export.library_files import refusal, write_for_library
+from roadmap.export.onnx_files import check_installed, write_onnx
 from roadmap.export.timm_registry import LAYERS, PREFIX
+from roadmap.networks.config import NetConfig
 from roadmap.networks.model import build_model
+from roadmap.networks.naming import Library
+from roadmap.networks.own_layers import TRUST
 from roadmap.networks.timm_net import TimmNet
 from roadmap.runs import run_folder
 from roadmap.runs.config import DataConfig, RunConfig
 from roadmap.study.plan import PlannedRun, Study
 
+# What tells timm to load something else than the file that was asked for.
+SOURCES = ("state_dict", "url", "file", "source", "hf_hub_id", "hf_hub_filename", "custom_load")
 CONFIG = "config.json"  # the file, and the key of the same in the metadata of the weights
 NEEDED = {"architecture": str, "num_classes": int, "label_names": list, "model_args": dict, "pretrained_cfg": dict,
           "roadmap": dict}  # fmt: skip
+Form = Literal["roadmap", "onnx"] | Library
 EXPORT_VERSION = 1  # raised when what stands under `roadmap` changes; other versions are refused
 
 
-def export_study(study: Study, out: Path, data_root: Path | None = None) -> tuple[list[Path], dict[str, list[str]]]:
+def export_study(
+    study: Study, out: Path, data_root: Path | None = None, form: Form = "roadmap"
+) -> tuple[list[Path], dict[str, list[str]]]:
     """Write every finished run of a study as a folder `<rung>-s<seed>`.
 
     Where a run kept the moving average of its weights, that is one more, `<rung>-s<seed>-ema`.
@@ -44,6 +55,7 @@ def export_study(study: Study, out: Path, data_root: Path | None = None) -> tupl
         study: The runs. Rungs that share one are named by the first of them.
         out: Where the folders go; those of the same name are replaced.
         data_root: Where the data set lies, as for `describe_data`.
+        form: "roadmap" for `load_model`; the library whose network each becomes (`roadmap.networks.naming`); or "onnx".
 
     Returns:
         The folders written, and the names of the others by the reason why they are not.
@@ -51,6 +63,8 @@ def export_study(study: Study, out: Path, data_root: Path | None = None) -> tupl
     Raises:
         UserError: If a run folder is damaged, or a file cannot be written.
     """
+    if form == "onnx":
+        check_installed()
     written: list[Path] = []
     missing: dict[str, list[str]] = {}
     images: dict[DataConfig, dict[str, Any]] = {}  # rungs share their data set
@@ -58,20 +72,30 @@ def export_study(study: Study, out: Path, data_root: Path | None = None) -> tupl
         name = f"{run.rungs[0]}-s{run.config.seed}"
         row = run_folder.read_result(run.folder) or {}
         weights = run.folder / run_folder.WEIGHTS
-        if row.get("state") != "finished" or not weights.is_file():
-            reason = "weights are gone" if row.get("state") == "finished" else row.get("state") or "not trained yet"
+        if reason := _reason_against(run, row, form):
             missing.setdefault(reason, []).append(name)
             continue
         data = run.config.data
         if data not in images:
             images[data] = describe_images(run.config, data_root)
         config = describe_run(study, run, row, images[data])
-        written.append(_write(out / name, weights, config))
+        written.append(_write(out / name, weights, run.config, config, form))
         average = run.folder / run_folder.EMA_WEIGHTS
         if average.is_file():
             config["roadmap"] |= {"weights": "moving average", "top1": row["top1_ema"]}
-            written.append(_write(out / f"{name}-ema", average, config))
+            written.append(_write(out / f"{name}-ema", average, run.config, config, form))
     return written, missing
+
+
+def _reason_against(run: PlannedRun, row: dict[str, Any], form: Form) -> str | None:
+    """Return why a run is not exported, in a few words; None if it is."""
+    if row.get("state") != "finished":
+        return row.get("state") or "not trained yet"
+    if not (run.folder / run_folder.WEIGHTS).is_file():
+        return "weights are gone"
+    if form == "roadmap" or form == "onnx":
+        return None
+    return refusal(form, run.config.net, run.config.data.in_channels)
 
 
 def describe_images(config: RunConfig, data_root: Path | None = None) -> dict[str, Any]:
@@ -152,11 +176,14 @@ def _layers_of(net: TimmNet) -> dict[str, Any]:
     return {key: getattr(known, key) for key in LAYERS}
 
 
-def load_model(path: str | Path, **options: Any) -> nn.Module:
+def load_model(path: str | Path, *, trust_code: bool | str = False, **options: Any) -> nn.Module:
     """Return an exported network with its weights, ready to look at images (eval mode).
 
     Args:
         path: A folder that `run_ladder.py export` wrote, or the model.safetensors in it.
+        trust_code: Whether to run the Python file of layers that are not the project's, which the file names: no, yes,
+            or only if it has this fingerprint, which came from where you trust. A module that you have imported
+            already is used without asking.
         **options: What `timm.create_model` takes: `features_only=True` makes it a backbone, `num_classes=5` gives it a
             new head.
 
@@ -164,14 +191,17 @@ def load_model(path: str | Path, **options: Any) -> nn.Module:
         The network on the CPU, as timm creates it: `pretrained_cfg` says how it wants its images.
 
     Raises:
-        UserError: If the file is missing, damaged, was not written by `export`, or has no such network.
+        UserError: If the file is missing, damaged, was not written by `export`, or has no such network; or if it takes
+            code that is not trusted.
     """
     path = Path(path)
     file = path / run_folder.WEIGHTS if path.is_dir() else path
     config = read_config(file)
     about = {key: config[key] for key in ("num_classes", "label_names")}
-    pretrained_cfg = config["pretrained_cfg"] | about | {"file": str(file)}
+    images = {key: value for key, value in config["pretrained_cfg"].items() if key not in SOURCES}
+    pretrained_cfg = images | about | {"file": str(file)}
     arguments = config["model_args"] | options
+    trust = TRUST.set(trust_code)
     try:
         model: nn.Module = timm.create_model(
             config["architecture"], pretrained=True, pretrained_cfg=pretrained_cfg, **arguments
@@ -181,6 +211,8 @@ def load_model(path: str | Path, **options: Any) -> nn.Module:
         raise UserError(
             f"{file}: cannot be loaded as asked ({reason}). Leave out what changes the network, or export it again."
         ) from error
+    finally:
+        TRUST.reset(trust)
     return model.eval()
 
 
@@ -210,19 +242,28 @@ def read_config(file: Path) -> dict[str, Any]:
             f"{file}: export_version is {version}, but this program reads {EXPORT_VERSION}. Load it with the version "
             "that wrote it, or export it again."
         )
+    if strange := sorted(config["model_args"].keys() & signature(timm.create_model).parameters):
+        raise UserError(f"{file}: says '{strange[0]}' of its network, which is none of its settings. Export it again.")
     if not timm.is_model(config["architecture"]):
         raise unknown("architecture", config["architecture"], timm.list_models(f"{PREFIX}_*"), place=str(file))
     return config
 
 
-def _write(folder: Path, weights: Path, config: dict[str, Any]) -> Path:
-    """Write weights with their configuration as a folder, and return it."""
+def _write(folder: Path, weights: Path, run: RunConfig, config: dict[str, Any], form: Form) -> Path:
+    """Write a run's weights with their configuration as a folder, and return it."""
     try:
         tensors = load(weights.read_bytes())
     except SafetensorError as error:
         raise UserError(f"{weights}: is damaged ({error}). Remove the run's folder to train it again.") from error
-    text = json.dumps(config, indent=1)
-    content = save(tensors, metadata={"format": "pt", CONFIG: text})
-    files.write_atomically(folder / run_folder.WEIGHTS, lambda file: file.write(content))
-    files.write_json(folder / CONFIG, config)
+    if form == "onnx":
+        model = build_model(run.net, num_classes=run.data.num_classes, in_channels=run.data.in_channels)
+        model.load_state_dict(tensors)
+        write_onnx(folder, model, config)
+    elif form != "roadmap":
+        assert isinstance(run.net, NetConfig)
+        write_for_library(form, folder, tensors, run.net, config)
+    else:
+        content = save(tensors, metadata={"format": "pt", CONFIG: json.dumps(config, indent=1)})
+        files.write_atomically(folder / run_folder.WEIGHTS, lambda file: file.write(content))
+        files.write_json(folder / CONFIG, config)
     return folder

@@ -1,10 +1,11 @@
 """The ladder's networks in timm, which knows them as soon as this module is imported.
 
 Each base is one model, each rung a tag of it: `timm.create_model("roadmap_resnet50.inverted_bottleneck")`; without a
-tag it is the rung that the ladder ends with. They take what timm's models take: `num_classes`, `in_chans`, `drop_rate`,
-`drop_path_rate`, `global_pool`, `features_only`, `checkpoint_path`; images may have any size.
-`net` gives a network that is no rung, such as a rung scaled down or one of another design, as a `NetConfig` or as the
-dict of its fields.
+tag it is the rung that the ladder ends with. They take what timm's models take: `num_classes`, `in_chans`,
+`global_pool`, `drop_rate`, `drop_path_rate`, `features_only`, `checkpoint_path`; images may have any size. `net` gives
+a network that is no rung, such as a rung scaled down or one of another design, as a `NetConfig` or as the dict of its
+fields. A dict may come from somebody's config.json: where it has layers that a Python file makes, it takes the trust
+that `roadmap.load_model` is given.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,8 +21,9 @@ from roadmap.common.yaml_files import explain
 from roadmap.ladder.ladder import Ladder, read_ladder
 from roadmap.ladder.rung import Rung
 from roadmap.networks.config import BlockConfig, NetConfig
-from roadmap.networks.convert import from_timm, names_of
+from roadmap.networks.convert import under_our_names
 from roadmap.networks.model import Network, build_model
+from roadmap.networks.own_layers import check_trust
 from roadmap.networks.timm_net import Net
 
 PREFIX = "roadmap"  # of the names of the paper's ladders
@@ -70,7 +72,10 @@ def _entrypoint(name: str, rungs: Mapping[str, Rung], last: str) -> Callable[...
             if rung not in rungs:
                 raise unknown("rung", rung, rungs, place=name)
             net = rungs[rung].net
+        is_read = isinstance(net, Mapping)
         net = _read_net(net, f"{name}: net")
+        if is_read:
+            check_trust(net)
         model: nn.Module = build_model_with_cfg(
             _build,
             name,
@@ -118,14 +123,15 @@ def _build(
             "drop_path_rate and net. Leave it out; images may have any size."
         )
     model = build_model(net, num_classes=num_classes, in_channels=in_chans, drop_path=drop_path_rate)
-    model.set_pool(global_pool, num_classes)
     model.drop_rate = drop_rate
+    if global_pool != model.global_pool:
+        model.reset_classifier(num_classes, global_pool)
     return model
 
 
 def _under_our_names(weights: Mapping[str, Tensor], model: Network) -> Mapping[str, Tensor]:
-    """Return pretrained weights as our networks have them; timm's own ResNets and ConvNeXts become rungs so."""
-    return from_timm(weights, model.net) if names_of(weights) == "timm" else weights
+    """Return pretrained weights as our networks have them; others' ResNets and ConvNeXts become rungs so."""
+    return under_our_names(weights, model.net)
 
 
 register_ladder(read_ladder(), PREFIX)

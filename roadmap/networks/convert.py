@@ -1,142 +1,190 @@
-"""Weights that travel: timm's state dicts under our names, and ours under timm's.
+"""Weights that travel: other code bases' state dicts under our names, and ours under theirs.
 
-Both ends of the roadmap have a counterpart in timm, tensor for tensor: the ResNets that a ladder starts from and the
-ConvNeXts that it leads to. What lies between exists only here.
+Both ends of the roadmap have counterparts elsewhere, tensor for tensor (`roadmap.networks.naming`). What lies between
+exists in the authors' code of the ladder alone, whose names are not known: `roadmap.networks.structure` matches those.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from roadmap.common.errors import UserError
-from roadmap.common.fields import diff
 from roadmap.networks.config import NetConfig
-from roadmap.networks.families import BASES, convnext
 from roadmap.networks.model import build_model
+from roadmap.networks.naming import NAMINGS, Library, Naming
+from roadmap.networks.structure import match_structure
 
-# What our modules are called in timm. Stages and blocks count from 0, timm's layers from 1.
-RESNET = {
-    "stem.conv": "conv1",
-    "stem.norm": "bn1",
-    "stages.{stage}.{block}.residual.pointwise1": "layer{layer}.{block}.conv1",
-    "stages.{stage}.{block}.residual.pointwise1_norm": "layer{layer}.{block}.bn1",
-    "stages.{stage}.{block}.residual.spatial": "layer{layer}.{block}.conv2",
-    "stages.{stage}.{block}.residual.spatial_norm": "layer{layer}.{block}.bn2",
-    "stages.{stage}.{block}.residual.pointwise2": "layer{layer}.{block}.conv3",
-    "stages.{stage}.{block}.residual.pointwise2_norm": "layer{layer}.{block}.bn3",
-    "stages.{stage}.{block}.shortcut.conv": "layer{layer}.{block}.downsample.0",
-    "stages.{stage}.{block}.shortcut.norm": "layer{layer}.{block}.downsample.1",
-    "head": "fc",
-}
-CONVNEXT = {
-    "stem.conv": "stem.0",
-    "stem.norm": "stem.1",
-    "stages.{stage}.downsample.norm": "stages.{stage}.downsample.0",
-    "stages.{stage}.downsample.conv": "stages.{stage}.downsample.1",
-    "stages.{stage}.{block}.residual.spatial": "stages.{stage}.blocks.{block}.conv_dw",
-    "stages.{stage}.{block}.residual.spatial_norm": "stages.{stage}.blocks.{block}.norm",
-    "stages.{stage}.{block}.residual.pointwise1": "stages.{stage}.blocks.{block}.mlp.fc1",
-    "stages.{stage}.{block}.residual.pointwise2": "stages.{stage}.blocks.{block}.mlp.fc2",
-    "stages.{stage}.{block}.residual.layer_scale": "stages.{stage}.blocks.{block}",
-    "norm": "head.norm",
-    "head": "head.fc",
-}
-# Linear layers in timm, (out, in), and 1x1 convolutions here, (out, in, 1, 1).
-LINEAR = (".mlp.fc1.weight", ".mlp.fc2.weight")
+TRACKED = "num_batches_tracked"  # of BatchNorm; files of before 2018 have none, and evaluation needs none
 
 
-def to_timm(weights: Mapping[str, Tensor], net: NetConfig) -> dict[str, Tensor]:
-    """Return our state dict of a network as timm's model of it loads it. The tensors are shared, not copied.
+def to_library(weights: Mapping[str, Tensor], net: NetConfig, library: Library) -> dict[str, Tensor]:
+    """Return our state dict of a network as a library's model of it loads it. The tensors are shared, not copied.
 
     Raises:
-        UserError: If timm has no such network, or the weights are of another one.
+        UserError: If the library has no such network, or the weights are of another one.
     """
-    names = _timm_names(net)
-    _check_names(weights, names)
+    naming = naming_for(net, library)
+    ours = _shapes(net)
+    _check_names(weights, ours)
     return {
-        theirs: weights[ours].flatten(1) if theirs.endswith(LINEAR) else weights[ours] for ours, theirs in names.items()
+        theirs: _with_rank(weights[name], naming.rank(name, ours[name].ndim))
+        for name, theirs in naming.names(ours, net).items()
     }
 
 
-def from_timm(weights: Mapping[str, Tensor], net: NetConfig) -> dict[str, Tensor]:
-    """Return timm's state dict of a network as ours of it loads it. The tensors are shared, not copied.
+def from_library(weights: Mapping[str, Tensor], net: NetConfig, naming: Naming) -> dict[str, Tensor]:
+    """Return a library's state dict of a network as ours of it loads it. The tensors are shared, not copied.
 
     A ConvNeXt without layer scale, as the ladder's last rungs are, also takes the weights of one with it: the scale
     goes into the convolution before it, which then computes the same.
 
     Raises:
-        UserError: If timm has no such network, or the weights are of another one.
+        UserError: If the library has no such network, or the weights are of another one.
     """
-    names = _timm_names(net)
-    if net.block.layer_scale is None and _family(net) is CONVNEXT:
-        weights = _without_layer_scale(weights)
+    if fields := _differences(net, naming):
+        raise UserError(
+            f"weights: have {naming.library}'s names of {naming}, but the network is none: it differs in "
+            f"{', '.join(fields)}. Give the weights of this rung, or choose another (--only)."
+        )
+    source = net
+    if net.block.layer_scale is None and naming.layer_scale_in(weights):
+        source = replace(net, block=replace(net.block, layer_scale=1.0))
+    ours = _shapes(source)
+    names = naming.names(ours, source)
+    weights = _with_tracked(weights, names.values())
     _check_names(weights, names.values())
-    return {
-        ours: weights[theirs][:, :, None, None] if theirs.endswith(LINEAR) else weights[theirs]
-        for ours, theirs in names.items()
-    }
+    found = {name: _with_rank(weights[theirs], ours[name].ndim) for name, theirs in names.items()}
+    return found if source is net else fold_layer_scale(found)
 
 
-def names_of(weights: Collection[str]) -> Literal["roadmap", "timm"]:
-    """Say whose names a state dict has, ours or timm's, as far as timm has such networks.
+def to_timm(weights: Mapping[str, Tensor], net: NetConfig) -> dict[str, Tensor]:
+    """Return our state dict of a network as timm's model of it loads it; see `to_library`."""
+    return to_library(weights, net, "timm")
+
+
+def from_timm(weights: Mapping[str, Tensor], net: NetConfig) -> dict[str, Tensor]:
+    """Return timm's state dict of a network as ours of it loads it; see `from_library`."""
+    return from_library(weights, net, naming_for(net, "timm"))
+
+
+def under_our_names(weights: Mapping[str, Tensor], net: NetConfig, place: str = "weights") -> dict[str, Tensor]:
+    """Return anybody's state dict of a network as ours of it loads it: by its names where they are known.
+
+    Where they are not, the tensors are matched by their shapes and places, if that can be done in one way only.
+
+    Args:
+        weights: The state dict.
+        net: The network that they should be of.
+        place: Where they come from, for errors.
 
     Raises:
-        UserError: If it has neither.
+        UserError: If the weights are of another network, or can be matched in several ways.
     """
-    if "stem.conv.weight" in weights:
-        return "roadmap"
-    if any(f"{family['stem.conv']}.weight" in weights for family in (RESNET, CONVNEXT)):
-        return "timm"
+    try:
+        if is_ours(weights):
+            return _with_tracked(weights, _shapes(net))
+        known = next((naming for naming in NAMINGS if naming.is_of(weights)), None)
+        if known and not _differences(net, known):
+            return from_library(weights, net, known)
+        try:
+            return _by_structure(weights, net)
+        except UserError:
+            if known:  # whose error says more: the weights of one end of the ladder, say, for the other
+                return from_library(weights, net, known)
+            raise
+    except UserError as error:
+        raise UserError(f"{place}: {str(error).removeprefix('weights: ')}") from error
+
+
+def is_ours(weights: Collection[str]) -> bool:
+    """Say whether a state dict has our names."""
+    return "stem.conv.weight" in weights or "stages.0.0.residual.spatial.weight" in weights
+
+
+def naming_for(net: NetConfig, library: Library) -> Naming:
+    """Return the names that a library has for a network.
+
+    Raises:
+        UserError: If it has no such network, with what differs from those that it has.
+    """
+    differences = {naming: naming.differences(net) for naming in NAMINGS if naming.library == library}
+    for naming, fields in differences.items():
+        if not fields:
+            return naming
+    differs = "; ".join(f"from {naming} it differs in {', '.join(fields)}" for naming, fields in differences.items())
     raise UserError(
-        f"weights: named neither as here nor as in timm's ResNets and ConvNeXts: {_some(list(weights))}. Give the "
-        "state dict of one of these networks."
+        f"network: {library} has no counterpart of it: {differs}. Convert where a ladder starts (any depths "
+        "in four stages) or a ConvNeXt (any depths and widths in four stages, with or without layer_scale)."
     )
 
 
-def _without_layer_scale(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a timm ConvNeXt's state dict with each block's scale, (C,), in the rows of its last linear layer."""
+def fold_layer_scale(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return our state dict of a ConvNeXt with each block's scale, (C,), in the rows of the convolution before it."""
     folded = dict(weights)
-    for name in [name for name in weights if name.endswith(".gamma")]:
-        gamma, linear = folded.pop(name), name.removesuffix("gamma") + "mlp.fc2"
-        if f"{linear}.weight" in folded and f"{linear}.bias" in folded:  # else what is missing is told later
-            folded[f"{linear}.weight"] = gamma[:, None] * folded[f"{linear}.weight"]
-            folded[f"{linear}.bias"] = gamma * folded[f"{linear}.bias"]
+    for name in [name for name in weights if name.endswith(".layer_scale.gamma")]:
+        gamma, before = folded.pop(name), name.removesuffix("layer_scale.gamma") + "pointwise2"
+        folded[f"{before}.weight"] = gamma[:, None, None, None] * folded[f"{before}.weight"]
+        folded[f"{before}.bias"] = gamma * folded[f"{before}.bias"]
     return folded
 
 
-def _timm_names(net: NetConfig) -> dict[str, str]:
-    """Return timm's name of every tensor of a network, by ours."""
-    modules = {
-        ours.format(stage=stage, block=block): theirs.format(stage=stage, layer=stage + 1, block=block)
-        for ours, theirs in _family(net).items()
-        for stage, depth in enumerate(net.depths)
-        for block in range(depth)
-    }
+def with_layer_scale(weights: Mapping[str, Tensor], net: NetConfig) -> tuple[dict[str, Tensor], NetConfig]:
+    """Return a network's weights and config with a layer scale of ones, which changes nothing, where it has none.
+
+    Every library's ConvNeXt has one unless it is told otherwise.
+    """
+    if net.block.layer_scale is not None:
+        return dict(weights), net
+    net = replace(net, block=replace(net.block, layer_scale=1.0))
+    ours = _shapes(net)
+    ones = {name: torch.ones(ours[name].shape) for name in ours if name.endswith(".layer_scale.gamma")}
+    return {**weights, **ones}, net
+
+
+def _by_structure(weights: Mapping[str, Tensor], net: NetConfig) -> dict[str, Tensor]:
+    """Return a state dict of unknown names under ours; a layer scale that the network lacks is folded."""
+    block = net.block
+    nets = [net]
+    if block.layer_scale is None and "pointwise2" not in (*block.norm_after, *block.act_after):
+        nets.append(replace(net, block=replace(block, layer_scale=1.0)))
+    errors = []
+    for source in nets:
+        ours = _shapes(source)
+        try:
+            names = match_structure({name: tuple(t.shape) for name, t in weights.items()}, ours, source)
+        except UserError as error:
+            errors.append(error)
+            continue
+        weights = _with_tracked(weights, names.values())
+        found = {name: _with_rank(weights[theirs], ours[name].ndim) for name, theirs in names.items()}
+        return found if source is net else fold_layer_scale(found)
+    raise errors[0]
+
+
+def _shapes(net: NetConfig) -> dict[str, Tensor]:
+    """Return a network's state dict without its numbers; head and stem have 1000 classes and 3 channels."""
     with torch.device("meta"):
-        names = build_model(net).state_dict()
-    return {name: f"{modules[module]}.{tensor}" for name in names for module, _, tensor in [name.rpartition(".")]}
+        return build_model(net).state_dict()
 
 
-def _family(net: NetConfig) -> Mapping[str, str]:
-    resnet, last = BASES["resnet50"], convnext("tiny", layer_scale=net.block.layer_scale)
-    if net.block.groups > 1:  # ResNeXt, whose layers have the same names
-        resnet = replace(
-            resnet, block=replace(resnet.block, groups=net.block.groups, hidden_ratio=net.block.hidden_ratio)
-        )
-    if len(net.depths) == len(last.depths):
-        resnet, last = replace(resnet, depths=net.depths), replace(last, depths=net.depths, widths=net.widths)
-    if net == resnet:
-        return RESNET
-    if net == last:
-        return CONVNEXT
-    raise UserError(
-        f"network: timm has no counterpart of it: from a ResNet it differs in {', '.join(diff(resnet, net))}; from a "
-        f"ConvNeXt in {', '.join(diff(last, net))}. Convert where a ladder starts (any depths in four stages) or a "
-        "ConvNeXt (any depths and widths in four stages, with or without layer_scale)."
-    )
+def _with_rank(tensor: Tensor, rank: int) -> Tensor:
+    """Return a tensor with so many dimensions: those of size 1 at its end are dropped or added."""
+    while tensor.ndim > rank and tensor.shape[-1] == 1:
+        tensor = tensor.squeeze(-1)
+    return tensor[(...,) + (None,) * (rank - tensor.ndim)]
+
+
+def _with_tracked(weights: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
+    """Return a state dict with the counts of batches that old files lack."""
+    missing = [name for name in expected if name.endswith(TRACKED) and name not in weights]
+    return {**weights, **{name: torch.tensor(0) for name in missing}}
+
+
+def _differences(net: NetConfig, naming: Naming) -> list[str]:
+    """Return the fields in which a network differs from one with these names; its widths may be any."""
+    return replace(naming, any_width=True).differences(net)
 
 
 def _check_names(weights: Mapping[str, Tensor], expected: Collection[str]) -> None:
@@ -145,7 +193,7 @@ def _check_names(weights: Mapping[str, Tensor], expected: Collection[str]) -> No
     if missing or strange:
         raise UserError(
             f"weights: not those of this network: {_some(missing)} missing, {_some(strange)} too many. Give the "
-            "network whose depths and layer_scale these weights have, and check the direction (to or from timm)."
+            "network whose depths and layer_scale these weights have, and check the direction (to or from a library)."
         )
 
 

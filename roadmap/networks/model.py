@@ -1,9 +1,9 @@
 """From a `NetConfig` to a network and its initialisation; nothing else knows how the parts fit."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,7 +28,7 @@ class Network(nn.Module):
         head_hidden_size: Those that the head maps to classes: the same, but where a convolution stands before the pool.
         feature_info: Of each stage: its channels, the pixels of the image per pixel of its output in one direction, and
             its module's name.
-        global_pool: "avg", or "" for a network without a head that gives its features as they are.
+        global_pool: How the last stage's output is pooled: "avg", or "" where it is not, which leaves no head.
         drop_rate: Probability of dropout before the head, in training; the paper has none.
         grad_checkpointing: Whether the backward pass computes each block anew instead of keeping what is inside it.
     """
@@ -70,10 +70,7 @@ class Network(nn.Module):
         return nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images (N, in_chans, H, W) to logits (N, num_classes).
-
-        Without a head to (N, head_hidden_size), and without a pool to (N, head_hidden_size, H / stride, W / stride).
-        """
+        """Map images (N, in_chans, H, W) to logits (N, num_classes), or to what `forward_head` gives without a head."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -86,54 +83,69 @@ class Network(nn.Module):
         out: Tensor = self.stages(x)
         return out
 
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Map the last stage's output to logits (N, num_classes), or to what the head sees, (N, head_hidden_size).
+
+        Without pooling it is the map (N, head_hidden_size, H / stride, W / stride).
+        """
+        x = self.head_conv(x)
+        if not self.global_pool:
+            out: Tensor = self.norm(x)
+            return out
+        x = self.norm(x.mean((2, 3), keepdim=True)).flatten(1)
+        if self.drop_rate:
+            x = F.dropout(x, self.drop_rate, self.training)
+        out = x if pre_logits else self.head(x)
+        return out
+
     def forward_intermediates(
         self,
         x: Tensor,
-        indices: int | list[int] | None = None,
+        indices: int | Sequence[int] | None = None,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return the last stage's output and those of chosen stages, each (N, C, H, W), as timm's models do.
+        """Map images to the last stage's output and those of the stages that were asked for, as timm's models do.
 
         Args:
-            x: Images (N, in_chans, H, W).
-            indices: Numbers of stages; a number takes so many last ones, None all.
-            norm: Not for these networks, whose last norm follows the pool.
-            stop_early: Whether stages after the last chosen one are left out.
-            output_fmt: "NCHW".
-            intermediates_only: Whether only the chosen ones are returned.
+            x: Images, (N, in_chans, H, W).
+            indices: The stages, from 0, from the end if negative; a number is so many of the last; None is all.
+            norm: Has no effect, as in timm's ConvNeXt: the last norm stands behind the pooling.
+            stop_early: Whether to leave out the stages behind the last that was asked for.
+            output_fmt: "NCHW", the only one.
+            intermediates_only: Whether to return the stages' outputs alone.
 
         Raises:
-            UserError: If a norm or another layout is asked for.
+            UserError: If there is no such stage, or another format is asked for.
         """
-        from timm.models._features import feature_take_indices
-
-        if norm or output_fmt != "NCHW":
-            raise UserError(
-                f"forward_intermediates: norm={norm}, output_fmt='{output_fmt}', but these networks give NCHW without "
-                "a norm. Leave both out."
-            )
-        chosen, last = feature_take_indices(len(self.stages), indices)
-        x, found = self.stem(x), []
-        for number, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
+        count = len(self.stages)
+        if isinstance(indices, int):
+            indices = range(-indices, 0)
+        indices = range(count) if indices is None else indices
+        if strange := [index for index in indices if not -count <= index < count]:
+            raise UserError(f"forward_intermediates: no stage {strange[0]}, but {count}, from 0 or from -{count} up.")
+        if output_fmt != "NCHW":
+            raise UserError(f"forward_intermediates: output_fmt is '{output_fmt}', but these networks give 'NCHW'.")
+        wanted = [index % count for index in indices]
+        x, outputs = self.stem(x), []
+        for number, stage in enumerate(self.stages[: max(wanted, default=-1) + 1] if stop_early else self.stages):
             x = stage(x)
-            if number in chosen:
-                found.append(x)
-        return found if intermediates_only else (x, found)
+            if number in wanted:
+                outputs.append(x)
+        return outputs if intermediates_only else (x, outputs)
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Map the last stage's output to logits (N, num_classes), or to what the head sees, (N, head_hidden_size)."""
-        x = self.head_conv(x)
-        if not self.global_pool:
-            features: Tensor = self.norm(x)
-            return features
-        x = self.norm(x.mean((2, 3), keepdim=True)).flatten(1)
-        if self.drop_rate:
-            x = F.dropout(x, self.drop_rate, self.training)
-        out: Tensor = x if pre_logits else self.head(x)
-        return out
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Refuse `torch.jit.script`, which asks here first.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(
+            "torch.jit.script: these networks cannot be scripted. Use torch.jit.trace, torch.export or torch.compile; "
+            "'export --format onnx' writes a trained one for other runtimes."
+        )
 
     def get_classifier(self) -> nn.Module:
         """Return the head."""
@@ -144,39 +156,20 @@ class Network(nn.Module):
 
         Args:
             num_classes: Outputs; 0 leaves the features as they are.
-            global_pool: "avg", "" for features that are not pooled (with 0 outputs), or None for the same as now.
+            global_pool: "avg"; "" for none, without a head; None leaves it as it is.
 
         Raises:
-            UserError: If another pooling is asked for.
+            UserError: If another pooling is asked for, or a head without any.
         """
-        self.set_pool(self.global_pool if global_pool is None else global_pool, num_classes)
-        self.num_classes = num_classes
+        pool = self.global_pool if global_pool is None else global_pool
+        if pool not in ("avg", "") or (not pool and num_classes):
+            raise UserError(
+                f"global_pool is '{pool}' with num_classes={num_classes}, but these networks average ('avg'), or give "
+                "what is not pooled ('') without a head. Use num_classes=0 with ''."
+            )
+        self.num_classes, self.global_pool = num_classes, pool
         self.head = self._make_head(num_classes).to(next(self.parameters()))
         _initialise(self.head, self.net)
-
-    def set_pool(self, global_pool: str, num_classes: int) -> None:
-        """Average before the head ("avg") or, without one, leave the features as they are ("").
-
-        Raises:
-            UserError: If another pooling is asked for, or none with a head.
-        """
-        if global_pool not in ("avg", "") or (num_classes and not global_pool):
-            raise UserError(
-                f"global_pool is '{global_pool}', but these networks average ('avg') before their {num_classes} "
-                "classes. With num_classes=0, '' leaves the features as they are."
-            )
-        self.global_pool = global_pool
-
-    def __prepare_scriptable__(self) -> "Network":
-        """Refuse `torch.jit.script`, which calls this.
-
-        Raises:
-            UserError: Always.
-        """
-        raise UserError(
-            "torch.jit.script does not take these networks. torch.export.export and torch.jit.trace do; "
-            "torch.compile makes them fast."
-        )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Save memory in training at the price of a second forward pass, in which BatchNorm averages once more."""

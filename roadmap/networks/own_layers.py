@@ -7,16 +7,20 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from roadmap.common.errors import UserError
-from roadmap.networks.config import OwnLayer
+from roadmap.networks.config import NetConfig, OwnLayer
 
 if TYPE_CHECKING:
     from torch import nn
 
+# Whether Python files that a network from somebody's file names may be run: no, yes, or those of one fingerprint. It
+# comes from the user's call alone, not by way of timm, whose arguments are also read from such files.
+TRUST: ContextVar[bool | str] = ContextVar("trust", default=False)
 FINGERPRINT = "roadmap_fingerprint"  # under this name a module knows the hash of the file that it was read from
 
 
@@ -51,6 +55,27 @@ def make_layer(layer: OwnLayer, width: int) -> "nn.Module":
     if make is None:
         raise UserError(f"{layer.path}: has no class '{layer.name}'. Put it there, or take it out of layers_after.")
     return cast(Callable[[int], "nn.Module"], make)(width)
+
+
+def check_trust(net: NetConfig) -> None:
+    """Refuse to run the Python files that a network from somebody's file names, unless `TRUST` says that they may be.
+
+    What is imported already under the file's name and has its fingerprint needs no trust: nothing is run.
+
+    Raises:
+        UserError: If one may not be run.
+    """
+    trust = TRUST.get()
+    for layer in net.block.layers_after:
+        known = sys.modules.get(Path(layer.path).stem)
+        imported = known is not None and _fingerprint_of(known) == layer.fingerprint
+        if trust is True or trust == layer.fingerprint or imported:
+            continue
+        raise UserError(
+            f"layer '{layer.name}': comes from the Python file {layer.path} (fingerprint {layer.fingerprint}), which "
+            "loading would run. If you trust it, give roadmap.load_model trust_code=True, or the fingerprint if you "
+            "have it from elsewhere; or import the file first."
+        )
 
 
 def load_module(path: Path, fingerprint: str | None = None) -> ModuleType:

@@ -25,8 +25,8 @@ def find_weights(place: str, rung: str, seed: int) -> WeightsConfig:
     """Find the weights that a run starts from.
 
     Args:
-        place: A folder that `export` wrote, with weights for each rung and seed; a file for all of them,
-            under our names or timm's; or timm:NAME, for pretrained weights of timm's, which are kept in the cache.
+        place: A folder that `export` wrote, with weights for each rung and seed; a file for all of them, from here
+            or elsewhere; or timm:NAME, for pretrained weights of timm's, which are kept in the cache.
         rung: The rung's id.
         seed: The run's seed.
 
@@ -45,8 +45,9 @@ def find_weights(place: str, rung: str, seed: int) -> WeightsConfig:
 def _find_exported(folder: Path, rung: str, seed: int) -> Path:
     """Return the file of a rung and seed; rungs that shared a run when it was exported share it here."""
     named = folder / f"{rung}-s{seed}" / run_folder.WEIGHTS
-    if named.is_file():
-        return named
+    for path in (named, named.with_name("model.pth")):  # the second of a format of `export`
+        if path.is_file():
+            return path
     for path in sorted(folder.glob(f"*-s{seed}/config.json")):
         about = (files.read_object(path) or {}).get("roadmap")
         if isinstance(about, dict) and rung in (about.get("rungs") or ()):
@@ -126,15 +127,16 @@ def load_weights(model: "nn.Module", config: RunConfig) -> None:
 
 
 def _read_fitting(model: "nn.Module", config: RunConfig) -> "dict[str, Tensor]":
-    from roadmap.networks.convert import from_timm, names_of
+    from roadmap.networks.convert import under_our_names
+    from roadmap.networks.weight_files import read_weights
 
     assert config.weights is not None
     path = Path(config.weights.path)
     if _fingerprint(path) != config.weights.fingerprint:
         raise UserError(f"{path}: are other weights than the run was planned with. Plan again with the same --weights.")
-    weights = _read(path)
-    if isinstance(config.net, NetConfig) and names_of(weights) == "timm":
-        weights = from_timm(weights, config.net)
+    weights = read_weights(path)
+    if isinstance(config.net, NetConfig):
+        weights = under_our_names(weights, config.net, str(path))
     own, head = model.state_dict(), HEAD if isinstance(config.net, NetConfig) else SWIN_HEAD
     if any(name in weights and weights[name].shape[:1] != own[name].shape[:1] for name in head):
         weights |= {name: own[name] for name in head}
@@ -151,14 +153,3 @@ def _read_fitting(model: "nn.Module", config: RunConfig) -> "dict[str, Tensor]":
 
 def _shape(weights: "dict[str, Tensor]", name: str) -> str:
     return "x".join(map(str, weights[name].shape)) or "a number" if name in weights else "missing"
-
-
-def _read(path: Path) -> "dict[str, Tensor]":
-    from timm.models import load_state_dict
-
-    try:
-        weights: dict[str, Tensor] = load_state_dict(str(path), use_ema=False, device="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise what they like
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: no weights can be read from it ({reason}).") from error
-    return weights

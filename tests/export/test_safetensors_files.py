@@ -1,6 +1,8 @@
+import hashlib
 import json
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from roadmap.data.datasets import describe_data, load_arrays
 from roadmap.export.safetensors_files import describe_images, export_study
 from roadmap.jobs.launcher import prepare
 from roadmap.networks.convert import to_timm
+from roadmap.networks.own_layers import load_module
 from roadmap.recipe import Recipe
 from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig
@@ -376,3 +379,102 @@ def test_the_documentations_convnext_of_timm_becomes_a_rung(tmp_path: Path, monk
     ours = names["model"].eval()
     images = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(ours(images), theirs(images), atol=1e-5, rtol=1e-5)
+
+
+# -- other formats, by the command
+
+
+def test_the_ends_of_the_ladder_are_written_for_a_library_and_the_others_named(
+    trained: Study, small_images: Path, tmp_path: Path
+) -> None:
+    options = ["--recipe", trained.runs.parent / "recipes" / "tiny.yaml", "--data", small_images]
+    ended = export(tmp_path, *options, "--runs", trained.runs, "--only", *TRAINED, "--format", "timm")
+    assert (ended.code, ended.err) == (0, "")
+    assert "Not exported (timm has no such network): baseline_original-s0, fewer_activations-s0\n" in ended.out
+    assert "Wrote out/resnet50-tiny/export-timm/: separate_downsampling-s0\n" in ended.out
+    folder = tmp_path / "out" / "resnet50-tiny" / "export-timm" / "separate_downsampling-s0"
+    assert f"Load one with timm.create_model('local-dir:{folder.relative_to(tmp_path)}', pretrained=True)." in ended.out
+    theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    assert isinstance(theirs, timm.models.ConvNeXt)
+    torch.testing.assert_close(theirs(IMAGES), as_trained(trained, "separate_downsampling")(IMAGES), atol=1e-5, rtol=0)
+    assert torch.equal(load_model(folder)(IMAGES), theirs(IMAGES))
+
+
+def test_an_unknown_format_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    ended = export(tmp_path, "--format", "onyx")
+    assert ended.code == 2
+    assert "unknown format 'onyx'. Did you mean 'onnx'? Known: roadmap, timm, torchvision, official" in ended.err
+
+
+# -- what a file cannot make this program do
+
+LAYER = """
+from pathlib import Path
+
+from torch import nn
+
+Path(__file__).with_name("was_run").touch()
+
+
+class Scale(nn.Identity):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+"""
+
+
+@pytest.fixture
+def with_own_layer(exported: Path, tmp_path: Path) -> Iterator[tuple[Path, Path, str]]:
+    """An exported file whose network has a layer of a Python file; that file, and its fingerprint."""
+    code = tmp_path / "somebodys_layers.py"
+    code.write_text(LAYER)
+    fingerprint = hashlib.sha256(code.read_bytes()).hexdigest()[:12]
+    layer = {"slot": "spatial", "name": "Scale", "path": str(code), "fingerprint": fingerprint}
+    file = Path(shutil.copy(exported / "fewer_activations-s0" / "model.safetensors", tmp_path))
+    say(file, lambda said: said["model_args"]["net"]["block"].update(layers_after=[layer]))
+    with safe_open(file, framework="pt") as content:
+        (tmp_path / "config.json").write_text(content.metadata()["config.json"])
+    yield file, code, fingerprint
+    sys.modules.pop("somebodys_layers", None)
+
+
+def test_a_file_runs_no_code_of_its_author(with_own_layer: tuple[Path, Path, str]) -> None:
+    file, code, _ = with_own_layer
+    for trust in ({}, {"trust_code": False}, {"trust_code": "0" * 12}):
+        with pytest.raises(UserError, match=rf"layer 'Scale': comes from the Python file {code} \(fingerprint"):
+            load_model(file, **trust)
+    with pytest.raises(UserError, match=r"trust_code=True"):
+        timm.create_model(f"local-dir:{file.parent}", pretrained=True)
+    say(file, lambda said: said["model_args"].update(trust_code=True))
+    with pytest.raises(UserError, match="would run"):
+        load_model(file)
+    assert not code.with_name("was_run").exists()
+
+
+@pytest.mark.parametrize("how", ["trust_code=True", "the fingerprint", "imported before"])
+def test_code_that_the_user_trusts_is_run(how: str, with_own_layer: tuple[Path, Path, str], exported: Path) -> None:
+    file, code, fingerprint = with_own_layer
+    if how == "imported before":
+        load_module(code)
+    trust = {"trust_code=True": {"trust_code": True}, "the fingerprint": {"trust_code": fingerprint}}.get(how, {})
+    model = load_model(file, **trust)
+    assert any(type(module).__name__ == "Scale" for module in model.modules())
+    assert torch.equal(model(IMAGES), load_model(exported / "fewer_activations-s0")(IMAGES))
+
+
+@pytest.mark.parametrize(
+    "said", [{"checkpoint_path": "other.pth"}, {"pretrained_cfg_overlay": {"file": "other.pth"}}, {"pretrained": False}]
+)
+def test_a_file_cannot_have_another_file_loaded_by_its_arguments(
+    said: dict[str, Any], exported: Path, tmp_path: Path
+) -> None:
+    file = Path(shutil.copy(exported / "fewer_activations-s0" / "model.safetensors", tmp_path))
+    say(file, lambda config: config["model_args"].update(said))
+    with pytest.raises(UserError, match=rf"says '{next(iter(said))}' of its network"):
+        load_model(file)
+
+
+def test_a_file_cannot_have_another_file_loaded_by_what_it_says_of_images(exported: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(exported / "fewer_activations-s0" / "model.safetensors", tmp_path))
+    other = str(exported / "separate_downsampling-s0")
+    say(file, lambda said: said["pretrained_cfg"].update(source="local-dir", file=other, url="http://nowhere.invalid"))
+    assert torch.equal(load_model(file)(IMAGES), load_model(exported / "fewer_activations-s0")(IMAGES))

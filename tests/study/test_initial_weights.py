@@ -136,6 +136,8 @@ def test_each_rung_and_seed_has_its_own_in_what_export_wrote(tmp_path: Path) -> 
     for name, rungs in (("gelu-s0", ["gelu", "twin"]), ("gelu-s1", ["gelu", "twin"]), ("other-s0", ["other"])):
         write_weights(tmp_path / name / run_folder.WEIGHTS)
         (tmp_path / name / "config.json").write_text(json.dumps({"roadmap": {"rungs": rungs}}))
+    (tmp_path / "damaged-s0").mkdir()
+    (tmp_path / "damaged-s0" / "config.json").write_text("{")
     assert find_weights(str(tmp_path), "gelu", 1).path == str(tmp_path / "gelu-s1" / run_folder.WEIGHTS)
     assert find_weights(str(tmp_path), "twin", 0).path == str(tmp_path / "gelu-s0" / run_folder.WEIGHTS)
     with pytest.raises(UserError, match="nothing for rung 'other' and seed 1"):
@@ -150,7 +152,7 @@ def test_each_rung_and_seed_has_its_own_in_what_export_wrote(tmp_path: Path) -> 
             "weights of another network: .* tensors do not fit: ",
         ),
         (lambda path: path.write_bytes(b"no weights"), "no weights can be read from it"),
-        (lambda path: save_file({"a": torch.zeros(1)}, path), "named neither as here nor as in timm's"),
+        (lambda path: save_file({"a": torch.zeros(1)}, path), r"given\.safetensors: names like 'a' are unknown"),
     ],
     ids=["another network", "damaged", "other names"],
 )
