@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from roadmap.common.errors import UserError
 from roadmap.common.paths import ROOT
 
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # jobs import nothing from the folder that a command was given in
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -72,7 +73,7 @@ def environment_for_jobs(threads: int) -> Iterator[None]:
     stop in order (`Launch.stop`).
     """
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    ours = dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"PYTHONPATH": path}
+    ours = dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"PYTHONPATH": path, **SAFE_PATH}
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
@@ -90,4 +91,5 @@ def environment_for_jobs(threads: int) -> Iterator[None]:
 def environment_lines(threads: str) -> list[str]:
     """Return the same environment as lines of a shell script; `threads` is a shell's expression."""
     counts = " ".join(f'{name}="{threads}"' for name in THREAD_VARIABLES)
-    return [f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}", f"export {counts}"]
+    safe = "".join(f" {name}={value}" for name, value in SAFE_PATH.items())
+    return [f"export{safe} PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}", f"export {counts}"]

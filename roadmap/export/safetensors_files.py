@@ -8,6 +8,7 @@ An exported run is a folder as timm and the Hugging Face hub have them:
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from torch import nn
 from roadmap.common import files
 from roadmap.common.errors import UserError, unknown
 from roadmap.data.batches import MemoryData, load_data
-from roadmap.export.timm_registry import LAYERS, PREFIX
+from roadmap.export.timm_registry import LAYERS, PREFIX, read_net
 from roadmap.networks.model import build_model
+from roadmap.networks.own_layers import is_imported
 from roadmap.networks.timm_net import TimmNet
 from roadmap.runs import run_folder
-from roadmap.runs.config import DataConfig, RunConfig
+from roadmap.runs.config import DataConfig, RunConfig, read_run_file
 from roadmap.study.plan import PlannedRun, Study
 
 CONFIG = "config.json"  # the file, and the key of the same in the metadata of the weights
@@ -101,7 +103,7 @@ def describe_run(study: Study, run: PlannedRun, row: dict[str, Any], images: dic
         images: What `describe_images` says of its data set.
     """
     config, recipe, data = run.config, run.config.recipe, run.config.data
-    planned = files.read_object(run.folder / run_folder.RUN) or {}
+    planned: Mapping[str, Any] = read_run_file(run.folder) or {}
     rung = next(rung for rung in study.rungs if rung.id == run.rungs[0])
     net = config.net
     return {
@@ -152,11 +154,13 @@ def _layers_of(net: TimmNet) -> dict[str, Any]:
     return {key: getattr(known, key) for key in LAYERS}
 
 
-def load_model(path: str | Path, **options: Any) -> nn.Module:
+def load_model(path: str | Path, *, trust_code: bool = False, **options: Any) -> nn.Module:
     """Return an exported network with its weights, ready to look at images (eval mode).
 
     Args:
         path: A folder that `run_ladder.py export` wrote, or the model.safetensors in it.
+        trust_code: Whether Python files that the weights name, with layers of somebody's own, may be executed. Those
+            that are imported already need no such trust.
         **options: What `timm.create_model` takes: `features_only=True` makes it a backbone, `num_classes=5` gives it a
             new head.
 
@@ -164,11 +168,14 @@ def load_model(path: str | Path, **options: Any) -> nn.Module:
         The network on the CPU, as timm creates it: `pretrained_cfg` says how it wants its images.
 
     Raises:
-        UserError: If the file is missing, damaged, was not written by `export`, or has no such network.
+        UserError: If the file is missing, damaged, was not written by `export`, has no such network, or needs code that
+            is not trusted.
     """
     path = Path(path)
     file = path / run_folder.WEIGHTS if path.is_dir() else path
     config = read_config(file)
+    if not trust_code:
+        _refuse_code(file, config["model_args"].get("net"))
     about = {key: config[key] for key in ("num_classes", "label_names")}
     pretrained_cfg = config["pretrained_cfg"] | about | {"file": str(file)}
     arguments = config["model_args"] | options
@@ -182,6 +189,20 @@ def load_model(path: str | Path, **options: Any) -> nn.Module:
             f"{file}: cannot be loaded as asked ({reason}). Leave out what changes the network, or export it again."
         ) from error
     return model.eval()
+
+
+def _refuse_code(file: Path, net: Any) -> None:
+    """Refuse a network with layers of a file that is not imported yet.
+
+    Raises:
+        UserError: If it has any, or is none.
+    """
+    for layer in read_net(net, str(file)).block.layers_after if net is not None else ():
+        if not is_imported(layer):
+            raise UserError(
+                f"{file}: its layer '{layer.name}' is made by executing {layer.path}. If you trust that file, say "
+                "load_model(..., trust_code=True), or import it first."
+            )
 
 
 def read_config(file: Path) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def _entrypoint(name: str, rungs: Mapping[str, Rung], last: str) -> Callable[...
             if rung not in rungs:
                 raise unknown("rung", rung, rungs, place=name)
             net = rungs[rung].net
-        net = _read_net(net, f"{name}: net")
+        net = read_net(net, f"{name}: net")
         model: nn.Module = build_model_with_cfg(
             _build,
             name,
@@ -95,7 +95,12 @@ def _tag(pretrained_cfg: str | dict[str, Any] | PretrainedCfg | None) -> str | N
     return tag
 
 
-def _read_net(net: Net | Mapping[str, Any], place: str) -> NetConfig:
+def read_net(net: Net | Mapping[str, Any], place: str) -> NetConfig:
+    """Return a network from what `dataclasses.asdict` makes of one.
+
+    Raises:
+        UserError: If it is none.
+    """
     try:
         return TypeAdapter(NetConfig).validate_python(net)
     except ValidationError as error:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from roadmap.jobs.cluster import Cluster
+from roadmap.common.errors import UserError
+from roadmap.jobs.cluster import LINE, Cluster
 
 
 @dataclass(frozen=True)
@@ -33,3 +34,16 @@ class JobOptions:
     data_root: Path | None = None
     wait: bool = True
     loggers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a runs folder that a job's script cannot name, or that submitit or Slurm read something into.
+
+        Raises:
+            UserError: If its path has such a letter.
+        """
+        place = str(self.runs.absolute())
+        if not LINE.fullmatch(place) or set("%\\") & set(place):
+            raise UserError(
+                f"{place!r}: jobs cannot name this folder: it has a '%', a backslash or a line break. Choose another "
+                "--runs."
+            )

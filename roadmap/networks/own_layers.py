@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from roadmap.common.errors import UserError
-from roadmap.networks.config import OwnLayer
+from roadmap.networks.config import NetConfig, OwnLayer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +39,22 @@ def own_layer(slot: str, layer: "type[nn.Module]") -> OwnLayer:
         )
     path = Path(cast(str, module.__file__)).resolve()
     return OwnLayer(slot, layer.__name__, str(path), _fingerprint_of(module))
+
+
+def import_layers(net: NetConfig) -> None:
+    """Import the files of a network's own layers: before a run sets its seed, since a file may draw random numbers.
+
+    Raises:
+        UserError: If one is not there, or is another one now.
+    """
+    for layer in net.block.layers_after:
+        load_module(Path(layer.path), layer.fingerprint)
+
+
+def is_imported(layer: OwnLayer) -> bool:
+    """Whether the very file that a layer comes from is imported already."""
+    module = sys.modules.get(Path(layer.path).stem)
+    return module is not None and _fingerprint_of(module) == layer.fingerprint
 
 
 def make_layer(layer: OwnLayer, width: int) -> "nn.Module":
@@ -94,7 +110,7 @@ def load_module(path: Path, fingerprint: str | None = None) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the file may raise what it likes
+    except (Exception, SystemExit) as error:  # the file may raise what it likes
         sys.modules.pop(name)
         raise UserError(f"{path}: cannot be imported ({type(error).__name__}: {error}).") from error
     return module

@@ -1,5 +1,7 @@
+import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -341,6 +343,22 @@ def test_a_damaged_export_is_refused_in_words(
     with pytest.raises(UserError, match=message) as refusal:
         load_model(file)
     assert "\n" not in str(refusal.value)
+
+
+def test_code_that_weights_name_is_executed_only_if_it_is_trusted(exported: Path, tmp_path: Path) -> None:
+    code = tmp_path / "their_layers.py"
+    code.write_text(f"open({str(tmp_path / 'executed')!r}, 'w').close()\nfrom torch import nn\nclass Same(nn.Identity): pass\n")
+    layer = {"slot": "spatial", "name": "Same", "path": str(code)}
+    layer["fingerprint"] = hashlib.sha256(code.read_bytes()).hexdigest()[:12]
+    file = Path(shutil.copy(exported / "fewer_activations-s0" / "model.safetensors", tmp_path))
+    say(file, lambda said: said["model_args"]["net"]["block"].update(layers_after=[layer]))
+    with pytest.raises(UserError, match=r"layer 'Same' is made by executing .*their_layers\.py.*trust_code=True"):
+        load_model(file)
+    assert not (tmp_path / "executed").exists()
+    load_model(file, trust_code=True)
+    assert (tmp_path / "executed").exists()
+    load_model(file)  # imported by now
+    sys.modules.pop("their_layers")
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ from roadmap.jobs.tasks import TRAINING
 from roadmap.jobs.worker import Job
 from roadmap.ladder.ladder import read_ladder
 from roadmap.runs import run_folder
-from roadmap.runs.attempts import ATTEMPTS, Worker, last_attempt, take
+from roadmap.runs.attempts import ATTEMPTS, Worker, last_attempt
+from roadmap.runs.claims import take
 from roadmap.runs.config import RunConfig
 from roadmap.study.plan import PlannedRun, Study
 from roadmap.study.spec import StudySpec, plan_study
@@ -41,7 +42,7 @@ from roadmap.training import loop as train_module
 from roadmap.training.checkpoints import checkpoints, write_checkpoint
 from roadmap.training.loop import _Training, train
 from tests.conftest import write_tiny
-from tests.processes import ROOT, Command, Outcome, outcome, wait_for
+from tests.processes import ROOT, Command, Outcome, outcome, wait_for, writing
 from tests.runs.test_attempts import leave_attempt, names, nobody
 
 MakeRecipes = Callable[..., Path]
@@ -319,7 +320,8 @@ def test_a_command_waits_for_a_run_that_another_one_trains(longer: TwoRungs) -> 
 @pytest.mark.slow
 def test_a_failed_run_costs_only_itself_and_is_tried_again_by_the_next_command_alone(two_rungs: TwoRungs) -> None:
     first, _ = two_rungs.planned()
-    write_checkpoint(first.folder, 3, {"model": {}})
+    with writing(first.folder) as writer:
+        write_checkpoint(writer, 3, {"model": {}})
     ended = two_rungs.start().wait()
     assert (ended.code, ended.err) == (1, "")
     said = " ".join(ended.out.split())
@@ -400,6 +402,62 @@ def test_half_of_a_run_json_is_written_again(planned: list[PlannedRun]) -> None:
     assert json.loads(path.read_text())["config"] == json.loads(whole)["config"]
 
 
+def test_a_run_whose_configuration_was_edited_is_not_trained_under_its_name(
+    planned: list[PlannedRun], small_images: Path
+) -> None:
+    prepare(planned)
+    path = planned[0].folder / run_folder.RUN
+    edited = json.loads(path.read_text())
+    edited["config"]["recipe"]["epochs"] = 1
+    files.write_json(path, edited)
+    Job((planned[0].folder,), small_images)()
+    row = run_folder.read_result(planned[0].folder) or {}
+    assert row["state"] == "failed"
+    assert re.search(r"run\.json: holds the configuration of run .*, not of this one", row["error"])
+    prepare(planned)
+    assert json.loads(path.read_text())["config"]["recipe"]["epochs"] != 1
+
+
+def test_what_killed_processes_left_of_a_run_that_is_done_is_swept_when_it_is_planned_again(
+    planned: list[PlannedRun],
+) -> None:
+    prepare(planned)
+    folder = planned[0].folder
+    row = dict.fromkeys(run_folder.COLUMNS) | {"result_version": run_folder.RESULT_VERSION, "state": "diverged"}
+    files.write_json(folder / run_folder.RESULT, row)
+    leave_attempt(folder, "finished")
+    before = sorted(folder.rglob("*"))
+    (folder / ATTEMPTS / "0001.work").mkdir()
+    for name in (
+        f"checkpoint-{'0' * 64}.pt",
+        ".result.json.0123",
+        f"{ATTEMPTS}/.0001.{'0' * 32}",
+        f"{ATTEMPTS}/0001.work/x",
+    ):
+        (folder / name).touch()
+    prepare(planned)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_failure_that_became_a_result_meanwhile_is_not_cleared(
+    planned: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(planned)
+    folder = planned[0].folder
+    write_failed(folder)
+    take = launcher.take
+
+    def late(*arguments: Any) -> Any:
+        row = dict.fromkeys(run_folder.COLUMNS) | {"result_version": run_folder.RESULT_VERSION, "state": "finished"}
+        files.write_json(folder / run_folder.RESULT, row | {"top1": 81.25})
+        return take(*arguments)
+
+    monkeypatch.setattr(launcher, "take", late)
+    with launcher._failures_cleared([folder], TRAINING, "again"):
+        assert states(planned[:1]) == ["finished"]
+    assert names(folder) == []
+
+
 def test_what_is_done_stays_and_what_failed_is_cleared_for_another_try(planned: list[PlannedRun]) -> None:
     prepare(planned)
     for run, state in zip(planned, ("failed", "diverged"), strict=True):
@@ -408,7 +466,7 @@ def test_what_is_done_stays_and_what_failed_is_cleared_for_another_try(planned: 
     assert states(planned) == ["failed", "diverged"]
     assert prepare(planned) == planned[:1]
     assert states(planned) == ["failed", "diverged"]
-    with launcher._failures_cleared([run.folder for run in planned], TRAINING):
+    with launcher._failures_cleared([run.folder for run in planned], TRAINING, "again"):
         assert states(planned) == ["waiting", "diverged"]
     assert states(planned) == ["waiting", "diverged"]
 
