@@ -347,7 +347,9 @@ def test_a_damaged_export_is_refused_in_words(
 
 def test_code_that_weights_name_is_executed_only_if_it_is_trusted(exported: Path, tmp_path: Path) -> None:
     code = tmp_path / "their_layers.py"
-    code.write_text(f"open({str(tmp_path / 'executed')!r}, 'w').close()\nfrom torch import nn\nclass Same(nn.Identity): pass\n")
+    code.write_text(
+        f"open({str(tmp_path / 'executed')!r}, 'w').close()\nfrom torch import nn\nclass Same(nn.Identity): pass\n"
+    )
     layer = {"slot": "spatial", "name": "Same", "path": str(code)}
     layer["fingerprint"] = hashlib.sha256(code.read_bytes()).hexdigest()[:12]
     file = Path(shutil.copy(exported / "fewer_activations-s0" / "model.safetensors", tmp_path))
