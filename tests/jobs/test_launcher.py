@@ -585,7 +585,7 @@ def test_a_job_gives_signals_back_as_it_found_them() -> None:
 def test_a_job_that_lost_its_run_leaves_it_alone(
     tiny_run: MakeRun, small_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "run"
+    folder = tmp_path / tiny_run().id
     files.write_json(folder / run_folder.RUN, {"config": tiny_run().to_json()})
     monkeypatch.setattr(train_module, "LOOK_EVERY_S", 0.0)
     step, left = _Training.train_step, {}
@@ -626,7 +626,7 @@ def on_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_on_slurm_a_job_uses_the_cores_it_was_given_and_says_which_job_it_is(
     tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, seen = tmp_path / "run", {}
+    folder, seen = tmp_path / tiny_run().id, {}
     files.write_json(folder / run_folder.RUN, {"config": tiny_run().to_json()})
 
     def note(_: RunConfig, folder: Path, **options: Any) -> dict[str, Any]:
@@ -647,7 +647,7 @@ def test_on_slurm_sigterm_asks_to_save_and_takes_nothing_back(
     preempted: bool, tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a preemption it comes on the heels of the signal that has asked for the run to stop."""
-    folder, asked = tmp_path / "run", []
+    folder, asked = tmp_path / tiny_run().id, []
     files.write_json(folder / run_folder.RUN, {"config": tiny_run().to_json()})
     order = Job((folder,), None)
 
