@@ -209,6 +209,14 @@ def is_done(folder: Path) -> bool:
     return row is not None and row["state"] in ("finished", "diverged")
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a run was trained to its end; one whose result is damaged was not."""
+    try:
+        return (read_result(folder) or {}).get("state") == "finished"
+    except UserError:
+        return False
+
+
 def seeds_with(name: str, runs: Path, keys: Collection[str]) -> set[int]:
     """Return the seeds of which some run has a file of that name.
 
