@@ -57,7 +57,7 @@ def train(
                 asked=lambda: "leave" if claim.is_lost() else "",
                 writer=claim.writer,
             )
-        except Lost as error:
+        except (Lost, loop.Stopped) as error:
             raise UserError(f"{run.folder}: another job has taken the run over. Nothing there was changed.") from error
         claim.end = row["state"]
         return row

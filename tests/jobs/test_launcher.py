@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+from roadmap.cli import run_commands
+from roadmap.cli.commands import Exit
 from roadmap.cli.options import job_options_of
 from roadmap.common import files, machine
 from roadmap.common.errors import UserError
@@ -741,6 +744,32 @@ def test_a_launch_never_leaves_the_runs_folder_whatever_its_names_are(base: str,
     assert re.fullmatch(r"[A-Za-z0-9_.-]+", how.name)
     assert Path(os.path.normpath(how.runs / JOBS / how.name)).parent == Path("/runs/jobs")
     assert how.name != again.name
+
+
+def test_jobs_import_nothing_from_the_current_folder_and_only_their_owner_writes_what_they_execute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    with machine.environment_for_jobs(1):
+        done = subprocess.run([sys.executable, "-m", "submitit.core._submit", "-h"], capture_output=True, check=False)
+    assert b"imported" not in done.stderr
+    before = os.umask(0)
+    try:
+        logs = launch_folders.make_logs(tmp_path / "runs", "a-0", "local", [])
+    finally:
+        os.umask(before)
+    assert logs.stat().st_mode & 0o022 == 0
+
+
+def test_a_command_names_the_log_of_jobs_that_died_before_they_began(
+    planned: list[PlannedRun], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = planned[0].folder.parent
+    code = run_commands._say_outcome(Console(width=200), planned, JobOptions("local", runs, "ours"), "3 s")
+    assert code == Exit.FAILED
+    said = capsys.readouterr().out
+    assert f"No job came to 2 runs: it ended before it began. Its log: {runs}/jobs/ours-*/*.out" in said
 
 
 def test_jobs_inherit_threads_and_the_way_to_the_package_and_the_caller_keeps_its_own(
