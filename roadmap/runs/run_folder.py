@@ -19,9 +19,9 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, Required
-from zipfile import BadZipFile
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
@@ -186,10 +186,12 @@ def write_predictions(writer: Writer, predicted: NDArray[np.integer[Any]], label
 def read_right(folder: Path) -> NDArray[np.bool_] | None:
     """Return for each test image whether a run predicted its label, (N,); None where that is not known."""
     try:
-        with open_regular(folder / PREDICTIONS):
+        with open_regular(folder / PREDICTIONS) as file:
+            if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
+                return None
             # Mapped, so that a head which promises terabytes is held against the size of the file.
             both = np.load(folder / PREDICTIONS, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, BadZipFile):  # missing, damaged or something else
+    except (OSError, ValueError, EOFError):  # missing, damaged or something else
         return None
     if not isinstance(both, np.ndarray) or both.ndim != 2 or len(both) != 2:
         return None
