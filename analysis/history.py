@@ -4,15 +4,15 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from analysis.report.record import PROVENANCE, read_provenance
-from roadmap.common import files
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import Worker, attempts_of
+from roadmap.runs.config import read_run_file
 from roadmap.study.plan import Study
 
 # Points of a learning curve: this many where runs are few, and fewer where a page would grow too large.
@@ -69,9 +69,9 @@ def collect_histories(study: Study) -> dict[str, RunHistory]:
     points = points_of_each(len(folders))
     histories = {}
     for run, folder in folders.items():
-        written = files.read_object(folder / run_folder.RUN)
+        written = read_run_file(folder)
         if written is not None:
-            planned = read_provenance(written, PLANNED)
+            planned = read_provenance(cast(dict[str, Any], written), PLANNED)
             histories[run] = RunHistory(*read_curve(folder, points), planned, tuple(read_attempts(folder)))
     return histories
 

@@ -94,7 +94,7 @@ def collect_robustness(study: Study) -> Robustness:
             except Damaged as error:
                 damaged.append(str(error))
                 continue
-            if (run_folder.read_result(study.folder(config)) or {}).get("state") == "finished":
+            if run_folder.is_finished(study.folder(config)):
                 entries += [(rung.id, seed, config.id, entry) for entry in found if is_complete(entry)]
     if not entries:
         return Robustness(pd.DataFrame(columns=list(ROBUSTNESS_COLUMNS)), notes=tuple(damaged))

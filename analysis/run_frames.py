@@ -1,6 +1,8 @@
 """From run folders to rows: of each rung and seed, of each rung and round measured, and what each rung costs."""
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.metrics import COSTS, COUNTED, SPEEDS
-from roadmap.common import files
+from roadmap.common.errors import UserError
 from roadmap.measuring.rung_costs import keys_of, networks, read_measured
 from roadmap.runs import run_folder
+from roadmap.runs.config import read_run_file
 from roadmap.study.plan import Study
 
 # What a run's row says beside `run_folder.COLUMNS`.
@@ -34,9 +37,9 @@ def collect(study: Study) -> pd.DataFrame:
         for seed in study.seeds:
             config = study.configs[rung.id, seed]
             folder = study.folder(config)
-            about = files.read_object(folder / run_folder.RUN) or {}
-            row = run_folder.read_result(folder) or {"state": "missing"}
-            costs = (value if files.is_finite(value := about.get(name)) else None for name in ("macs", "params"))
+            about: Mapping[str, Any] = read_run_file(folder) or {}
+            row = _row_of(folder)
+            costs = (about.get(name) for name in ("macs", "params"))
             identity = (study.base, rung.id, seed, config.id, config.recipe.name, *costs)
             measured = {column: row.get(column) for column in run_folder.COLUMNS if column not in WIDE}
             rows.append(dict(zip(IDENTITY, identity, strict=True)) | measured)
@@ -45,6 +48,14 @@ def collect(study: Study) -> pd.DataFrame:
     return frame.assign(
         **{str(name): pd.to_numeric(frame[name], errors="coerce") for name in frame if name not in words}
     )
+
+
+def _row_of(folder: Path) -> Mapping[str, Any]:
+    """Return a run's result row; one that is damaged is that of a failed run, and says so."""
+    try:
+        return run_folder.read_result(folder) or {"state": "missing"}
+    except UserError as error:
+        return {"state": "failed", "error": str(error)}
 
 
 def collect_right_images(study: Study, runs: pd.DataFrame) -> dict[str, dict[int, NDArray[np.bool_]]]:

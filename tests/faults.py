@@ -8,6 +8,7 @@ happened to. A fault whose line is in the table already is not made again, so th
 
 import argparse
 import csv
+import itertools
 import os
 import random
 import subprocess
@@ -18,22 +19,27 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+from roadmap.data.datasets import describe_data
 from roadmap.jobs.cluster import Cluster
 from roadmap.jobs.launcher import launch, prepare
 from roadmap.jobs.options import JobOptions
 from roadmap.jobs.status import Queue, is_at_work, look_at_queue, standing
 from roadmap.ladder.ladder import read_ladder
+from roadmap.recipe import Recipe
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import Worker, attempts_of, last_attempt
+from roadmap.runs.config import RunConfig
 from roadmap.study.plan import PlannedRun
 from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.checkpoints import checkpoints
 from roadmap.training.loop import train
-from tests.conftest import small_file_system, write_small_images, write_tiny
+from tests.conftest import NET, TINY, small_file_system, write_small_images, write_tiny
 from tests.processes import Command, outcome
 from tests.slurm import Slurm, why_not
+from tests.stops import AtNumber, of_the_run, stop_and_continue
 
 STEPS = """\
 bases: {resnet50: {label: ResNet-50, result: End}}
@@ -42,6 +48,7 @@ rungs:
   - {id: short, label: short, step: stage_ratio, args: {blocks: [1, 1, 1, 1]}}
 """
 COLUMNS = ("fault", "times", "runs", "preempted", "died", "launched again", "seconds", "equal")
+STOPPED_WORKER = "worker stopped before each change to files, then continued"
 DISK = "48m"
 
 
@@ -351,6 +358,29 @@ def kill_drivers(executor: str, times: int, slurm: Slurm, work: Path) -> dict[st
     return dict(zip(COLUMNS, values, strict=True))
 
 
+def stop_workers(work: Path) -> dict[str, object]:
+    """SIGSTOP of a worker before each of its changes; another takes over and finishes; SIGCONT of the first."""
+    start, equal, ends = time.monotonic(), True, Counter[str]()
+    images = work / "images"
+    write_small_images(images)
+    recipe = Recipe(**TINY | {"epochs": 1})
+    config = RunConfig(NET, recipe, describe_data(recipe, images), 0)
+    train(config, work / "undisturbed", data_root=images)
+    for number in itertools.count():
+        place = work / str(number)
+        stopped, left = stop_and_continue(config, place, images, AtNumber(number))
+        folder = place / config.id
+        same = of_the_run(folder) == left and outcome(folder) == outcome(work / "undisturbed")
+        equal = equal and same
+        ends += Counter(attempt.end for attempt in attempts_of(folder) if attempt.end)
+        print(f"stopped before change {number}: {stopped}, equal: {same}, {dict(ends)}", flush=True)
+        if not stopped:
+            break
+    seconds = round(time.monotonic() - start)
+    values = (STOPPED_WORKER, number, number, ends["preempted"], ends["died"], 0, seconds, "yes" if equal else "NO")
+    return dict(zip(COLUMNS, values, strict=True))
+
+
 def main() -> int:
     """Make the faults that the table does not have yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -358,33 +388,38 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("records/faults"))
     parser.add_argument("--only", nargs="*")
     options = parser.parse_args()
-    if reason := why_not():
-        print(f"cannot start a Slurm here: {reason}")
-        return 2
     table = options.out / "faults.csv"
     lines = list(csv.DictReader(table.open())) if table.exists() else []
-    have = {line["fault"] for line in lines}
-    everything: dict[str, Callable[[int, Slurm, Path], dict[str, object]]] = {
-        name: lambda times, slurm, work, name=name: campaign(name, times, slurm, work) for name in FAULTS
-    }
-    for executor in ("slurm", "local"):
-        everything[f"SIGKILL of the driver ({executor})"] = lambda times, slurm, work, executor=executor: kill_drivers(
-            executor, times, slurm, work
-        )
     work = Path(tempfile.mkdtemp(prefix="faults-"))
+
+    def is_left(name: str) -> bool:
+        return name not in {line["fault"] for line in lines} and name in (options.only or [name])
+
+    def add(line: dict[str, object]) -> None:
+        lines.append({key: str(value) for key, value in line.items()})
+        options.out.mkdir(parents=True, exist_ok=True)
+        with table.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(lines)
+
+    if is_left(STOPPED_WORKER):
+        add(stop_workers(work))
+    with_slurm: dict[str, Callable[[int, Slurm, Path], dict[str, object]]] = {
+        **{name: partial(campaign, name) for name in FAULTS},
+        **{f"SIGKILL of the driver ({executor})": partial(kill_drivers, executor) for executor in ("slurm", "local")},
+    }
+    left = [name for name in with_slurm if is_left(name)]
+    if left and (reason := why_not()):
+        print(f"cannot start a Slurm here: {reason}")
+        return 2
     slurm = Slurm(work / "slurm")
-    slurm.start()
-    os.environ.update(slurm.environment)
     try:
-        for name, make in everything.items():
-            if name in have or (options.only and name not in options.only):
-                continue
-            lines.append({key: str(value) for key, value in make(options.times, slurm, work).items()})
-            options.out.mkdir(parents=True, exist_ok=True)
-            with table.open("w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(lines)
+        if left:
+            slurm.start()
+            os.environ.update(slurm.environment)
+        for name in left:
+            add(with_slurm[name](options.times, slurm, work))
             slurm.wait_idle(120)
     finally:
         slurm.stop()

@@ -10,7 +10,8 @@ import runpy
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, set_start_method
 from multiprocessing.context import ForkServerProcess
@@ -19,6 +20,7 @@ from typing import Any
 
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import ATTEMPTS
+from roadmap.runs.claims import Writer
 from roadmap.runs.config import RunConfig
 
 Left = tuple[str, str, list[dict[str, Any]], dict[str, Any]]
@@ -123,6 +125,17 @@ def _train(config: RunConfig, folder: Path, root: Path, save_every_step: bool) -
         module.train(config, folder, data_root=root, asked=lambda: "stop" if asked else "", **options)
     except module.Stopped:
         sys.exit(STOPPED)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Writer]:
+    """Write a run's files without a claim."""
+    writer = Writer(folder)
+    writer.open()
+    try:
+        yield writer
+    finally:
+        writer.close()
 
 
 def outcome(folder: Path) -> Left:

@@ -10,7 +10,8 @@ from roadmap import StudySpec, plan_study, read_ladder, read_recipe, train
 from roadmap.common.errors import UserError
 from roadmap.jobs.launcher import prepare
 from roadmap.runs import run_folder
-from roadmap.runs.attempts import Worker, last_attempt, take
+from roadmap.runs.attempts import Worker, last_attempt
+from roadmap.runs.claims import take
 from tests.samples import LADDER
 
 DESIGNED = [

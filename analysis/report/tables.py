@@ -13,7 +13,7 @@ from analysis.sentences import MARKS, marked
 from analysis.stats.answers import Answer
 from analysis.stats.power import MOST_SEEDS
 from roadmap.common.errors import unknown
-from roadmap.common.formats import MINUS, big, change, interval, number
+from roadmap.common.formats import MINUS, big, change, interval, number, printable
 from roadmap.ladder.references import SECTION
 
 Cells = Mapping[str, str]  # heading -> what stands there
@@ -253,7 +253,7 @@ def cells_markdown(rows: Sequence[Cells]) -> str:
 
 def escaped(text: str) -> str:
     """Return a text as Markdown shows it as it is, on one line: no HTML, no table's bar, no emphasis, no link."""
-    line = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(text.split()))
+    line = re.sub(r"&(?=#?\w+;)", "&amp;", printable(" ".join(text.split())))
     line = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line)
     return re.sub(r"([\\`*|~]|\](?=\()|(?<!\w)_|_(?!\w))", r"\\\1", line)
 

@@ -65,11 +65,10 @@ def measure(options: Namespace) -> Exit:
 def _measure_in_a_job(options: Namespace, study: "Study", console: Console) -> tuple[Path, dict[str, Any]]:
     """Have a job of the cluster measure, wait for it, and return the file that it wrote and its content."""
     from roadmap.cli.options import job_options_of
-    from roadmap.common.files import read_object
     from roadmap.jobs.launcher import launch
     from roadmap.jobs.measurement import MeasureTask, read_outcome
     from roadmap.jobs.retries import Retries
-    from roadmap.measuring.rung_costs import FOLDER
+    from roadmap.measuring.rung_costs import FOLDER, read_measured_file
 
     how = job_options_of(options, study, wait=True)
     how = replace(how, cluster=how.cluster.one_process())
@@ -83,7 +82,7 @@ def _measure_in_a_job(options: Namespace, study: "Study", console: Console) -> t
             time.sleep(LOOK_EVERY_S)
         pending = retries.to_try_again()
     path = read_outcome(folder)
-    measured = read_object(path) if path else None
+    measured = read_measured_file(path) if path else None
     if path is None or measured is None:
         failure = task.failure(folder)
         reason = failure.content.get("error") if failure else "its job ended without a word (killed?)"

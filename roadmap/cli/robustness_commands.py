@@ -38,7 +38,7 @@ def robustness(options: Namespace) -> Exit:
     from roadmap.common.files import check_writable
     from roadmap.common.formats import clock
     from roadmap.robustness.attacks import require_toolbox
-    from roadmap.runs.run_folder import read_result
+    from roadmap.runs.run_folder import is_finished
 
     if under_torchrun():
         raise UserError("robustness: a network is evaluated by one process. Start it without torchrun.")
@@ -48,7 +48,7 @@ def robustness(options: Namespace) -> Exit:
     require_toolbox()
     check_writable(study.runs, "--runs")
     planned = study.planned()
-    trained = [run for run in planned if (read_result(run.folder) or {}).get("state") == "finished"]
+    trained = [run for run in planned if is_finished(run.folder)]
     print_study(study, console)
     missing = {run.config.id: _missing(run, settings, console) for run in trained}
     todo = sorted((run for run in trained if missing[run.config.id]), key=lambda run: -run.macs)

@@ -1,5 +1,6 @@
 """The commands that start jobs, stop them and export what they trained: run, launch, cancel, export."""
 
+import os
 import signal
 import time
 from argparse import Namespace
@@ -198,6 +199,7 @@ def _print_dry_run(planned: Sequence["PlannedRun"], how: "JobOptions") -> Exit:
 
 
 def _say_outcome(console: Console, planned: Sequence["PlannedRun"], how: "JobOptions", took: str) -> Exit:
+    from roadmap.jobs.launch_folders import JOBS
     from roadmap.jobs.status import look_at_queue, standing
 
     queue = look_at_queue(how.runs)
@@ -207,6 +209,10 @@ def _say_outcome(console: Console, planned: Sequence["PlannedRun"], how: "JobOpt
         if now.state in ("failed", "lost"):
             text = f"{run.rungs[0]} seed {run.config.seed} {now.state}: {now.note or 'no result'} (log: {now.log})"
             console.print(text, markup=False, highlight=False)
+    if never := sum(now.state == "waiting" for now in standings.values()):
+        logs = how.runs / JOBS / f"{how.name}-*"
+        text = f"No job came to {never} runs: it ended before it began. Its log: {logs}{os.sep}*.out"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     done = sum(now.state in ("finished", "diverged") for now in standings.values())
     failed = sum(now.state == "failed" for now in standings.values())
     if unfinished := len(planned) - done - failed:

@@ -3,9 +3,11 @@
 import errno
 import json
 import os
+import stat
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -40,24 +42,49 @@ class LostWorker(Exception):
     """A decoding worker was killed, which is not the doing of the run that it worked for."""
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object], name: Callable[[], Path] | None = None) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that a reader finds the old or the new content and never half of one, whatever is killed when.
 
     Args:
         path: The file.
         write: Writes its content.
-        name: Says what to call it once it is written; None leaves it at `path`.
 
     Raises:
         Unwritable: If the folder cannot be written or the disk is full; the old file stays.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+    except OSError as error:
+        raise Unwritable(path, error) from error
+    write_through(path.with_name(f".{path.name}.{uuid.uuid4().hex}"), path, write)
+
+
+def write_through(
+    temporary: Path,
+    path: Path,
+    write: Callable[[IO[bytes]], object],
+    name: Callable[[], Path] | None = None,
+    *,
+    durable: bool = True,
+) -> None:
+    """Write a file under another name, and give it its own when it is whole.
+
+    Args:
+        temporary: The other name; there must be no such file.
+        path: The file.
+        write: Writes its content.
+        name: Says what to call it once it is written; None leaves it at `path`.
+        durable: Whether it must survive a power failure.
+
+    Raises:
+        Unwritable: If the folder cannot be written or the disk is full; the old file stays.
+    """
+    try:
+        with temporary.open("xb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path if name is None else name())
     except BaseException as error:
         with suppress(OSError):
@@ -97,9 +124,14 @@ def check_writable(folder: Path, option: str = "--out") -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; what is no Unicode in it (a file's name, in an error) is written as one can read it."""
+    """Write JSON atomically."""
+    write_atomically(path, json_of(content))
+
+
+def json_of(content: Any) -> Callable[[IO[bytes]], object]:
+    """Return what writes a value as JSON; what is no Unicode in it (a file's name) is written as one can read it."""
     text = json.dumps(_in_unicode(content), indent=1) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    return lambda file: file.write(text.encode())
 
 
 def _in_unicode(content: Any) -> Any:
@@ -146,11 +178,31 @@ def read_json(path: Path) -> Any:
 def _read(path: Path) -> bytes | None:
     """Return what a file holds; None where it is missing."""
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+class NoRegularFile(OSError):
+    """What is there is no file, but a pipe (at which one would wait for ever) or a device."""
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading, and only a file.
+
+    Raises:
+        OSError: If it cannot be opened, or is something else.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(number).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(number)
+        kind = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise NoRegularFile(kind, os.strerror(kind) if kind == errno.EISDIR else "it is no regular file", str(path))
+    return open(number, "rb")
 
 
 def read_as(path: Path, schema: TypeAdapter[T]) -> T | None:

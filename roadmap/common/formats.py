@@ -38,3 +38,8 @@ def interval(low: float | None, high: float | None, form: str) -> str:
     """Return the ends of an interval; nothing where one is missing."""
     ends = (change(low, form), change(high, form))
     return " to ".join(ends) if all(ends) else ""
+
+
+def printable(text: str) -> str:
+    """Return a text that others wrote as a terminal can show it: control characters as Python writes them."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from roadmap.common.errors import UserError
 from roadmap.common.paths import ROOT
 
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # jobs import nothing from the folder that a command was given in
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 # How long a thread that waits for others keeps its core, where the user does not say: about as short as OpenMP (GNU's)
 # has it itself where it knows of more threads than cores. It does not know of another command's jobs: two of two
@@ -76,7 +77,7 @@ def environment_for_jobs(threads: int) -> Iterator[None]:
     stop in order (`Launch.stop`).
     """
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    ours = dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"PYTHONPATH": path}
+    ours = dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"PYTHONPATH": path, **SAFE_PATH}
     ours |= {name: value for name, value in WAITING.items() if not {name, "OMP_WAIT_POLICY"} & os.environ.keys()}
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
@@ -95,4 +96,5 @@ def environment_for_jobs(threads: int) -> Iterator[None]:
 def environment_lines(threads: str) -> list[str]:
     """Return the same environment as lines of a shell script; `threads` is a shell's expression."""
     counts = " ".join(f'{name}="{threads}"' for name in THREAD_VARIABLES)
-    return [f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}", f"export {counts}"]
+    safe = "".join(f" {name}={value}" for name, value in SAFE_PATH.items())
+    return [f"export{safe} PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}", f"export {counts}"]

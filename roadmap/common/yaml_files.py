@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.tag import Tag
@@ -22,6 +23,7 @@ T = TypeVar("T")
 
 # The keys that each part of a file has, by the key that such parts stand under; "" for the file itself.
 Keys = Mapping[str, Sequence[str]]
+MOST_DEEP = 100
 MOST_VALUES = 100_000  # in a file, with what its aliases repeat: a few lines of nested aliases can stand for billions
 
 
@@ -123,6 +125,7 @@ def _parse(text: str) -> tuple[Node | None, list[tuple[int, str]], Any]:
     yaml = YAML(typ="safe", pure=True)
     yaml.Resolver, yaml.Constructor = _Resolver, _Constructor
     yaml.allow_duplicate_keys = True  # `_repeated_keys` names all of them
+    _check_depth(text)
     root = yaml.compose(text)
     if root is None:
         return None, [], None
@@ -130,6 +133,16 @@ def _parse(text: str) -> tuple[Node | None, list[tuple[int, str]], Any]:
         raise ValueError(f"its aliases (*) make it {values:.0e} values, of which there may be {MOST_VALUES:,}")
     repeated = list(_repeated_keys(root))
     return root, repeated, yaml.constructor.construct_document(root)
+
+
+def _check_depth(text: str) -> None:
+    """Refuse a text that is nested so deeply that reading it would take long, and then fail."""
+    depth = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        begins, ends = isinstance(event, CollectionStartEvent), isinstance(event, CollectionEndEvent)
+        depth += begins - ends
+        if depth > MOST_DEEP:
+            raise ValueError(f"it is nested more than {MOST_DEEP} deep")
 
 
 def _children(node: Node) -> list[Node]:

@@ -8,6 +8,7 @@ An exported run is a folder as timm and the Hugging Face hub have them:
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
@@ -32,7 +33,7 @@ from roadmap.networks.naming import Library
 from roadmap.networks.own_layers import TRUST
 from roadmap.networks.timm_net import TimmNet
 from roadmap.runs import run_folder
-from roadmap.runs.config import DataConfig, RunConfig
+from roadmap.runs.config import DataConfig, RunConfig, read_run_file
 from roadmap.study.plan import PlannedRun, Study
 
 # What tells timm to load something else than the file that was asked for.
@@ -125,7 +126,7 @@ def describe_run(study: Study, run: PlannedRun, row: dict[str, Any], images: dic
         images: What `describe_images` says of its data set.
     """
     config, recipe, data = run.config, run.config.recipe, run.config.data
-    planned = files.read_object(run.folder / run_folder.RUN) or {}
+    planned: Mapping[str, Any] = read_run_file(run.folder) or {}
     rung = next(rung for rung in study.rungs if rung.id == run.rungs[0])
     net = config.net
     return {

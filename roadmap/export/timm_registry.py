@@ -102,6 +102,11 @@ def _tag(pretrained_cfg: str | dict[str, Any] | PretrainedCfg | None) -> str | N
 
 
 def _read_net(net: Net | Mapping[str, Any], place: str) -> NetConfig:
+    """Return a network from what `dataclasses.asdict` makes of one.
+
+    Raises:
+        UserError: If it is none.
+    """
     try:
         return TypeAdapter(NetConfig).validate_python(net)
     except ValidationError as error:

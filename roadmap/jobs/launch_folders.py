@@ -29,7 +29,8 @@ def make_logs(runs: Path, name: str, executor: str, jobs: Sequence[Sequence[str]
     """Return a fresh folder for a launch, which says what each of its jobs is to do (`roadmap.jobs.tasks.item_of`).
 
     Fresh, because submitit would take an old result for that of a new job of the same number; and written before
-    anything is submitted, so that the jobs are known by their name whatever happens next.
+    anything is submitted, so that the jobs are known by their name whatever happens next. Its owner alone can write
+    there, because jobs execute what they find there.
 
     Raises:
         UserError: If it cannot be made.
@@ -37,6 +38,7 @@ def make_logs(runs: Path, name: str, executor: str, jobs: Sequence[Sequence[str]
     logs = (runs / JOBS / name).absolute()
     try:
         logs.mkdir(parents=True)
+        logs.chmod(0o755)  # whatever the user's files are usually given
     except OSError as error:
         raise UserError(f"{logs}: cannot be made ({error.strerror}). Choose another place with --runs.") from error
     files.write_json(logs / LAUNCH, {"executor": executor, "jobs": [list(job) for job in jobs]})

@@ -7,7 +7,7 @@ how the list is shared out among them, is the executor's part (`roadmap.jobs.exe
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from roadmap.common import files
@@ -17,10 +17,11 @@ from roadmap.jobs import slurm_queue
 from roadmap.jobs.executors import EXECUTORS, Launch
 from roadmap.jobs.launch_folders import CANCELLED, cancelled_runs, read_launches
 from roadmap.jobs.options import JobOptions
-from roadmap.jobs.tasks import TRAINING, Task
+from roadmap.jobs.tasks import TRAINING, Failure, Task, is_over
 from roadmap.jobs.worker import Job
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import Worker, is_under_way, last_attempt
+from roadmap.runs.claims import Lost, Writer, take
 from roadmap.study.plan import PlannedRun
 
 
@@ -34,6 +35,7 @@ def prepare(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
     pending = [run for run in planned if not run_folder.is_done(run.folder)]
     for run in pending:
         run.write(where)
+    _sweep([run.folder for run in planned if run_folder.is_done(run.folder)])
     return sorted(pending, key=lambda run: -run.cost)
 
 
@@ -63,29 +65,61 @@ def launch(folders: Sequence[Path], options: JobOptions, number: int = 0, task: 
         needs_gpu=executor.outlives_command and options.cluster.gpus_per_node > 0,
         task=task,
     )
-    with _failures_cleared(folders, task):
+    with _failures_cleared(folders, task, options.name):
         return executor.submit(job, f"{options.name}-{number}", options)
 
 
 @contextmanager
-def _failures_cleared(folders: Sequence[Path], task: Task) -> Iterator[None]:
+def _failures_cleared(folders: Sequence[Path], task: Task, command: str) -> Iterator[None]:
     """Take away the notes of failures, which are to be tried again; put them back if no job can be started.
+
+    Both under a claim: meanwhile another command's job may have taken the work, and finished it.
 
     Raises:
         UserError: If a run folder cannot be written.
     """
-    failed = [failure for folder in folders if (failure := task.failure(folder)) is not None]
-    try:
-        for path, _ in failed:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path.parent}: cannot be written ({error.strerror}). Choose another --runs.") from error
+    failed = [folder for folder in folders if task.failure(folder) is not None]
+    me = Worker.here(command)
+    cleared: list[tuple[Path, Failure]] = []
+    for folder in failed:
+        with _claimed(task.place(folder), me) as writer:
+            if writer is not None and (failure := task.failure(folder)) is not None:
+                writer.remove(failure.path)
+                cleared.append((folder, failure))
     try:
         yield
     except UserError:
-        for path, row in failed:
-            files.write_json(path, row)
+        for folder, failure in cleared:
+            with _claimed(task.place(folder), me) as writer:
+                if writer is not None and not is_over(task, folder):
+                    writer.write_json(*failure)
         raise
+
+
+@contextmanager
+def _claimed(place: Path, me: Worker) -> Iterator[Writer | None]:
+    """Hold a claim that leaves no trace; yields None where somebody else has it, and ends where they take it over.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    try:
+        with suppress(Lost), take(place, me, slurm_queue.has_job) as claim:
+            if claim is not None:
+                claim.withdraw()
+            yield claim.writer if claim is not None else None
+    except OSError as error:
+        raise UserError(f"{place}: cannot be written ({error.strerror}). Choose another --runs.") from error
+
+
+def _sweep(done: Sequence[Path]) -> None:
+    """Remove what killed processes left in the folders of runs that are done; nothing else comes to these any more."""
+    me: Worker | None = None
+    for folder in filter(run_folder.has_litter, done):
+        me = me or Worker.here("sweep")
+        with suppress(UserError, OSError), _claimed(folder, me) as writer:
+            if writer is not None:
+                run_folder.sweep(writer)
 
 
 # -- cancel

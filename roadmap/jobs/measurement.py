@@ -3,12 +3,24 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
 from roadmap.common import files
 from roadmap.common.log import say
-from roadmap.jobs.tasks import Failure, Setting
+from roadmap.jobs.tasks import Failure, Setting, read_failure
 from roadmap.runs.attempts import End
+from roadmap.runs.claims import Writer
 from roadmap.study.plan import Study
 
+
+class Done(TypedDict):
+    """What `DONE` holds: the name of the measurement's file."""
+
+    file: str
+
+
+_DONE = TypeAdapter(Done)
 DONE, FAILED = "done.json", "failed.json"
 
 
@@ -32,8 +44,7 @@ class MeasureTask:
 
     def failure(self, folder: Path) -> Failure | None:
         """Return the note of a failure."""
-        content = files.read_object(folder / FAILED)
-        return Failure(folder / FAILED, content) if content is not None else None
+        return read_failure(folder / FAILED)
 
     def do(self, folder: Path, setting: Setting) -> tuple[End, str]:
         """Measure, and write what was found."""
@@ -42,17 +53,18 @@ class MeasureTask:
         def show(done: int, total: int, what: str) -> None:
             say(f"[{done}/{total}] {what}")
 
-        path = write_measured(self.study.runs, measure(self.study, threads=setting.threads, show=show))
-        files.write_json(folder / DONE, {"file": path.name})
+        measured, writer = measure(self.study, threads=setting.threads, show=show), setting.writer
+        path = write_measured(self.study.runs, measured, writer.write_json)
+        writer.write_json(folder / DONE, {"file": path.name})
         return "finished", f"wrote {path.name}"
 
-    def fail(self, folder: Path, reason: str, wall_s: float | None = None) -> None:
+    def fail(self, writer: Writer, reason: str, wall_s: float | None = None) -> None:
         """Note why."""
         say(f"not measured: {reason}")
-        files.write_json(folder / FAILED, {"error": reason})
+        writer.write_json(writer.folder / FAILED, {"error": reason})
 
 
 def read_outcome(folder: Path) -> Path | None:
     """Return the measurement's file; None where there is none yet."""
-    done = files.read_object(folder / DONE)
-    return folder.parent / str(done["file"]) if done and "file" in done else None
+    done = files.read_as(folder / DONE, _DONE)
+    return folder.parent / Path(done["file"]).name if done else None

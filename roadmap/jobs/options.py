@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from roadmap.common.errors import UserError
-from roadmap.jobs.cluster import Cluster
+from roadmap.jobs.cluster import LINE, Cluster
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,14 @@ class JobOptions:
     loggers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a runs folder whose name a scheduler would read as a pattern.
+        """Refuse a runs folder that a job's script cannot name, or that submitit or Slurm read something into.
 
         Raises:
-            UserError: If there is a % in its path.
+            UserError: If its path has such a letter.
         """
-        if "%" in str(self.runs.absolute()):
+        place = str(self.runs.absolute())
+        if not LINE.fullmatch(place) or set("%\\") & set(place):
             raise UserError(
-                f"--runs {self.runs.absolute()}: has a %, which stands for a job's number or name where logs are "
-                "written. Choose a path without."
+                f"{place!r}: jobs cannot name this folder: it has a '%', a backslash or a line break. Choose another "
+                "--runs."
             )

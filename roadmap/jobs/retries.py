@@ -7,9 +7,9 @@ from pathlib import Path
 from roadmap.jobs.executors import Launch
 from roadmap.jobs.launch_folders import JOBS, cancelled_runs
 from roadmap.jobs.options import JobOptions
-from roadmap.jobs.status import Queue, is_at_work, look_at_queue
+from roadmap.jobs.status import is_at_work, look_at_queue
 from roadmap.jobs.tasks import TRAINING, Task, item_of, undone
-from roadmap.runs.attempts import ends, last_attempt
+from roadmap.runs.attempts import ends, is_under_way, last_attempt
 
 LOOK_EVERY_S = 2.0
 
@@ -20,13 +20,13 @@ class Retries:
     def __init__(self, folders: Sequence[Path], options: JobOptions, task: Task = TRAINING) -> None:
         self.folders, self.options, self.task = folders, options, task
         self.number = 0
-        self.queue, self.looked_at = Queue(), float("-inf")
-        self.attempts = self._count()
+        self.queue, self.looked_at = look_at_queue(options.runs), float("-inf")
+        self.found = self._look()
 
-    def _count(self) -> int:
-        """Count the attempts so far."""
+    def _look(self) -> list[tuple[int, str | None, bool]]:
+        """Return for each folder its last attempt's number and end, and whether that is under way."""
         lasts = (last_attempt(self.task.place(folder)) for folder in self.folders)
-        return sum(last.number for last in lasts if last)
+        return [(a.number, a.end, is_under_way(a, self.queue.runs)) if a else (0, None, False) for a in lasts]
 
     def are_over(self, jobs: Launch | None) -> bool:
         """Whether our jobs have ended, and nobody else is at any of our folders or in line for one."""
@@ -37,15 +37,15 @@ class Retries:
         return not any(is_at_work(folder, self.queue, self.task) for folder in undone(self.task, self.folders))
 
     def to_try_again(self) -> list[Path]:
-        """Return the folders for another launch: none if the last came to nothing, was cancelled or asked to stop.
+        """Return the folders for another launch: none if nothing happened, or it was cancelled or asked to stop.
 
         Work that has died too often is left; work that nobody came to, because its job died first, is not.
         """
-        before, self.attempts = self.attempts, self._count()
+        before, self.found = self.found, self._look()
         left = undone(self.task, self.folders)
         logs = (self.options.runs / JOBS).glob(f"{self.options.name}-*")
         cancelled = {item for folder in logs for item in cancelled_runs(folder)}
-        if cancelled & {item_of(self.task, folder) for folder in left} or self.attempts == before:
+        if cancelled & {item_of(self.task, folder) for folder in left} or self.found == before:
             return []
         if any(map(self._was_stopped, self.folders)):
             return []

@@ -1,6 +1,7 @@
 """Arrays of Slurm jobs: their script, and submitting it."""
 
 import io
+import os
 import shlex
 import subprocess
 import sys
@@ -14,13 +15,12 @@ from typing import Any
 from roadmap.common.errors import UserError
 from roadmap.common.machine import environment_lines
 from roadmap.jobs import slurm_queue
-from roadmap.jobs.cluster import LINE
+from roadmap.jobs.cluster import Cluster
 from roadmap.jobs.launch_folders import JOBS, LAUNCH, make_logs
 from roadmap.jobs.options import JobOptions
 from roadmap.jobs.worker import Job
 
 ASK_QUEUE_EVERY_S = 5.0
-ODD_LETTERS = "it has a '%', a backslash or a line break"
 
 # The end of a job's script. A process that a signal ended has an exit code of 128 and that signal: 137 where it was
 # killed (for memory, say), 140 or 143 where a preemption's signal came before the program listened. One that lost
@@ -34,10 +34,15 @@ job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TAS
 patiently() { for _ in $(seq 30); do "$@" && return; sleep 10; done; }
 if { [ $code = 75 ] || [ $code = 76 ] || [ $code -gt 128 ]; } && [ $code != 255 ] &&
     [ "$(patiently squeue -h -j "$job" -o %T)" = RUNNING ]; then
-  case $code in 75 | 140 | 143) ;; *) touch LOGS/"$job.${SLURM_RESTART_COUNT:-0}.killed" ;; esac
-  if [ "$(ls LOGS | grep -c "^${job}[.].*[.]killed\\$")" -le MOST ]; then patiently scontrol requeue "$job"; fi
+  case $code in 75 | 140 | 143) ;; *) touch "$logs/$job.${SLURM_RESTART_COUNT:-0}.killed" ;; esac
+  if [ "$(ls "$logs" | grep -c "^${job}[.].*[.]killed\\$")" -le "$most" ]; then patiently scontrol requeue "$job"; fi
 fi
 exit $code"""
+
+
+# What waits in the launch's folder is executed, so nobody else may have put it there meanwhile.
+CHECK_OWNER = """\
+[ "$(stat -c %u "$logs")" = "$owner" ] || { echo "$logs: belongs to another user; not started." >&2; exit 1; }"""
 
 
 @dataclass
@@ -71,12 +76,12 @@ def launch_on_slurm(job: Job, name: str, options: JobOptions) -> SlurmLaunch:
     """Submit the jobs of a launch, as one array if Slurm takes so many.
 
     Raises:
-        UserError: If Slurm refuses, or a script cannot name the runs folder.
+        UserError: If Slurm refuses, or would let the jobs wait for ever.
     """
     import submitit
 
     parts = [replace(job, folders=part) for part in share_out(job.folders, options.runs_per_job)]
-    _check_place(options.runs)
+    _check_time(options.cluster)
     most = slurm_queue.max_array_size()
     started = SlurmLaunch([])
     for start in range(0, len(parts), most):
@@ -108,7 +113,6 @@ def sbatch_text(folders: Sequence[Path], options: JobOptions) -> str:
     from submitit.slurm.slurm import _make_sbatch_string  # what its executor writes; there is no public way
 
     name = f"{options.name}-dryrun"
-    _check_place(options.runs)
     logs = (options.runs / JOBS / name).absolute()
     command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(logs))}"
     count = len(share_out(folders, options.runs_per_job))
@@ -117,20 +121,27 @@ def sbatch_text(folders: Sequence[Path], options: JobOptions) -> str:
     return text
 
 
-def _check_place(runs: Path) -> None:
-    """Refuse a runs folder that a line of a Slurm script cannot name, or that Slurm reads something into.
+def _check_time(cluster: Cluster) -> None:
+    """Refuse jobs that would wait for ever, where Slurm lets them into the queue.
 
     Raises:
-        UserError: If its path has such a letter.
+        UserError: If none of the partitions gives a job so much time.
     """
-    place = str(runs.absolute())
-    if not LINE.fullmatch(place) or set("%\\") & set(place):
-        raise UserError(f"{place!r}: a Slurm script cannot name this folder: {ODD_LETTERS}. Choose another --runs.")
+    limits = slurm_queue.time_limits(cluster.partition)
+    if limits and cluster.time_min > max(limits.values()):
+        most = max(limits.values())
+        raise UserError(
+            f"time_min is {cluster.time_min}, but partition {' or '.join(sorted(limits))} ends jobs after {most:g} "
+            f"minutes, so they would wait for ever. Set time_min to {most:g} or less: a run that takes longer is "
+            "requeued and goes on."
+        )
 
 
 def _parameters(name: str, logs: Path, options: JobOptions) -> dict[str, Any]:
     cluster, most_kills = options.cluster, options.runs_per_job * (options.max_retries + 1)
     inherit = [
+        f"logs={shlex.quote(str(logs))} owner={logs.stat().st_uid if logs.exists() else os.getuid()} most={most_kills}",
+        CHECK_OWNER,
         "set +e",
         "unset SLURM_EXPORT_ENV",
         *environment_lines("$SLURM_CPUS_PER_TASK"),
@@ -140,7 +151,7 @@ def _parameters(name: str, logs: Path, options: JobOptions) -> dict[str, Any]:
         "array_parallelism": options.jobs or 1_000_000,
         "stderr_to_stdout": True,
         "setup": [*cluster.setup, *inherit],
-        "teardown": [TEARDOWN.replace("LOGS", shlex.quote(str(logs))).replace("MOST", str(most_kills))],
+        "teardown": [TEARDOWN],
         # One process lost ends the others too; and each gets its cores (srun does not take them from sbatch).
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cluster.cpus_per_task}"],
     }

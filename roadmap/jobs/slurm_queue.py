@@ -68,7 +68,7 @@ def has_job(worker: Worker) -> bool | None:
     if worker.job is None:
         return False
     queue = read_queue()
-    return None if queue is None else any(job.id == worker.job for job in queue)
+    return None if queue is None else any(worker.is_job(job.id, job.name) for job in queue)
 
 
 def cancel(ids: Iterable[str]) -> None:
@@ -91,6 +91,31 @@ def max_array_size() -> int:
     """Return how many elements an array may have here."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config") or "", re.MULTILINE)
     return max(int(found[1]) - 1, 1) if found else MAX_ARRAY_SIZE - 1  # the largest index is one less
+
+
+def time_limits(partition: str | None) -> dict[str, float]:
+    """Return the time limit in minutes of each partition that is named (with commas), or of the default one.
+
+    Empty where Slurm does not answer.
+    """
+    names = partition.split(",") if partition else None
+    limits = {}
+    for line in (_ask("sinfo", "--noheader", "--format=%l|%P") or "").splitlines():
+        limit, _, name = line.partition("|")
+        if (name.endswith("*") if names is None else name.rstrip("*") in names) and (minutes := _minutes(limit)):
+            limits[name.rstrip("*")] = minutes
+    return limits
+
+
+def _minutes(limit: str) -> float | None:
+    """Return a time of Slurm's, such as 1-12:00:00, in minutes; None where it is none."""
+    if limit == "infinite":
+        return float("inf")
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return days * 1440 + hours * 60 + minutes + seconds / 60
 
 
 def explain(error: BaseException) -> str:

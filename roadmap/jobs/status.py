@@ -1,6 +1,7 @@
 """Where every run stands, from its folder and the scheduler's queue; needs no accounting and no memory of its own."""
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,15 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from roadmap.common.errors import UserError
+from roadmap.common.files import open_regular
+from roadmap.common.formats import printable
 from roadmap.jobs import slurm_queue
-from roadmap.jobs.launch_folders import cancelled_runs, read_launches
+from roadmap.jobs.launch_folders import JOBS, cancelled_runs, read_launches
 from roadmap.jobs.slurm_queue import QueuedJob
 from roadmap.jobs.tasks import TRAINING, Task, item_of
 from roadmap.runs import run_folder
-from roadmap.runs.attempts import Attempt, Worker, attempts_of, is_under_way, last_attempt
+from roadmap.runs.attempts import Attempt, Worker, attempts_of, is_under_way, last_attempt, life_of
 
 State = Literal["waiting", "pending", "running", "interrupted", "lost", "finished", "diverged", "failed"]
-LOG_TAIL = 8
+LOG_TAIL, LOG_TAIL_BYTES = 8, 20_000
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,9 @@ class Queue:
 
     def runs(self, worker: Worker) -> bool | None:
         """Whether a worker's job is at work; None where nobody knows. One that waits has been requeued."""
-        return any(j.id == worker.job and j.state != "PENDING" for j, _ in self.jobs) if self.answers else None
+        if not self.answers:
+            return None
+        return any(worker.is_job(job.id, job.name) and job.state != "PENDING" for job, _ in self.jobs)
 
 
 def look_at_queue(runs: Path) -> Queue:
@@ -88,37 +94,39 @@ class Standing:
         """What happened to it, in words."""
         counts = {end: self.attempts[end] for end in ("preempted", "died", "stopped")}
         times = [f"{end} {count} time{'s' if count > 1 else ''}" for end, count in counts.items() if count]
-        return "; ".join(filter(None, [self.reason, *times]))
+        return printable("; ".join(filter(None, [self.reason, *times])))
 
     def log_tail(self) -> list[str]:
-        """Return the last lines of the log."""
+        """Return the last lines of the log, as a terminal can show them."""
+        if self.log is None:
+            return []
         try:
-            return self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:] if self.log else []
+            with open_regular(self.log) as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
+                return [printable(line) for line in file.read().decode(errors="replace").splitlines()[-LOG_TAIL:]]
         except (OSError, ValueError):  # ValueError: a path that is none
             return []
 
 
 def standing(folder: Path, queue: Queue) -> Standing:
-    """Return where a run stands.
-
-    Raises:
-        UserError: If its result is of another version, or none.
-    """
-    row = run_folder.read_result(folder)
+    """Return where a run stands; one whose result is damaged, or of another version, has failed, and says so."""
+    try:
+        row = run_folder.read_result(folder)
+    except UserError as error:
+        return Standing("failed", Counter(), reason=str(error))
     if row is not None and row["state"] != "failed":
         return Standing(row["state"], Counter(), reason=row.get("error") or "")
     tried = attempts_of(folder)
     ends: Counter[str] = Counter(attempt.end for attempt in tried if attempt.end)
-    log = _log_of(tried)
-    if tried and is_under_way(tried[-1], queue.runs):
-        return Standing("running", ends, log)
+    log = _log_of(folder, tried)
+    if tried and _may_be_under_way(tried[-1], queue):
+        return Standing("running", ends, log, tried[-1].doubt())
     job = queue.job_of.get(folder.name)
     cancelled = bool(tried) and _was_cancelled(folder, tried[-1], queue)
     if tried and tried[-1].end is None:
         ends["preempted" if job else "stopped" if cancelled else "died"] += 1
     if job is not None:
-        starting = job.state != "PENDING"
-        return Standing("pending", ends, log, "starting" if starting else _reason(job))
+        return Standing("pending", ends, log, _reason(job))
     if row is not None:
         return Standing("failed", ends, log, row["error"] or "")
     if not queue.answers and folder.name in queue.launched and (not tried or tried[-1].end != "stopped"):
@@ -140,13 +148,25 @@ def _was_cancelled(folder: Path, attempt: Attempt, queue: Queue) -> bool:
     return worker is not None and any(name.startswith(f"{worker.launch}-") for name in marks)
 
 
-def _log_of(tried: Sequence[Attempt]) -> Path | None:
+def _log_of(folder: Path, tried: Sequence[Attempt]) -> Path | None:
+    """Return the log of a run's last attempt, if it is one of a launch: others may have written the attempt's file."""
     worker = tried[-1].worker() if tried else None
-    return Path(worker.log) if worker and worker.log else None
+    if worker is None or not worker.log or "\0" in worker.log:
+        return None
+    log = Path(worker.log)
+    return log if log.resolve().is_relative_to((folder.parent / JOBS).resolve()) else None
 
 
 def _reason(job: QueuedJob) -> str:
+    if job.state != "PENDING":
+        return "ending" if job.state == "COMPLETING" else "starting"
     return "" if job.reason in ("None", "") else job.reason
+
+
+def _may_be_under_way(attempt: Attempt, queue: Queue) -> bool:
+    """Whether an attempt's process is at it, or its clock is ahead of ours, and it may be."""
+    life = life_of(attempt, queue.runs)
+    return life == "alive" or (life == "unknown" and attempt.beat_age_s() < 0)
 
 
 def is_at_work(folder: Path, queue: Queue, task: Task = TRAINING) -> bool:

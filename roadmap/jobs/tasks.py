@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
 from roadmap.common import files
 from roadmap.common.log import say
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import End
+from roadmap.runs.claims import Writer
 
 if TYPE_CHECKING:
     from roadmap.common.process_group import Group
@@ -30,6 +34,7 @@ class Setting:
         asked: Says what others want of the work at hand (`roadmap.training.loop.Request`).
         group: The processes that do it together.
         loggers: What else is to receive the progress of runs.
+        writer: What writes at the task's place, for as long as the work is ours.
     """
 
     data_root: Path | None
@@ -38,6 +43,16 @@ class Setting:
     asked: Callable[[], "Request"]
     group: "Group"
     loggers: tuple[str, ...]
+    writer: Writer
+
+
+class FailureNote(TypedDict):
+    """What a task other than training writes when it fails."""
+
+    error: str
+
+
+_FAILURE_NOTE = TypeAdapter(FailureNote)
 
 
 class Failure(NamedTuple):
@@ -45,6 +60,12 @@ class Failure(NamedTuple):
 
     path: Path
     content: dict[str, Any]
+
+
+def read_failure(path: Path) -> Failure | None:
+    """Return a task's note of a failure; None where it is missing or damaged."""
+    note = files.read_as(path, _FAILURE_NOTE)
+    return Failure(path, dict(note)) if note is not None else None
 
 
 class Task(Protocol):
@@ -72,10 +93,15 @@ class Task(Protocol):
 
         Raises:
             Stopped: If that was asked for.
+            Lost: If another job has taken the work over.
         """
 
-    def fail(self, folder: Path, reason: str, wall_s: float | None = None) -> None:
-        """Note that it failed."""
+    def fail(self, writer: Writer, reason: str, wall_s: float | None = None) -> None:
+        """Note at the task's place that it failed.
+
+        Raises:
+            Lost: If another job has taken the work over.
+        """
 
 
 def item_of(task: Task, folder: Path) -> str:
@@ -109,10 +135,10 @@ class Training:
 
     def do(self, folder: Path, setting: Setting) -> tuple[End, str]:
         """Train the run, going on where its folder says it stopped."""
-        from roadmap.runs.config import RunConfig
+        from roadmap.runs.config import read_config
         from roadmap.training import loop
 
-        config = RunConfig.from_json((files.read_object(folder / run_folder.RUN) or {})["config"])
+        config = read_config(folder)
         try:
             row = loop.train(
                 config,
@@ -123,12 +149,13 @@ class Training:
                 asked=setting.asked,
                 loggers=setting.loggers,
                 group=setting.group,
+                writer=setting.writer,
             )
         except loop.Stopped as error:
             raise Stopped from error
         return row["state"], f"{row['state']}, top-1 {row['top1']}, {row['wall_s']:.1f} s"
 
-    def fail(self, folder: Path, reason: str, wall_s: float | None = None) -> None:
+    def fail(self, writer: Writer, reason: str, wall_s: float | None = None) -> None:
         """Write the row of a run that failed."""
         row = dict.fromkeys(run_folder.COLUMNS) | {
             "result_version": run_folder.RESULT_VERSION,
@@ -136,8 +163,8 @@ class Training:
             "error": reason,
             "wall_s": wall_s,
         }
-        say(f"{folder.name}: failed: {reason}")
-        files.write_json(folder / run_folder.RESULT, row)
+        say(f"{writer.folder.name}: failed: {reason}")
+        run_folder.write_result(writer, row)
 
 
 TRAINING = Training()

@@ -19,7 +19,8 @@ from roadmap.common.log import say
 from roadmap.jobs import slurm_queue
 from roadmap.jobs.launch_folders import cancelled_runs
 from roadmap.jobs.tasks import TRAINING, Setting, Stopped, Task, is_over, item_of
-from roadmap.runs.attempts import Claim, Worker, ends, is_alive, take
+from roadmap.runs.attempts import STALE_S, Attempt, Worker, ends, is_alive, last_attempt, life_of
+from roadmap.runs.claims import Claim, Lost, Writer, take
 
 if TYPE_CHECKING:
     from roadmap.common.process_group import Group
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 START_AGAIN = 75  # exit code with which a job asks its script (`slurm_arrays.TEARDOWN`) for a new start
+LOST = "taken over by another job (this one was given up for dead, or the folder is gone); left alone"
+WATCHES = 40  # looks at a silent heart before it is given up
 LOOK_EVERY_S = 0.2  # whether an interruptible task is to end
 
 
@@ -77,6 +80,7 @@ class Job:
         self._preempted = False
         self._claim: Claim | None = None
         self._reasons: dict[Path, str] = {}  # why the last attempt at a run ended, where it is tried again
+        self._watched: set[Path] = set()  # of which it is not known whether anybody is at them
         executor = os.environ.get("SUBMITIT_EXECUTOR")
         self._on_slurm = executor == "slurm"
         if self._on_slurm:
@@ -133,12 +137,12 @@ class Job:
         with join() as group:
             if group.rank == 0:
                 me = _this_worker(self.launch)
-                while any([self._try(folder, me, group) for folder in self.folders]):
+                while any([self._try(folder, me, group) for folder in self.folders]) or self._watches():
                     pass  # again: work whose job died meanwhile is ours to take over
                 group.agree(None)
             else:
-                while (folder := group.agree(None)) is not None:
-                    self._follow(folder, group)
+                while (found := group.agree(None)) is not None:
+                    self._follow(*found, group)
 
     def _try(self, folder: Path, me: Worker, group: "Group") -> bool:
         """Do the task on a folder if nobody else is at it; return whether it was ours. A full disk is given time."""
@@ -168,10 +172,34 @@ class Job:
             died = ends(place, self.launch)["died"]
             if died > self.max_retries:
                 reason = self._reasons.get(folder, "killed without a word (out of memory?)")
-                self._fail(folder, claim, f"ended {died} times: {reason}")
+                self._fail(claim, f"ended {died} times: {reason}")
             else:
                 self._do(folder, claim, group)
             return True
+
+    def _watches(self) -> bool:
+        """Whether there is work of which it will be known in a while whether anybody is at it; waits a little if so."""
+        opened = [(place, last, life_of(last, slurm_queue.has_job)) for place, last in self._open_attempts()]
+        unknown = {place for place, _, life in opened if life == "unknown"}
+        for place, last, life in opened:
+            who, doubt = _name_of(last), last.doubt()
+            if life == "unknown" and place not in self._watched:
+                say(f"{place.name}: {who} may be at it: {doubt}. Watching it for up to {STALE_S:.0f} s.")
+            elif life == "alive" and place in self._watched:
+                say(f"{place.name}: {who} is at it, though {doubt}. Set the clocks of both machines.")
+        self._watched = unknown
+        if unknown and not self._is_to_end():
+            time.sleep(STALE_S / WATCHES)
+            return True
+        return False
+
+    def _open_attempts(self) -> Iterator[tuple[Path, Attempt]]:
+        """Yield the places of undone work that has an attempt without an end, and that attempt."""
+        for folder in self.folders:
+            with suppress(OSError, UserError):
+                last = None if is_over(self.task, folder) else last_attempt(self.task.place(folder))
+                if last is not None and last.end is None:
+                    yield self.task.place(folder), last
 
     def _do(self, folder: Path, claim: Claim, group: "Group") -> None:
         """Do the task on a folder that is ours, and note how that ended."""
@@ -179,13 +207,17 @@ class Job:
 
         start = time.monotonic()
         say(f"{folder.name}: start")
-        group.agree(folder)
+        group.agree((folder, claim.attempt.number))
         try:
-            claim.end, words = self.task.do(folder, self._setting(folder, group, claim))
+            claim.end, words = self.task.do(folder, self._setting(folder, group, claim.writer, claim))
             say(f"{folder.name}: {words}")
         except Stopped:
             claim.end = "preempted" if self._preempted else "stopped"
-            say(f"{folder.name}: stopped")
+            say(f"{folder.name}: {LOST if claim.is_lost() else 'stopped'}")
+        except Lost as error:
+            say(f"{folder.name}: {LOST}")
+            if group.size > 1:  # the others wait for us
+                raise SystemExit(START_AGAIN) from error
         except Exception as error:
             cause = group.cause(error)
             with suppress(OSError):
@@ -194,38 +226,41 @@ class Job:
                 if isinstance(cause, LostProcess) or _is_from_outside(cause):
                     self._reasons[folder] = f"{type(cause).__name__}: {cause}"
                 else:
-                    self._fail(folder, claim, f"{type(cause).__name__}: {cause}", time.monotonic() - start)
+                    self._fail(claim, f"{type(cause).__name__}: {cause}", time.monotonic() - start)
+            except Lost:
+                say(f"{folder.name}: {LOST}")
             finally:
                 # The processes do not understand each other any more; a GPU may answer nothing but errors from now on.
                 if group.size > 1 or (_has_used_gpu() and os.environ.get("SUBMITIT_EXECUTOR") in ("slurm", "local")):
                     raise SystemExit(START_AGAIN) from error
 
-    def _follow(self, folder: Path, group: "Group") -> None:
-        """Do the task together with rank 0, which has the say."""
+    def _follow(self, folder: Path, attempt: int, group: "Group") -> None:
+        """Do the task together with rank 0, which has the say, and the claim."""
         from roadmap.common.process_group import is_loss
 
+        writer = Writer(self.task.place(folder), attempt)
         try:
-            self.task.do(folder, self._setting(folder, group))
+            self.task.do(folder, self._setting(folder, group, writer))
         except Stopped:
             pass
         except Exception as error:
             if is_loss(error) or _is_from_outside(error):
                 raise
             group.tell(error)
-            with suppress(files.Unwritable):  # rank 0 may be waiting in a kernel, and never get to see why
-                self.task.fail(folder, f"process {group.rank}: {type(error).__name__}: {error}")
+            with suppress(files.Unwritable, Lost):  # rank 0 may be waiting in a kernel, and never get to see why
+                self.task.fail(writer, f"process {group.rank}: {type(error).__name__}: {error}")
             raise
 
-    def _setting(self, folder: Path, group: "Group", claim: Claim | None = None) -> Setting:
+    def _setting(self, folder: Path, group: "Group", writer: Writer, claim: Claim | None = None) -> Setting:
         """Return the conditions of the work: on rank 0 with its claim, which says what others ask."""
 
         def asked() -> "Request":
             return self._asked(folder, claim) if claim else ""
 
-        return Setting(self.data_root, self.threads, self.save_every_s, asked, group, self.loggers)
+        return Setting(self.data_root, self.threads, self.save_every_s, asked, group, self.loggers, writer)
 
-    def _fail(self, folder: Path, claim: Claim, reason: str, wall_s: float | None = None) -> None:
-        self.task.fail(folder, reason, wall_s)
+    def _fail(self, claim: Claim, reason: str, wall_s: float | None = None) -> None:
+        self.task.fail(claim.writer, reason, wall_s)
         claim.end = "failed"
 
     def _asked(self, folder: Path, claim: Claim) -> "Request":
@@ -246,6 +281,11 @@ class Job:
 
     def _is_orphan(self) -> bool:
         return self.owner is not None and not is_alive(self.owner)
+
+
+def _name_of(attempt: Attempt) -> str:
+    worker = attempt.worker()
+    return f"process {worker.pid} of {worker.host}" if worker else f"somebody ({attempt.path.name} is damaged)"
 
 
 def _this_worker(launch: str) -> Worker:

@@ -30,6 +30,10 @@ def load_steps(path: str | Path) -> list[str]:
             hints = get_type_hints(function)
         except NameError as error:
             raise UserError(f"{path}: step '{name}': {error} in its annotations. Import it.") from error
+        except Exception as error:  # annotations may be any text
+            raise UserError(
+                f"{path}: step '{name}': its annotations cannot be read ({error}). Correct them."
+            ) from error
         table = tables.get(hints.get(next(iter(inspect.signature(function).parameters), "")))
         if table is None:
             continue

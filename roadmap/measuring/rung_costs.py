@@ -211,15 +211,24 @@ def _free_memory(device: str) -> float:
 # -- files
 
 
-def write_measured(runs: Path, measured: dict[str, Any]) -> Path:
+def write_measured(runs: Path, measured: dict[str, Any], write: Callable[[Path, Any], None] = files.write_json) -> Path:
     """Write a measurement beside the runs, and return where.
 
     Raises:
         Unwritable: If there is no room, or the folder is not ours.
     """
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}.json"
-    files.write_json(runs / FOLDER / name, measured)
+    write(runs / FOLDER / name, measured)
     return runs / FOLDER / name
+
+
+def read_measured_file(path: Path) -> dict[str, Any] | None:
+    """Return a measurement; None where the file is missing or damaged, or of another version.
+
+    Raises:
+        UserError: If the file is there and cannot be read.
+    """
+    return cast(dict[str, Any] | None, files.read_as(path, _MEASURED))
 
 
 def read_measured(runs: Path, keys: Collection[str]) -> dict[str, Any] | None:
@@ -243,7 +252,7 @@ def read_measured(runs: Path, keys: Collection[str]) -> dict[str, Any] | None:
         if name.startswith("."):  # half-written
             continue
         try:
-            content = cast(dict[str, Any] | None, files.read_as(runs / FOLDER / name, _MEASURED))
+            content = read_measured_file(runs / FOLDER / name)
         except UserError:  # not ours to read
             continue
         if content is None:

@@ -45,6 +45,16 @@ def own_layer(slot: str, layer: "type[nn.Module]") -> OwnLayer:
     return OwnLayer(slot, layer.__name__, str(path), _fingerprint_of(module))
 
 
+def import_layers(net: NetConfig) -> None:
+    """Import the files of a network's own layers: before a run sets its seed, since a file may draw random numbers.
+
+    Raises:
+        UserError: If one is not there, or is another one now.
+    """
+    for layer in net.block.layers_after:
+        load_module(Path(layer.path), layer.fingerprint)
+
+
 def make_layer(layer: OwnLayer, width: int) -> "nn.Module":
     """Make a user's layer for so many channels.
 

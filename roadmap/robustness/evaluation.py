@@ -54,6 +54,7 @@ def evaluate(
     data_root: Path | None = None,
     device: str = "cpu",
     report: Callable[[str], None] = lambda part: None,
+    write: Callable[[Path, Any], None] = files.write_json,
 ) -> None:
     """Measure what is not known yet of a finished run's network, and write each part down when it is done.
 
@@ -64,6 +65,7 @@ def evaluate(
         data_root: Where its data set lies.
         device: "cpu" or "cuda".
         report: Called before each part with its name; what it raises ends the work.
+        write: Writes a JSON file.
 
     Raises:
         UserError: If weights or data are missing or others, or the file cannot be written.
@@ -81,8 +83,6 @@ def evaluate(
     if not missing:
         return
     report("reading")
-    for left in folder.glob(f".{run_folder.ROBUSTNESS}.*"):  # half-written, by one who was killed
-        left.unlink(missing_ok=True)
     start, before = time.monotonic(), entry["wall_s"]
     model = ModelUnderTest(folder, config, settings, asked["images"], data_root, device)
     for part in missing:
@@ -97,7 +97,7 @@ def evaluate(
             "wall_s": round(before + time.monotonic() - start, 2),
         }
         content = {"robustness_version": ROBUSTNESS_VERSION, "found": found}
-        files.write_json(folder / run_folder.ROBUSTNESS, content)
+        write(folder / run_folder.ROBUSTNESS, content)
 
 
 def ask(folder: Path, config: RunConfig, settings: Settings) -> dict[str, Any]:

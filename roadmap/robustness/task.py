@@ -5,13 +5,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.common.log import say
-from roadmap.jobs.tasks import Failure, Setting, Stopped
+from roadmap.jobs.tasks import Failure, Setting, Stopped, read_failure
 from roadmap.robustness.settings import Damaged, Settings, read_found
-from roadmap.runs import run_folder
+from roadmap.runs import config, run_folder
 from roadmap.runs.attempts import End
+from roadmap.runs.claims import Writer
 from roadmap.runs.config import RunConfig
 
 FAILED = "failed.json"  # beside the claims
@@ -37,9 +37,7 @@ class RobustnessTask:
 
     def failure(self, folder: Path) -> Failure | None:
         """Return the note of a failure."""
-        path = self.place(folder) / FAILED
-        content = files.read_object(path)
-        return Failure(path, content) if content is not None else None
+        return read_failure(self.place(folder) / FAILED)
 
     def do(self, folder: Path, setting: Setting) -> tuple[End, str]:
         """Evaluate what is missing, part by part."""
@@ -61,14 +59,15 @@ class RobustnessTask:
             data_root=setting.data_root,
             device=choose_device(),
             report=go_on,
+            write=setting.writer.write_json,
         )
         return "finished", "evaluated"
 
-    def fail(self, folder: Path, reason: str, wall_s: float | None = None) -> None:
+    def fail(self, writer: Writer, reason: str, wall_s: float | None = None) -> None:
         """Note why."""
         reason = reason.removeprefix("UserError: ")
-        say(f"{folder.name}: not evaluated: {reason}")
-        files.write_json(self.place(folder) / FAILED, {"error": reason})
+        say(f"{writer.folder.parent.name}: not evaluated: {reason}")
+        writer.write_json(writer.folder / FAILED, {"error": reason})
 
 
 def missing_parts(folder: Path, settings: Settings) -> tuple[str, ...]:
@@ -92,16 +91,16 @@ def read_config(folder: Path) -> RunConfig:
     """Return a run's configuration, from its run.json.
 
     Raises:
-        UserError: If that is gone or damaged.
+        UserError: If that is gone or damaged, or another run's.
     """
     path = folder / run_folder.RUN
     try:
-        return _read_config(path, path.stat().st_mtime_ns)
-    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Train the run again.") from error
+        return _read_config(folder, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Train the run again.") from error
 
 
 @lru_cache(maxsize=1024)
-def _read_config(path: Path, modified_ns: int) -> RunConfig:
+def _read_config(folder: Path, modified_ns: int) -> RunConfig:
     """Read a file; it is another one as soon as its time is."""
-    return RunConfig.from_json((files.read_object(path) or {})["config"])
+    return config.read_config(folder)

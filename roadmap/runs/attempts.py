@@ -1,23 +1,18 @@
-"""Attempts: who works on a run and who did. Taking the next attempt is the claim that keeps a run from two jobs.
+"""Attempts: who works on a run and who did, and whether they are still at it.
 
 runs/<run id>/attempts/ holds a file for each time that a job took the run, numbered: 0001.json, 0002.json, ... Making
-the file of the next number is the claim: a file system, a shared one too, lets only one succeed. Its modification time
-is the heartbeat. When the attempt ends, how it ended joins its name (0001-preempted.json), which a full disk allows
-too. An attempt without an end whose process is gone has died; the next job to come takes the run over, and the old
-one, should it come back to life, sees the higher number and leaves everything alone.
+the file of the next number is the claim (`roadmap.runs.claims`). Its modification time is the heartbeat. When the
+attempt ends, how it ended joins its name (0001-preempted.json), which a full disk allows too. An attempt without an end
+whose process is gone has died; the next job to come takes the run over.
 """
 
-import errno
-import json
 import os
 import platform
-import threading
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -27,13 +22,14 @@ from pydantic import TypeAdapter
 from roadmap.common.errors import UserError
 from roadmap.common.fields import PositiveInt
 from roadmap.common.files import read_as
+from roadmap.common.formats import clock
 from roadmap.common.provenance import find_commit, gpu, processor
 
 ATTEMPTS = "attempts"
-BEAT_EVERY_S = 15.0
-STALE_S = 120.0  # a heartbeat older than this is none
+STALE_S = 120.0  # a heart that is not seen to beat for so long has stopped
 
 End = Literal["finished", "diverged", "failed", "stopped", "preempted", "died"]
+Life = Literal["alive", "dead", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +72,20 @@ class Worker:
         """Where the job's script says that this start of the job ended by a kill, not by a requeue."""
         return Path(self.log).parent / f"{self.job}.{self.restart}.killed"
 
+    @property
+    def job_name(self) -> str:
+        """What the scheduler calls its job: a launch's name, which is that of the folder of its logs."""
+        return Path(self.log).parent.name
+
+    def is_job(self, number: str, name: str) -> bool:
+        """Whether a job of the scheduler is its own; numbers alone start anew when a scheduler is set up again."""
+        return self.job == number and (not self.log or self.job_name == name)
+
+    def is_earlier_start_of(self, other: "Worker") -> bool:
+        """Whether the scheduler has started the same job anew since, as another worker."""
+        same = self.job is not None and other.job is not None and self.is_job(other.job, other.job_name)
+        return same and self.restart < other.restart
+
     def is_here(self) -> bool:
         """Whether its process number means something to us."""
         return self.space == _space()
@@ -97,6 +107,13 @@ def _space() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return platform.node()
+
+
+def _state(pid: int) -> str:
+    """Return the state of a process of this machine, such as "T" if it is stopped; "" where that is not known."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
 
 
 def _born(pid: int) -> int | None:
@@ -136,11 +153,20 @@ class Attempt:
         return None
 
     def beat_age_s(self) -> float:
-        """Return the seconds since its last heartbeat."""
+        """Return the seconds since its last heartbeat, as far as this machine's clock can say."""
         try:
             return time.time() - self.path.stat().st_mtime
         except OSError:
             return float("inf")
+
+    def doubt(self) -> str:
+        """Return in words what speaks against its being at work; empty where nothing does."""
+        worker, age = self.worker(), self.beat_age_s()
+        if worker is not None and worker.is_here() and _state(worker.pid) == "T":
+            return f"its process {worker.pid} is stopped ('kill -CONT {worker.pid}' lets it go on)"
+        if age > STALE_S:
+            return f"no heartbeat for {clock(min(age, 1e9))}"
+        return f"its heartbeat is {clock(-age)} ahead of this machine's clock" if age < -STALE_S else ""
 
     def close(self, end: End) -> None:
         """Note how it ended."""
@@ -168,23 +194,60 @@ def last_attempt(folder: Path) -> Attempt | None:
     return found[-1] if found else None
 
 
-def is_under_way(attempt: Attempt, in_queue: Callable[[Worker], bool | None]) -> bool:
-    """Whether an attempt's process is still at it, as far as can be known from here.
+def life_of(attempt: Attempt, in_queue: Callable[[Worker], bool | None]) -> Life:
+    """Say whether an attempt's process is still at it.
+
+    A process of this machine is there or not. A job is what the scheduler says of it; where that does not answer, the
+    job may be there. Any other is judged by its heart, which must be seen to beat: the clocks of two machines can be
+    hours apart, so a heartbeat that is old, or of the future, says nothing before it was watched for `STALE_S`.
 
     Args:
         attempt: The attempt.
         in_queue: Whether the scheduler still has the worker's job; None where there is none to ask, or no answer.
+
+    Returns:
+        alive, dead, or unknown: then ask again later, up to `STALE_S` from now.
     """
     if attempt.end is not None:
-        return False
+        return "dead"
     worker = attempt.worker()
     if worker is not None and worker.is_here():
-        return worker.lives()
-    if attempt.beat_age_s() < STALE_S:
-        return True
-    if worker is None or worker.job is None:
-        return False
-    return in_queue(worker) is not False  # no answer: its job may be there
+        return "alive" if worker.lives() else "dead"
+    if worker is not None and worker.job is not None:
+        return "dead" if in_queue(worker) is False else "alive"
+    beat = _watch(attempt)
+    if time.monotonic() - beat.since >= STALE_S:
+        return "dead"
+    return "alive" if beat.has_moved or abs(attempt.beat_age_s()) < STALE_S else "unknown"
+
+
+def is_under_way(attempt: Attempt, in_queue: Callable[[Worker], bool | None]) -> bool:
+    """Whether an attempt's process is at it; what is not known counts as no (`life_of`)."""
+    return life_of(attempt, in_queue) == "alive"
+
+
+@dataclass(frozen=True)
+class _Beat:
+    """A heartbeat that this process has seen: of what time, since when by our own clock, and whether it ever moved."""
+
+    time_ns: int
+    since: float
+    has_moved: bool
+
+
+_BEATS: dict[Path, _Beat] = {}
+
+
+def _watch(attempt: Attempt) -> _Beat:
+    """Look at a heartbeat; return since when it has been as it is."""
+    try:
+        found = attempt.path.stat().st_mtime_ns
+    except OSError:
+        found = -1
+    before = _BEATS.get(attempt.path)
+    if before is None or before.time_ns != found:
+        _BEATS[attempt.path] = _Beat(found, time.monotonic(), before is not None)
+    return _BEATS[attempt.path]
 
 
 def ends(folder: Path, launch: str | None = None) -> Counter[str]:
@@ -194,112 +257,3 @@ def ends(folder: Path, launch: str | None = None) -> Counter[str]:
         for attempt in attempts_of(folder)
         if attempt.end and (launch is None or ((worker := attempt.worker()) and worker.launch == launch))
     )
-
-
-class Claim:
-    """A run that is ours to train, for as long as nobody takes it over."""
-
-    def __init__(self, attempt: Attempt) -> None:
-        self.attempt = attempt
-        self.end: End | None = "died"  # unless told better; None: there was nothing to do
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-        self._thread.start()
-
-    def _beat(self) -> None:
-        while not self._over.wait(BEAT_EVERY_S):
-            with suppress(OSError):
-                os.utime(self.attempt.path)
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return self.attempt.path.parents[1]
-
-    def is_lost(self) -> bool:
-        """Whether another job has taken the run over (ours had been given up for dead), or the folder is gone."""
-        number, folder = self.attempt.number, self.attempt.path.parent
-        return (folder / f"{number + 1:04d}.json").exists() or not self.attempt.path.exists()
-
-    def withdraw(self) -> None:
-        """Have it that this attempt never was: the run is done already."""
-        self.end = None
-
-    def release(self) -> None:
-        """Stop the heartbeat and note the end."""
-        self._over.set()
-        self._thread.join()
-        if self.end is None:
-            self.attempt.path.unlink(missing_ok=True)
-        else:
-            self.attempt.close(self.end)
-
-
-@contextmanager
-def take(folder: Path, me: Worker, in_queue: Callable[[Worker], bool | None]) -> Iterator[Claim | None]:
-    """Claim a run if nobody is at it; yields None where somebody is.
-
-    Args:
-        folder: The run folder.
-        me: Who wants it.
-        in_queue: As for `is_under_way`.
-
-    Raises:
-        OSError: If the folder cannot be written.
-    """
-    while (last := last_attempt(folder)) is not None and last.end is None:
-        worker = last.worker()
-        if worker is not None and worker.job is not None and worker.job == me.job and worker.restart < me.restart:
-            # The scheduler started our job anew: what it had started before is over, or soon will be.
-            last.close("died" if worker.killed_mark.exists() else "preempted")
-        elif is_under_way(last, in_queue):
-            yield None
-            return
-        elif last.path.exists():
-            last.close("died")
-        else:
-            continue  # it ended while we looked
-        break
-    attempt = _make(folder, 1 if last is None else last.number + 1, me)
-    if attempt is None:
-        yield None
-        return
-    claim = Claim(attempt)
-    try:
-        yield claim
-    finally:
-        claim.release()
-
-
-def _link(temporary: Path, path: Path) -> None:
-    """Give a file its name, which, unlike a rename, fails where the name is taken."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        # NFS may have made the link and lost the answer: then the name is ours.
-        if temporary.stat().st_nlink != 2:
-            raise
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-            raise
-        with path.open("x") as file:  # a file system without links; for a moment the file is empty, as if damaged
-            file.write(temporary.read_text())
-
-
-def _make(folder: Path, number: int, me: Worker) -> Attempt | None:
-    """Make the attempt of this number; None where somebody else was faster."""
-    path = folder / ATTEMPTS / f"{number:04d}.json"
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.parent / f".{uuid.uuid4().hex}"
-    try:
-        temporary.write_text(json.dumps(asdict(me)) + "\n")
-        _link(temporary, path)
-    except FileExistsError:
-        return None
-    finally:
-        temporary.unlink(missing_ok=True)
-    attempt = Attempt(path, number, None)
-    if any(other.number >= number and other.path != path for other in attempts_of(folder)):
-        path.unlink(missing_ok=True)  # somebody took this number, and ended, after we had looked
-        return None
-    return attempt

@@ -5,14 +5,18 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NotRequired
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from roadmap.common import fields
 from roadmap.common.errors import UserError
+from roadmap.common.files import read_as
 from roadmap.networks.timm_net import Net
 from roadmap.recipe import Recipe
+from roadmap.runs.run_folder import RUN, Count
 
 # Raised when the same configuration would now give other numbers (CHANGELOG.md says why each time).
 TRAINING_VERSION = 1
@@ -172,3 +176,47 @@ class RunConfig:
         fields = {name: content[name] for name in ("net", "recipe", "data", "seed")}
         fields["weights"] = content.get("weights")  # not there in what earlier versions wrote
         return TypeAdapter(cls).validate_python(fields)
+
+
+@with_config(ConfigDict(extra="allow"))
+class RunFile(TypedDict):
+    """What a run.json holds: the configuration, as `RunConfig.to_json` writes it, and where and when it was planned."""
+
+    config: dict[str, Any]
+    rungs: NotRequired[list[str]]
+    macs: NotRequired[Count]
+    params: NotRequired[Count]
+    commit: NotRequired[str | None]
+    versions: NotRequired[dict[str, str | None]]
+
+
+_RUN_FILE = TypeAdapter(RunFile)
+
+
+def read_run_file(folder: Path) -> RunFile | None:
+    """Return what a run folder's run.json holds; None where it is missing or damaged."""
+    return read_as(folder / RUN, _RUN_FILE)
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Return the configuration of a run, and see that it is that of the run whose folder it is.
+
+    Raises:
+        UserError: If run.json is missing or damaged, of another version, or holds another run's configuration.
+    """
+    path, content = folder / RUN, read_run_file(folder)
+    if content is None:
+        raise UserError(f"{path}: is missing or damaged. Start the same command again, which writes it anew.")
+    try:
+        config = RunConfig.from_json(content["config"])
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: holds no run's configuration ({reason}). Start the same command again.") from error
+    if config.id != folder.name:
+        raise UserError(
+            f"{path}: holds the configuration of run {config.id}, not of this one: it was edited or copied. Start the "
+            "same command again, which writes it anew."
+        )
+    return config

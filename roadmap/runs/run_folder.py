@@ -19,21 +19,28 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, Required
-from zipfile import BadZipFile
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from roadmap.common.errors import UserError
-from roadmap.common.files import is_finite, read_as, read_object, write_atomically
+from roadmap.common.files import NoRegularFile, is_finite, open_regular, read_as, read_object
+from roadmap.runs.attempts import ATTEMPTS
+from roadmap.runs.claims import Writer
 
 RUN, METRICS, PROGRESS = "run.json", "metrics.jsonl", "progress.json"
 WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 PREDICTIONS, RESULT = "predictions.npy", "result.json"
 ROBUSTNESS = "robustness.json"
 ROBUSTNESS_CLAIMS = "robustness"
+LEFT = re.compile(
+    rf"\.({'|'.join(map(re.escape, (METRICS, WEIGHTS, EMA_WEIGHTS, PREDICTIONS, RESULT, ROBUSTNESS)))}|checkpoint)\.\w+"
+    rf"|\.{re.escape(PROGRESS)}"
+)
+LEFT_AFTER_S = 3600.0
 RUN_NAME = re.compile(r"[0-9a-f]+-s(\d+)(?:-w[0-9a-f]+)?")  # a run folder's name, `RunConfig.id`
 
 # The version of the row below. A column that may be missing is no new version: rows without it, and with columns that
@@ -67,11 +74,13 @@ class Result(TypedDict, total=False):
         "processes that trained it together; BatchNorm averages over each one's share unless synchronized "
         "or in ghost batches",
     ]
+    threads: Annotated[int | None, "CPU threads of each process; on a CPU another number rounds differently"]
     images_seen: Annotated[int | None, "training images that the run used, repeats counted"]
     test_images: Annotated[int | None, "images that the accuracy is measured on"]
     error: Annotated[str | None, "what went wrong, for a diverged or failed run; else null"]
 
 
+PERCENTAGES = ("top1", "top5", "ece", "top1_ema")
 COLUMNS: dict[str, str] = {name: kind.__metadata__[0] for name, kind in Result.__annotations__.items()}
 
 Finite = Annotated[float, Field(gt=-1e18, lt=1e18)]  # a number to go on with
@@ -96,12 +105,32 @@ class Progress(TypedDict):
 _RESULT, _PROGRESS = TypeAdapter(Result), TypeAdapter(Progress)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a killed writer left half-written in a run folder; for the run's holder alone."""
-    for name in (METRICS, "checkpoint", WEIGHTS, PREDICTIONS, RESULT):
-        for left in folder.glob(f".{name}.*"):
-            left.unlink(missing_ok=True)
-    (folder / f".{PROGRESS}").unlink(missing_ok=True)
+def sweep(writer: Writer) -> None:
+    """Remove what killed processes left: files that are half-written, and the checkpoints of a run that is done.
+
+    A run.json may be just being written by somebody who has no claim, so only an old one is taken for left.
+
+    Raises:
+        Lost: If the run is another's.
+    """
+    for path in writer.folder.glob("checkpoint-*.pt") if is_done(writer.folder) else ():
+        writer.remove(path)
+    for path in writer.folder.glob(".*"):
+        is_old = path.name.startswith(f".{RUN}.") and writer.age_s(path) > LEFT_AFTER_S
+        if is_old or LEFT.fullmatch(path.name):
+            writer.remove(path)
+
+
+def has_litter(folder: Path) -> bool:
+    """Whether a run that is done has something to sweep."""
+    try:
+        names = os.listdir(folder)
+        left = os.listdir(folder / ATTEMPTS)
+    except OSError:
+        return False
+    return any(name.startswith((".", "checkpoint-")) for name in names) or any(
+        name[:1] == "." or name.endswith(".work") for name in left
+    )
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -120,25 +149,51 @@ def read_result(folder: Path) -> dict[str, Any] | None:
             f"{path}: result_version is {found.get('result_version')}, but this program reads {RESULT_VERSION}. Read "
             "it with the version that wrote it, or move the folder away to have it run again."
         )
-    numbers = [value for value in found.values() if isinstance(value, int | float)]
-    if row is None or (row["state"] == "finished" and not all(map(is_finite, numbers))):
+    if row is None or (row["state"] == "finished" and not _is_possible(row)):
         raise UserError(f"{path}: is no result row. Move the folder away to have the run again.")
     return dict.fromkeys(COLUMNS) | dict(row)
 
 
-def write_predictions(folder: Path, predicted: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]]) -> None:
+def write_result(writer: Writer, row: Mapping[str, Any]) -> None:
+    """Write a run's result row; one of a finished or diverged run is never replaced.
+
+    Raises:
+        Lost: If the run is another's.
+        Unwritable: If the folder cannot be written or the disk is full.
+    """
+    if not is_done(writer.folder):
+        writer.write_json(writer.folder / RESULT, row)
+
+
+def _is_possible(row: Mapping[str, Any]) -> bool:
+    """Whether a finished run may have such a row: an accuracy, percentages up to 100, and no number below zero."""
+    numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+    per_class = [value for value in row.get("top1_per_class") or () if value is not None]
+    percentages = [*per_class, *(numbers[name] for name in PERCENTAGES if name in numbers)]
+    return (
+        "top1" in numbers
+        and all(map(is_finite, [*numbers.values(), *per_class]))
+        and all(0 <= value < 100.001 for value in percentages)  # sums are rounded
+        and all(value >= 0 for name, value in numbers.items() if name in COLUMNS)
+    )
+
+
+def write_predictions(writer: Writer, predicted: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]]) -> None:
     """Write the class predicted for each test image and its label, both (N,), in the narrowest integers."""
     both = np.stack([predicted, labels])
     narrow = both.astype(np.min_scalar_type(both.max(initial=0)))
-    write_atomically(folder / PREDICTIONS, lambda file: np.save(file, narrow, allow_pickle=False))
+    writer.write(writer.folder / PREDICTIONS, lambda file: np.save(file, narrow, allow_pickle=False))
 
 
 def read_right(folder: Path) -> NDArray[np.bool_] | None:
     """Return for each test image whether a run predicted its label, (N,); None where that is not known."""
     try:
-        with (folder / PREDICTIONS).open("rb") as file:
-            both = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, BadZipFile):  # missing, damaged or something else
+        with open_regular(folder / PREDICTIONS) as file:
+            if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
+                return None
+            # Mapped, so that a head which promises terabytes is held against the size of the file.
+            both = np.load(folder / PREDICTIONS, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # missing, damaged or something else
         return None
     if not isinstance(both, np.ndarray) or both.ndim != 2 or len(both) != 2:
         return None
@@ -156,6 +211,14 @@ def is_done(folder: Path) -> bool:
     """Whether a run needs no more training: finished or diverged. A failed run is tried again."""
     row = read_result(folder)
     return row is not None and row["state"] in ("finished", "diverged")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run was trained to its end; one whose result is damaged was not."""
+    try:
+        return (read_result(folder) or {}).get("state") == "finished"
+    except UserError:
+        return False
 
 
 def seeds_with(name: str, runs: Path, keys: Collection[str]) -> set[int]:
@@ -177,14 +240,15 @@ def seeds_with(name: str, runs: Path, keys: Collection[str]) -> set[int]:
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Return the epochs of a run so far; a line that was cut off or is damaged is left out."""
     try:
-        lines = (folder / METRICS).read_text(errors="replace").splitlines()
-    except (FileNotFoundError, NotADirectoryError):
+        with open_regular(folder / METRICS) as file:
+            lines = file.read().decode(errors="replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError, NoRegularFile):
         return []
     rows = []
     for line in lines:
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # ValueError: also a number of thousands of digits
             continue
         rows += [row] if isinstance(row, dict) else []
     return rows

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.common import files
+from roadmap.common.errors import UserError
 from roadmap.ladder.designs import Layout
 from roadmap.ladder.ladder import Ladder
 from roadmap.ladder.rung import Rung
 from roadmap.recipe import Recipe, read_paper
 from roadmap.runs import run_folder
-from roadmap.runs.config import RunConfig
+from roadmap.runs.config import RunConfig, read_config
 
 ASSUMED = "assumed"  # the name of data that nobody has looked at
 
@@ -44,11 +45,23 @@ class PlannedRun:
             UserError: If the folder cannot be written.
         """
         path = self.folder / run_folder.RUN
-        about = files.read_object(path)
-        if about is None or not _is_config_of(about.get("config"), self.config.id):
-            about = {"rungs": self.rungs, "macs": self.macs, "params": self.params, "config": self.config.to_json()}
+        if not self._is_written():
+            about: dict[str, Any] = {
+                "rungs": self.rungs,
+                "macs": self.macs,
+                "params": self.params,
+                "config": self.config.to_json(),
+            }
             paper = {"paper_recipe": self.config.recipe.paper, "deviations": self.deviations}
             files.write_json(path, about | paper | dict(where))
+
+    def _is_written(self) -> bool:
+        """Whether the run's folder holds its configuration already."""
+        try:
+            read_config(self.folder)
+        except UserError:
+            return False
+        return True
 
     @property
     def macs(self) -> int:
@@ -87,14 +100,6 @@ class PlannedRun:
     def cost(self) -> float:
         """Multiply-adds of the whole run: forward and backward (twice the forward) over the images it sees."""
         return 3.0 * self.macs * self.config.images_seen
-
-
-def _is_config_of(content: Any, name: str) -> bool:
-    """Whether a run.json's configuration is that of the run of this name."""
-    try:
-        return RunConfig.from_json(content).id == name
-    except (AttributeError, LookupError, TypeError, ValueError):  # damaged in whatever way
-        return False
 
 
 @dataclass(frozen=True)

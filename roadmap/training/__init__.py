@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from roadmap.common.errors import UserError
 from roadmap.common.provenance import provenance
 from roadmap.runs import run_folder
-from roadmap.runs.attempts import Worker, take
+from roadmap.runs.attempts import Worker
+from roadmap.runs.claims import Lost, take
 
 if TYPE_CHECKING:
     from roadmap.study.plan import PlannedRun
@@ -34,7 +35,7 @@ def train(
         columns are.
 
     Raises:
-        UserError: If the data or the folder cannot be used, or a job is at work on the run.
+        UserError: If the data or the folder cannot be used, or a job is at work on the run, or has taken it over.
     """
     from roadmap.training import loop
 
@@ -46,13 +47,17 @@ def train(
             raise UserError(f"{run.folder}: a job is at work on it. Wait for it, or cancel it.")
         root = None if data_root is None else Path(data_root)
         claim.end = "stopped"  # by an error or by Ctrl-C: it can go on
-        row = loop.train(
-            run.config,
-            run.folder,
-            data_root=root,
-            device=device,
-            threads=threads,
-            asked=lambda: "leave" if claim.is_lost() else "",
-        )
+        try:
+            row = loop.train(
+                run.config,
+                run.folder,
+                data_root=root,
+                device=device,
+                threads=threads,
+                asked=lambda: "leave" if claim.is_lost() else "",
+                writer=claim.writer,
+            )
+        except (Lost, loop.Stopped) as error:
+            raise UserError(f"{run.folder}: another job has taken the run over. Nothing there was changed.") from error
         claim.end = row["state"]
         return row

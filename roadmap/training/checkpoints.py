@@ -6,12 +6,16 @@ A checkpoint is called checkpoint-<step>-<sha256 of its content>.pt, so the file
 import hashlib
 import re
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NotRequired
 
 import torch
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
-from roadmap.common import files
+from roadmap.common.files import NoRegularFile, open_regular
 from roadmap.common.log import say
+from roadmap.runs.claims import Writer
+from roadmap.runs.run_folder import Count, Finite
 
 KEPT = 2
 NAME = re.compile(r"checkpoint-(\d+)-([0-9a-f]{64})\.pt")
@@ -31,10 +35,11 @@ class _Hashing:
         self.file.flush()
 
 
-def write_checkpoint(folder: Path, step: int, content: dict[str, Any]) -> None:
+def write_checkpoint(writer: Writer, step: int, content: dict[str, Any]) -> None:
     """Write a checkpoint and remove those that are older than the one before.
 
     Raises:
+        Lost: If the run is another's.
         Unwritable: If the disk is full or the folder cannot be written; what was there stays.
     """
     digest = ""
@@ -45,9 +50,10 @@ def write_checkpoint(folder: Path, step: int, content: dict[str, Any]) -> None:
         torch.save(content, hashing)  # type: ignore[arg-type]
         digest = hashing.hash.hexdigest()
 
-    files.write_atomically(folder / "checkpoint", write, lambda: folder / f"checkpoint-{step:09d}-{digest}.pt")
+    folder = writer.folder
+    writer.write(folder / "checkpoint", write, lambda: folder / f"checkpoint-{step:09d}-{digest}.pt")
     for old in checkpoints(folder)[KEPT:]:
-        old.unlink(missing_ok=True)
+        writer.remove(old)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -55,25 +61,27 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("checkpoint-*.pt") if NAME.fullmatch(path.name)), reverse=True)
 
 
-def read_last(folder: Path, device: str) -> tuple[Path, dict[str, Any]] | None:
+def read_last(writer: Writer, device: str) -> tuple[Path, dict[str, Any]] | None:
     """Read the latest checkpoint that is as it was written; say so and remove it where a later one is not.
 
     Returns:
         Where it was and what it holds; None where there is none.
     """
-    for path in checkpoints(folder):
+    for path in checkpoints(writer.folder):
         match = NAME.fullmatch(path.name)
         assert match is not None
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != match[2]:
                     raise ValueError("its checksum differs")
             return path, read_checkpoint(path, device)
+        except NoRegularFile as error:
+            say(f"{path}: {error.strerror}, and is passed over.")
         except (OSError, MemoryError, torch.OutOfMemoryError):
             raise  # says nothing about the file
         except Exception as error:  # torch.load raises what it likes
             say(f"{path}: damaged ({error}) and removed. What was saved before it is used.")
-            path.unlink(missing_ok=True)
+            writer.remove(path)
     return None
 
 
@@ -83,7 +91,32 @@ def read_checkpoint(path: Path, device: str) -> dict[str, Any]:
     return content
 
 
-def remove_checkpoints(folder: Path) -> None:
+class Progress(TypedDict):
+    """What a checkpoint holds beside the states of network, optimizer, scaler and moving average."""
+
+    step: Count
+    loss_sum: Finite
+    history: list[dict[str, Any]]
+    train_s: Finite
+    wall_s: Finite
+    processes: Count
+    threads: NotRequired[Count]
+
+
+_PROGRESS = TypeAdapter(Progress)
+
+
+def progress_in(content: dict[str, Any]) -> Progress:
+    """Return how far a run was when it wrote a checkpoint.
+
+    Raises:
+        ValueError: If the checkpoint is of something else.
+    """
+    known = {name: content[name] for name in Progress.__annotations__ if name in content}
+    return _PROGRESS.validate_python(known, strict=True)
+
+
+def remove_checkpoints(writer: Writer) -> None:
     """Remove all checkpoints of a run."""
-    for path in checkpoints(folder):
-        path.unlink(missing_ok=True)
+    for path in checkpoints(writer.folder):
+        writer.remove(path)

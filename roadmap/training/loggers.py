@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.common.log import say
-from roadmap.runs import run_folder
+from roadmap.runs.config import read_run_file
 
 # What a logger is: it takes the number of the step and values by name. About once a second they are train/loss (the
 # mean since the last time), train/lr and train/images_per_s; at the end all numbers of the result row, as test/top1.
@@ -76,7 +75,7 @@ class Loggers:
         self._logs: dict[str, Log] = {}
         for name in names:
             with self._dropping(name):
-                about = files.read_object(folder / run_folder.RUN) or {}
+                about: dict[str, Any] = dict(read_run_file(folder) or {})
                 is_own = name != TENSORBOARD
                 self._logs[name] = _find(name)(about, folder) if is_own else _to_tensorboard(about, folder, step)
 

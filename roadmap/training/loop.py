@@ -3,8 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -20,10 +20,13 @@ from roadmap.common.machine import choose_device
 from roadmap.common.process_group import ALONE, Group
 from roadmap.common.seeding import seed_step
 from roadmap.data.batches import Data, decoding_workers, load_data
+from roadmap.networks.config import NetConfig
+from roadmap.networks.own_layers import import_layers
 from roadmap.runs import run_folder
+from roadmap.runs.claims import Writer
 from roadmap.runs.config import RunConfig
 from roadmap.study.initial_weights import load_weights
-from roadmap.training.checkpoints import read_checkpoint, read_last, remove_checkpoints, write_checkpoint
+from roadmap.training.checkpoints import progress_in, read_checkpoint, read_last, remove_checkpoints, write_checkpoint
 from roadmap.training.evaluation import metrics, predict
 from roadmap.training.loggers import Loggers
 from roadmap.training.parallel import GhostBatches, distribute
@@ -57,6 +60,7 @@ def train(
     asked: Callable[[], Request] = lambda: "",
     group: Group = ALONE,
     loggers: Sequence[str] = (),
+    writer: Writer | None = None,
 ) -> dict[str, Any]:
     """Train and evaluate one run; go on where its folder says it stopped.
 
@@ -73,12 +77,14 @@ def train(
         asked: Says about once a second what others want (`Request`); the word of rank 0 counts.
         group: The processes that train the run, of which this is one. Rank 0 alone writes.
         loggers: Who else is told how it goes (`roadmap.training.loggers`).
+        writer: What the run's claim writes with; None works without a claim and gives way to whoever makes one.
 
     Returns:
         The result row, as written to the folder.
 
     Raises:
         Stopped: If `asked` said so.
+        Lost: If another job has taken the run over.
         Unwritable: If the disk has no room for the result and gets none in ten minutes.
         UserError: If the data or the folder cannot be used.
     """
@@ -86,25 +92,39 @@ def train(
     torch.set_num_threads(threads)
     device = choose_device(device)
     data = load_data(config, data_root, device, workers=decoding_workers(threads, device), group=group)
-    run = _Training(config, data, folder, device, start, group)
-    run.resume()
-    run.loggers = Loggers(loggers if group.rank == 0 else (), folder, run.step)
+    with nullcontext(writer or Writer(folder)) if writer or group.rank else _unclaimed(folder) as writer:
+        run = _Training(config, data, writer, device, start, group)
+        run.resume()
+        run.loggers = Loggers(loggers if group.rank == 0 else (), folder, run.step)
+        try:
+            for epoch in range(run.step // config.steps_per_epoch, config.recipe.epochs):
+                run.train_epoch(epoch, save_every_s, asked)
+            row = run.evaluate()
+        except Diverged as error:
+            row = run.row("diverged", error=str(error))
+        run.finish(row, asked)
+        return row
+
+
+@contextmanager
+def _unclaimed(folder: Path) -> Iterator[Writer]:
+    writer = Writer(folder)
+    writer.open()
     try:
-        for epoch in range(run.step // config.steps_per_epoch, config.recipe.epochs):
-            run.train_epoch(epoch, save_every_s, asked)
-        row = run.evaluate()
-    except Diverged as error:
-        row = run.row("diverged", error=str(error))
-    run.finish(row, asked)
-    return row
+        yield writer
+    finally:
+        writer.close()
 
 
 class _Training:
     """The state of a run in memory, and the parts of its loop."""
 
-    def __init__(self, config: RunConfig, data: Data, folder: Path, device: str, start: float, group: Group) -> None:
-        self.config, self.data, self.folder, self.device, self.group = config, data, folder, device, group
+    def __init__(self, config: RunConfig, data: Data, writer: Writer, device: str, start: float, group: Group) -> None:
+        self.config, self.data, self.writer, self.device, self.group = config, data, writer, device, group
+        self.folder = writer.folder
         recipe = config.recipe
+        if isinstance(config.net, NetConfig):
+            import_layers(config.net)
         seed_step(config.seed, -1 % 2**32)  # a stream of its own: no training step has this number
         self.model = make_model(config, device)
         if config.weights is not None:
@@ -117,7 +137,7 @@ class _Training:
         self.scaler = make_scaler(recipe, device)
         self.scheduler = make_scheduler(recipe, self.optimizer, config.steps_per_epoch)
         self.ema = make_ema(recipe, self.model)
-        self.loggers = Loggers((), folder, 0)
+        self.loggers = Loggers((), self.folder, 0)
         self.step = 0
         self.loss_sum = 0.0  # of the epoch so far
         self.history: list[dict[str, Any]] = []
@@ -216,7 +236,7 @@ class _Training:
         """Write the epochs so far."""
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
         if self.group.rank == 0:
-            files.write_atomically(self.folder / run_folder.METRICS, lambda file: file.write(lines.encode()))
+            self.writer.write(self.folder / run_folder.METRICS, lambda file: file.write(lines.encode()))
 
     def show(self, state: str, epoch: int) -> None:
         """Say where the run stands, for those who watch."""
@@ -235,13 +255,9 @@ class _Training:
             "left_s": (total - self.step) * self.train_s / self.step if self.step else None,
             "at": time.time(),
         }
-        temporary = self.folder / f".{run_folder.PROGRESS}"
-        try:
-            temporary.write_text(json.dumps(progress))
-            temporary.replace(self.folder / run_folder.PROGRESS)
-        except OSError:  # a full disk: the run goes on unseen
-            with suppress(OSError):
-                temporary.unlink()
+        text = json.dumps(progress).encode()
+        with suppress(files.Unwritable):  # a full disk: the run goes on unseen
+            self.writer.write(self.folder / run_folder.PROGRESS, lambda file: file.write(text), durable=False)
 
     # -- the end
 
@@ -277,20 +293,21 @@ class _Training:
             try:
                 self.write_history()
                 if row["state"] == "finished":
-                    save_weights(self.model, self.folder / run_folder.WEIGHTS)
+                    save_weights(self.model, self.folder / run_folder.WEIGHTS, self.writer.write)
                     if self.ema:
-                        save_weights(self.ema.module, self.folder / run_folder.EMA_WEIGHTS)
+                        save_weights(self.ema.module, self.folder / run_folder.EMA_WEIGHTS, self.writer.write)
                     if row["test_images"]:
-                        run_folder.write_predictions(self.folder, self.predicted.numpy(), self.labels.numpy())
+                        run_folder.write_predictions(self.writer, self.predicted.numpy(), self.labels.numpy())
                 self.show("evaluating", self.config.recipe.epochs - 1)  # again, if there was no room for it
-                files.write_json(self.folder / run_folder.RESULT, row)
+                run_folder.write_result(self.writer, row)
                 break
             except files.Unwritable as error:
                 if not files.may_pass(error) or time.monotonic() > deadline or request == "stop":
                     raise
                 say(f"{error} Trying again for {deadline - time.monotonic():.0f} s.")
                 time.sleep(files.RETRY_EVERY_S)
-        remove_checkpoints(self.folder)
+        with suppress(OSError):  # what stays is swept when the run is planned again
+            remove_checkpoints(self.writer)
 
     def row(self, state: str, **values: Any) -> dict[str, Any]:
         """Return a result row; what is not measured is null."""
@@ -303,6 +320,7 @@ class _Training:
             "train_s": self.train_s,
             "wall_s": time.monotonic() - self.start,
             "processes": self.group.size,
+            "threads": torch.get_num_threads(),
             "images_seen": self.step * self.config.recipe.batch_size,
         }
         return {column: (done | values).get(column) for column in run_folder.COLUMNS}
@@ -325,9 +343,10 @@ class _Training:
             "train_s": self.train_s,
             "wall_s": time.monotonic() - self.start,
             "processes": self.group.size,
+            "threads": torch.get_num_threads(),
         }
         try:
-            write_checkpoint(self.folder, self.step, content)
+            write_checkpoint(self.writer, self.step, content)
         except files.Unwritable as error:
             say(f"{error} The run goes on without this checkpoint.")
 
@@ -335,8 +354,8 @@ class _Training:
         """Go on from the last whole checkpoint; from the start where there is none."""
         found = None
         if self.group.rank == 0:
-            run_folder.sweep(self.folder)
-            found = read_last(self.folder, self.device)
+            run_folder.sweep(self.writer)
+            found = read_last(self.writer, self.device)
         path = self.group.agree(found and found[0])
         if path is not None:
             self.restore(path, found[1] if found else read_checkpoint(path, self.device))
@@ -352,14 +371,20 @@ class _Training:
             self.scaler.load_state_dict(content.get("scaler", {}))  # earlier versions had none
             if self.ema:
                 self.ema.load_state_dict(content["ema"])
-            self.step, self.loss_sum = content["step"], content["loss_sum"]
-            self.history, self.train_s = content["history"], content["train_s"]
-            self.start -= content["wall_s"]
-            before = content["processes"]
+            saved = progress_in(content)
+            self.step, self.loss_sum = saved["step"], saved["loss_sum"]
+            self.history, self.train_s = saved["history"], saved["train_s"]
+            self.start -= saved["wall_s"]
+            before, threads = saved["processes"], saved.get("threads")  # earlier versions did not say
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             if self.group.rank == 0:
-                path.unlink(missing_ok=True)
+                self.writer.remove(path)
             raise UserError(f"{path}: not a checkpoint of this run, so it was removed. Start the run again.") from error
+        if threads not in (None, torch.get_num_threads()) and self.device == "cpu":
+            say(
+                f"{self.folder.name}: was trained with {threads} threads so far, now with {torch.get_num_threads()}, "
+                "which rounds differently: the result is not bit for bit that of an undisturbed run."
+            )
         recipe = self.config.recipe
         averages_shares = any(isinstance(m, nn.BatchNorm2d) for m in self.model.modules())
         if before != self.group.size and averages_shares and not (recipe.sync_batch_norm or recipe.ghost_batch):
@@ -369,7 +394,7 @@ class _Training:
             )
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
+def save_weights(model: nn.Module, path: Path, write: Callable[..., None] = files.write_atomically) -> None:
     """Write a network's weights as safetensors, atomically."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    files.write_atomically(path, lambda file: file.write(save(weights)))
+    write(path, lambda file: file.write(save(weights)))

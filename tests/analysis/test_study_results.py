@@ -22,7 +22,6 @@ from analysis.step_comparison import compare_step
 from analysis.study_results import StudyResults, interaction_in_words
 from analysis.verdicts import pairs_of, with_costs
 from roadmap.common import files
-from roadmap.common.errors import UserError
 from roadmap.common.paths import RECIPES
 from roadmap.jobs.launcher import prepare
 from roadmap.ladder.designs import Design
@@ -230,8 +229,11 @@ def test_what_a_damaged_run_folder_says_is_not_believed(make: Make, tmp_path: Pa
     assert math.isnan(row["macs"])
     bad = files.read_object(folder / run_folder.RESULT) or {}
     (folder / run_folder.RESULT).write_text(json.dumps(bad | {"top1": math.inf}))
-    with pytest.raises(UserError, match="is no result row"):
-        _ = StudyResults(study).verdicts
+    write_report(StudyResults(study), tmp_path / "out")  # of the rest
+    rows = pd.read_csv(tmp_path / "out" / "results.csv").set_index(["rung", "seed"])
+    assert rows.loc[("stage_ratio", 0), "state"] == "failed"
+    assert f"{folder / run_folder.RESULT}: is no result row" in rows.loc[("stage_ratio", 0), "error"]
+    assert rows.loc[("baseline", 0), "top1"] == 80.0
 
 
 def test_predictions_of_a_run_that_did_not_finish_are_not_held_against_another(make: Make, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from roadmap.common.errors import UserError
+from roadmap.jobs import slurm_arrays, slurm_queue
 from roadmap.jobs.cluster import OURS, Cluster, check_local, default_file, read_cluster
 from roadmap.jobs.options import JobOptions
 from roadmap.jobs.slurm_arrays import sbatch_text
@@ -33,7 +34,7 @@ ODD = [
     "x' ; touch executed '",
     '"; touch executed;"',
 ]
-ODD += ["& touch executed", "| touch executed #", "--wrap=touch executed", "\\'; touch executed"]
+ODD += ["MOST LOGS", "& touch executed", "| touch executed #", "--wrap=touch executed", "\\'; touch executed"]
 
 
 def refusal(folder: Path, text: str) -> str:
@@ -214,6 +215,7 @@ def test_nothing_in_a_name_or_path_is_executed(odd: str, tmp_path: Path, stubs: 
     keys = ("partition", "account", "qos", "constraint", "exclude", "mail_user", "mail_type")
     runs = tmp_path / odd.replace("\\", "")
     script = script_of(Cluster(**dict.fromkeys(keys, odd), sbatch={"comment": odd}), runs)  # type: ignore[arg-type]
+    (runs / "jobs" / "resnet50-tiny-abcdef-dryrun").mkdir(parents=True)
     run_script(script, tmp_path, stubs)
     found = flags(script)
     assert {found[key.replace("_", "-")] for key in keys} == {odd} == {found["comment"]}
@@ -224,7 +226,7 @@ def test_nothing_in_a_name_or_path_is_executed(odd: str, tmp_path: Path, stubs: 
 
 @pytest.mark.parametrize("name", ["a\nb", "50%j", "back\\slash"])
 def test_a_runs_folder_that_a_script_cannot_name_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a Slurm script cannot name this folder: .* Choose another --runs\."):
+    with pytest.raises(UserError, match=r"jobs cannot name this folder: .* Choose another --runs\."):
         script_of(Cluster(), tmp_path / name)
 
 
@@ -276,6 +278,46 @@ def test_a_job_that_is_killed_before_it_takes_a_run_does_not_come_back_for_ever(
     subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=False, timeout=20)
     assert (tmp_path / "scontrol").exists() == requeued
     assert (logs / f"12_3.{before}.killed").exists()
+
+
+def test_a_job_whose_folder_is_another_users_by_now_executes_nothing_from_it(
+    tmp_path: Path, stubs: dict[str, str]
+) -> None:
+    script = script_of(Cluster(), tmp_path / "runs")
+    logs = tmp_path / "runs" / "jobs" / "resnet50-tiny-abcdef-dryrun"
+    logs.mkdir(parents=True)
+    (Path(stubs["PATH"].split(":")[0]) / "stat").write_text("#!/bin/sh\necho 12345\n")
+    (Path(stubs["PATH"].split(":")[0]) / "stat").chmod(0o755)
+    done = subprocess.run(["bash", "-c", script], env=stubs, capture_output=True, text=True, check=False, timeout=20)
+    assert (done.returncode, done.stderr) == (1, f"{logs}: belongs to another user; not started.\n")
+    assert not (tmp_path / "srun").exists()
+
+
+@pytest.mark.parametrize(
+    ("partition", "time_min", "refused"),
+    [
+        (None, 60, False),
+        (None, 61, True),
+        ("main", 61, True),
+        ("long", 10_000, False),
+        ("main,days", 1440 + 720, False),
+        ("main,days", 1440 + 721, True),
+        ("nowhere", 10_000, False),  # that is for Slurm to say
+    ],
+)
+def test_jobs_that_would_wait_for_ever_are_refused(
+    partition: str | None, time_min: int, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "1:00:00|main*\ninfinite|long\n1-12:00:00|days\nn/a|odd\n"
+    monkeypatch.setattr(slurm_queue, "_ask", lambda *command: said if command[0] == "sinfo" else None)
+    cluster = Cluster(partition=partition, time_min=time_min)
+    if refused:
+        with pytest.raises(UserError, match=f"time_min is {time_min}, but partition .* ends jobs after"):
+            slurm_arrays._check_time(cluster)
+    else:
+        slurm_arrays._check_time(cluster)
+    monkeypatch.setattr(slurm_queue, "_ask", lambda *_: None)
+    slurm_arrays._check_time(cluster)  # no answer
 
 
 def test_a_controller_that_does_not_answer_is_asked_again(tmp_path: Path, stubs: dict[str, str]) -> None:
@@ -334,6 +376,7 @@ def test_a_recipe_may_have_any_name_that_a_file_may_have(
     assert re.fullmatch(r"resnet50-[A-Za-z0-9_.-]+-[0-9a-f]{6}-dryrun", str(found["job-name"]))
     logs = Path(str(found["output"])).parent
     assert logs == tmp_path / "work" / "runs" / "jobs" / str(found["job-name"])
+    logs.mkdir(parents=True)
     (tmp_path / "there").mkdir()
     run_script(ended.out, tmp_path / "there", stubs)
 

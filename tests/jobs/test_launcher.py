@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+from roadmap.cli import run_commands
+from roadmap.cli.commands import Exit
 from roadmap.cli.options import job_options_of
 from roadmap.common import files, machine
 from roadmap.common.errors import UserError
@@ -33,7 +36,8 @@ from roadmap.jobs.tasks import TRAINING
 from roadmap.jobs.worker import Job
 from roadmap.ladder.ladder import read_ladder
 from roadmap.runs import run_folder
-from roadmap.runs.attempts import ATTEMPTS, Worker, last_attempt, take
+from roadmap.runs.attempts import ATTEMPTS, Worker, last_attempt
+from roadmap.runs.claims import take
 from roadmap.runs.config import RunConfig
 from roadmap.study.plan import PlannedRun, Study
 from roadmap.study.spec import StudySpec, plan_study
@@ -41,7 +45,7 @@ from roadmap.training import loop as train_module
 from roadmap.training.checkpoints import checkpoints, write_checkpoint
 from roadmap.training.loop import _Training, train
 from tests.conftest import write_tiny
-from tests.processes import ROOT, Command, Outcome, outcome, wait_for
+from tests.processes import ROOT, Command, Outcome, outcome, wait_for, writing
 from tests.runs.test_attempts import leave_attempt, names, nobody
 
 MakeRecipes = Callable[..., Path]
@@ -319,7 +323,8 @@ def test_a_command_waits_for_a_run_that_another_one_trains(longer: TwoRungs) -> 
 @pytest.mark.slow
 def test_a_failed_run_costs_only_itself_and_is_tried_again_by_the_next_command_alone(two_rungs: TwoRungs) -> None:
     first, _ = two_rungs.planned()
-    write_checkpoint(first.folder, 3, {"model": {}})
+    with writing(first.folder) as writer:
+        write_checkpoint(writer, 3, {"model": {}})
     ended = two_rungs.start().wait()
     assert (ended.code, ended.err) == (1, "")
     said = " ".join(ended.out.split())
@@ -400,6 +405,62 @@ def test_half_of_a_run_json_is_written_again(planned: list[PlannedRun]) -> None:
     assert json.loads(path.read_text())["config"] == json.loads(whole)["config"]
 
 
+def test_a_run_whose_configuration_was_edited_is_not_trained_under_its_name(
+    planned: list[PlannedRun], small_images: Path
+) -> None:
+    prepare(planned)
+    path = planned[0].folder / run_folder.RUN
+    edited = json.loads(path.read_text())
+    edited["config"]["recipe"]["epochs"] = 1
+    files.write_json(path, edited)
+    Job((planned[0].folder,), small_images)()
+    row = run_folder.read_result(planned[0].folder) or {}
+    assert row["state"] == "failed"
+    assert re.search(r"run\.json: holds the configuration of run .*, not of this one", row["error"])
+    prepare(planned)
+    assert json.loads(path.read_text())["config"]["recipe"]["epochs"] != 1
+
+
+def test_what_killed_processes_left_of_a_run_that_is_done_is_swept_when_it_is_planned_again(
+    planned: list[PlannedRun],
+) -> None:
+    prepare(planned)
+    folder = planned[0].folder
+    row = dict.fromkeys(run_folder.COLUMNS) | {"result_version": run_folder.RESULT_VERSION, "state": "diverged"}
+    files.write_json(folder / run_folder.RESULT, row)
+    leave_attempt(folder, "finished")
+    before = sorted(folder.rglob("*"))
+    (folder / ATTEMPTS / "0001.work").mkdir()
+    for name in (
+        f"checkpoint-{'0' * 64}.pt",
+        ".result.json.0123",
+        f"{ATTEMPTS}/.0001.{'0' * 32}",
+        f"{ATTEMPTS}/0001.work/x",
+    ):
+        (folder / name).touch()
+    prepare(planned)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_failure_that_became_a_result_meanwhile_is_not_cleared(
+    planned: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(planned)
+    folder = planned[0].folder
+    write_failed(folder)
+    take = launcher.take
+
+    def late(*arguments: Any) -> Any:
+        row = dict.fromkeys(run_folder.COLUMNS) | {"result_version": run_folder.RESULT_VERSION, "state": "finished"}
+        files.write_json(folder / run_folder.RESULT, row | {"top1": 81.25})
+        return take(*arguments)
+
+    monkeypatch.setattr(launcher, "take", late)
+    with launcher._failures_cleared([folder], TRAINING, "again"):
+        assert states(planned[:1]) == ["finished"]
+    assert names(folder) == []
+
+
 def test_what_is_done_stays_and_what_failed_is_cleared_for_another_try(planned: list[PlannedRun]) -> None:
     prepare(planned)
     for run, state in zip(planned, ("failed", "diverged"), strict=True):
@@ -408,7 +469,7 @@ def test_what_is_done_stays_and_what_failed_is_cleared_for_another_try(planned: 
     assert states(planned) == ["failed", "diverged"]
     assert prepare(planned) == planned[:1]
     assert states(planned) == ["failed", "diverged"]
-    with launcher._failures_cleared([run.folder for run in planned], TRAINING):
+    with launcher._failures_cleared([run.folder for run in planned], TRAINING, "again"):
         assert states(planned) == ["waiting", "diverged"]
     assert states(planned) == ["waiting", "diverged"]
 
@@ -527,7 +588,7 @@ def test_a_job_gives_signals_back_as_it_found_them() -> None:
 def test_a_job_that_lost_its_run_leaves_it_alone(
     tiny_run: MakeRun, small_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "run"
+    folder = tmp_path / tiny_run().id
     files.write_json(folder / run_folder.RUN, {"config": tiny_run().to_json()})
     monkeypatch.setattr(train_module, "LOOK_EVERY_S", 0.0)
     step, left = _Training.train_step, {}
@@ -568,7 +629,7 @@ def on_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_on_slurm_a_job_uses_the_cores_it_was_given_and_says_which_job_it_is(
     tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, seen = tmp_path / "run", {}
+    folder, seen = tmp_path / tiny_run().id, {}
     files.write_json(folder / run_folder.RUN, {"config": tiny_run().to_json()})
 
     def note(_: RunConfig, folder: Path, **options: Any) -> dict[str, Any]:
@@ -589,7 +650,7 @@ def test_on_slurm_sigterm_asks_to_save_and_takes_nothing_back(
     preempted: bool, tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a preemption it comes on the heels of the signal that has asked for the run to stop."""
-    folder, asked = tmp_path / "run", []
+    folder, asked = tmp_path / tiny_run().id, []
     files.write_json(folder / run_folder.RUN, {"config": tiny_run().to_json()})
     order = Job((folder,), None)
 
@@ -683,6 +744,32 @@ def test_a_launch_never_leaves_the_runs_folder_whatever_its_names_are(base: str,
     assert re.fullmatch(r"[A-Za-z0-9_.-]+", how.name)
     assert Path(os.path.normpath(how.runs / JOBS / how.name)).parent == Path("/runs/jobs")
     assert how.name != again.name
+
+
+def test_jobs_import_nothing_from_the_current_folder_and_only_their_owner_writes_what_they_execute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    with machine.environment_for_jobs(1):
+        done = subprocess.run([sys.executable, "-m", "submitit.core._submit", "-h"], capture_output=True, check=False)
+    assert b"imported" not in done.stderr
+    before = os.umask(0)
+    try:
+        logs = launch_folders.make_logs(tmp_path / "runs", "a-0", "local", [])
+    finally:
+        os.umask(before)
+    assert logs.stat().st_mode & 0o022 == 0
+
+
+def test_a_command_names_the_log_of_jobs_that_died_before_they_began(
+    planned: list[PlannedRun], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = planned[0].folder.parent
+    code = run_commands._say_outcome(Console(width=200), planned, JobOptions("local", runs, "ours"), "3 s")
+    assert code == Exit.FAILED
+    said = capsys.readouterr().out
+    assert f"No job came to 2 runs: it ended before it began. Its log: {runs}/jobs/ours-*/*.out" in said
 
 
 def test_jobs_inherit_threads_and_the_way_to_the_package_and_the_caller_keeps_its_own(

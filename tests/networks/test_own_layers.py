@@ -18,9 +18,11 @@ from roadmap.networks import own_layers
 from roadmap.networks.config import NetConfig
 from roadmap.networks.model import build_model
 from roadmap.networks.own_layers import load_module, make_layer
+from roadmap.runs import run_folder
 from roadmap.runs.config import DataConfig, RunConfig
+from roadmap.training.loop import train
 from tests.cli.test_cli import run
-from tests.samples import make_recipe
+from tests.samples import LAYER_NORM, make_recipe
 
 STEPS_FILE = """\
 from dataclasses import replace
@@ -156,6 +158,12 @@ def test_a_file_that_was_imported_plainly_and_edited_since_is_read_anew(
             "my_steps.py",
             r"step 'gelu' has the name of another step\. Give yours a name of its own",
         ),
+        (
+            "from roadmap import NetConfig\ndef mine(net: 'NetConfig['): return net",
+            "my_steps.py",
+            r"step 'mine': its annotations cannot be read",
+        ),
+        ("raise SystemExit(0)", "my_steps.py", r"cannot be imported \(SystemExit: 0\)"),
         ("x = 1", "my_steps.py", r"has no steps\. A step is a public function .*'net: NetConfig'"),
         ("import nowhere", "my_steps.py", r"cannot be imported \(ModuleNotFoundError: No module named 'nowhere'\)"),
         ("def f(:", "my_steps.py", r"cannot be imported \(SyntaxError: .*my_steps.py, line 1\)"),
@@ -306,3 +314,17 @@ def test_check_is_about_one_ladder(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run_ladder.main(["check", "vgg16", "--steps", "vgg16"]) == 2
     assert run_ladder.main(["plan", "vgg16", "--base", "vgg16"]) == 2
     assert "'vgg16': is for check, not for plan" in capsys.readouterr().err
+
+
+def test_a_file_that_draws_random_numbers_when_it_is_imported_changes_no_runs_weights(
+    tmp_path: Path, small_images: Path, tiny_run: Callable[..., RunConfig]
+) -> None:
+    drawing = "import torch\ntorch.manual_seed(3)\ntorch.rand(7)\n" + STEPS_FILE
+    load_steps(write(tmp_path, drawing))
+    config = tiny_run(net=NET_STEPS["add_gain"](LAYER_NORM), epochs=1)
+    weights = []
+    sys.modules.pop("my_steps")  # a worker imports it for the first run that it trains
+    for name in ("first", "second"):
+        train(config, tmp_path / name, data_root=small_images)
+        weights.append((tmp_path / name / run_folder.WEIGHTS).read_bytes())
+    assert weights[0] == weights[1]

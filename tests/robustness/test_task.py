@@ -17,12 +17,13 @@ from roadmap.robustness import evaluation
 from roadmap.robustness.settings import Settings, is_complete, read_found
 from roadmap.robustness.task import RobustnessTask, missing_parts
 from roadmap.runs import run_folder
-from roadmap.runs.attempts import Worker, attempts_of, take
+from roadmap.runs.attempts import Worker, attempts_of
+from roadmap.runs.claims import take
 from roadmap.runs.config import RunConfig
 from roadmap.study.plan import PlannedRun
 from roadmap.training.loop import train
 from tests.conftest import write_tiny
-from tests.processes import Command, wait_for
+from tests.processes import Command, wait_for, writing
 
 SLIGHT = Settings(12, (4.0,), steps=2, check_images=5, check_steps=3, check_restarts=2, check_queries=2)
 TASK = RobustnessTask(SLIGHT)
@@ -91,16 +92,17 @@ def test_a_failure_is_noted_and_the_next_launch_tries_again(
     assert failure.content == {"error": "ValueError: no such image"}
     job(folder, small_images)()
     assert not TASK.is_done(folder)  # this order's answer stands
-    with launcher._failures_cleared([folder], TASK):
+    with launcher._failures_cleared([folder], TASK, "again"):
         job(folder, small_images)()
     assert TASK.is_done(folder)
 
 
 def test_what_is_asked_of_it_is_heard_between_two_parts(folder: Path, small_images: Path) -> None:
     answers = iter(["", "", "stop"])
-    setting = Setting(small_images, 1, 1.0, lambda: next(answers), ALONE, ())  # type: ignore[arg-type,return-value]
-    with pytest.raises(Stopped):
-        TASK.do(folder, setting)
+    place = TASK.place(folder)
+    place.mkdir()
+    with writing(place) as writer, pytest.raises(Stopped):
+        TASK.do(folder, Setting(small_images, 1, 1.0, lambda: next(answers), ALONE, (), writer))  # type: ignore[arg-type,return-value]
     assert missing_parts(folder, SLIGHT) == SLIGHT.parts[1:]
 
 

@@ -18,12 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from roadmap.runs import attempts
+from roadmap.runs import attempts, claims
 from roadmap.runs.attempts import (
     ATTEMPTS,
-    BEAT_EVERY_S,
     STALE_S,
-    Claim,
     End,
     Worker,
     attempts_of,
@@ -31,8 +29,9 @@ from roadmap.runs.attempts import (
     is_alive,
     is_under_way,
     last_attempt,
-    take,
+    life_of,
 )
+from roadmap.runs.claims import BEAT_EVERY_S, Claim, take
 from tests.processes import ROOT, fork, wait_for
 
 PROCESSES = 8
@@ -51,6 +50,12 @@ def leave_attempt(folder: Path, end: str | None = None, *, number: int = 1, age_
     path.write_text(json.dumps(asdict(replace(Worker.here(), **changed))))
     os.utime(path, (time.time() - age_s,) * 2)
     return path
+
+
+def fall_silent(path: Path) -> None:
+    """Have it that this process has watched an attempt's heart for long, and that it did not beat."""
+    os.utime(path, (0, 0))
+    attempts._BEATS[path] = attempts._Beat(0, float("-inf"), False)
 
 
 def names(folder: Path) -> list[str]:
@@ -184,12 +189,49 @@ def test_a_process_number_that_was_used_again_is_not_taken_for_the_holder(tmp_pa
     assert can_take(tmp_path)
 
 
-@pytest.mark.parametrize(("age_s", "free"), [(STALE_S - 60, False), (STALE_S + 5, True)])
-def test_an_attempt_of_another_machine_lives_as_long_as_its_heart_beats(
-    tmp_path: Path, age_s: float, free: bool
+@pytest.mark.parametrize("age_s", [0.0, STALE_S + 5, 1e6, -1e6])
+def test_an_attempt_of_another_machine_lives_as_long_as_its_heart_is_seen_to_beat_whatever_the_clocks_say(
+    tmp_path: Path, age_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leave_attempt(tmp_path, space="elsewhere", age_s=age_s)
-    assert can_take(tmp_path) is free
+    now = 1000.0
+    monkeypatch.setattr(attempts.time, "monotonic", lambda: now)
+    path = leave_attempt(tmp_path, space="elsewhere", age_s=age_s)
+    last = last_attempt(tmp_path)
+    assert last is not None
+    assert life_of(last, nobody) == ("alive" if age_s == 0.0 else "unknown")
+    assert bool(last.doubt()) == (age_s != 0.0)
+    assert not can_take(tmp_path)
+    for _ in range(3):  # it beats, by its own clock
+        now += STALE_S - 1
+        os.utime(path, (path.stat().st_mtime + 15,) * 2)
+        assert life_of(last, nobody) == "alive"
+        assert not can_take(tmp_path)
+    now += STALE_S - 1
+    assert not can_take(tmp_path)
+    now += 1
+    assert life_of(last, nobody) == "dead"
+    assert can_take(tmp_path)
+
+
+def test_what_speaks_against_an_attempt_is_said_in_words(tmp_path: Path) -> None:
+    for age_s, words in [
+        (3 * 3600, "no heartbeat for 3 h 00 min"),
+        (-7200, "2 h 00 min ahead of this machine's clock"),
+        (0, ""),
+    ]:
+        leave_attempt(tmp_path, age_s=age_s)
+        last = last_attempt(tmp_path)
+        assert last is not None
+        assert words in last.doubt()
+        assert bool(words) == bool(last.doubt())
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        leave_attempt(tmp_path, pid=sleeper.pid)
+        sleeper.send_signal(signal.SIGSTOP)
+        wait_for(lambda: f"its process {sleeper.pid} is stopped" in last.doubt(), what="the hint")
+    finally:
+        sleeper.kill()
+        sleeper.wait()
 
 
 def test_a_process_number_of_another_machine_says_nothing(tmp_path: Path) -> None:
@@ -198,10 +240,11 @@ def test_a_process_number_of_another_machine_says_nothing(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("answer", "lives"), [(True, True), (None, True), (False, False)])
-def test_a_stale_attempt_lives_while_the_scheduler_has_its_job_or_does_not_answer(
-    tmp_path: Path, answer: bool | None, lives: bool
+@pytest.mark.parametrize("age_s", [0.0, 1e6])
+def test_a_job_lives_while_the_scheduler_has_it_or_does_not_answer_whatever_its_heart_does(
+    tmp_path: Path, answer: bool | None, lives: bool, age_s: float
 ) -> None:
-    leave_attempt(tmp_path, space="elsewhere", age_s=1e6, job="7_1")
+    leave_attempt(tmp_path, space="elsewhere", age_s=age_s, job="7_1")
     last = last_attempt(tmp_path)
     assert last is not None
     asked: list[Worker] = []
@@ -210,7 +253,7 @@ def test_a_stale_attempt_lives_while_the_scheduler_has_its_job_or_does_not_answe
 
 
 def test_the_scheduler_is_not_asked_about_what_can_be_seen_from_here(tmp_path: Path) -> None:
-    for changed in ({"space": "elsewhere"}, {"born": 1}, {}):
+    for changed in ({"born": 1}, {}):
         leave_attempt(tmp_path, job="7", age_s=0.0, **changed)
         last = last_attempt(tmp_path)
         assert last is not None
@@ -221,12 +264,14 @@ def test_the_scheduler_is_not_asked_about_what_can_be_seen_from_here(tmp_path: P
 def test_a_jobs_own_earlier_start_gives_way_at_once(tmp_path: Path, killed: bool) -> None:
     log = str(tmp_path / "7_1_0_log.out")
     leave_attempt(tmp_path, space="elsewhere", job="7_1", restart=1, log=log)
+    another_launch = {"job": "7_1", "restart": 2, "log": str(tmp_path.parent / "7_1_0_log.out")}
     for other in ({"job": "7_2", "restart": 2}, {"job": None, "restart": 2}, {"job": "7_1", "restart": 1}):
-        assert not can_take(tmp_path, replace(Worker.here(), **other))
+        assert not can_take(tmp_path, replace(Worker.here(), **{"log": log} | other))
+    assert not can_take(tmp_path, replace(Worker.here(), **another_launch))
     (tmp_path / "7_1.0.killed").touch()  # of an earlier start yet
     if killed:
         (tmp_path / "7_1.1.killed").touch()
-    assert can_take(tmp_path, replace(Worker.here(), job="7_1", restart=2))
+    assert can_take(tmp_path, replace(Worker.here(), job="7_1", restart=2, log=log))
     assert names(tmp_path)[0] == ("0001-died.json" if killed else "0001-preempted.json")
 
 
@@ -235,7 +280,7 @@ def test_a_jobs_own_earlier_start_gives_way_at_once(tmp_path: Path, killed: bool
 
 def test_the_heart_beats_until_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 4 * BEAT_EVERY_S < STALE_S  # some may be missed
-    monkeypatch.setattr(attempts, "BEAT_EVERY_S", 0.01)
+    monkeypatch.setattr(claims, "BEAT_EVERY_S", 0.01)
     with take(tmp_path, Worker.here(), nobody) as claim:
         assert claim is not None
         for _ in range(3):
@@ -248,7 +293,7 @@ def test_the_heart_beats_until_the_end(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_heart_that_cannot_beat_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "BEAT_EVERY_S", 0.001)
+    monkeypatch.setattr(claims, "BEAT_EVERY_S", 0.001)
     with take(tmp_path, Worker.here(), nobody) as claim:
         assert claim is not None
         shutil.rmtree(tmp_path / ATTEMPTS)
@@ -262,7 +307,7 @@ def test_who_was_given_up_for_dead_notices_that_the_run_is_anothers_and_changes_
     with take(tmp_path, Worker.here(), nobody) as old:
         assert old is not None
         assert not old.is_lost()
-        leave_attempt(tmp_path, space="elsewhere", age_s=1e6)  # as it looks to another machine
+        fall_silent(leave_attempt(tmp_path, space="elsewhere"))  # as it looks to another machine
         with take(tmp_path, Worker.here(), nobody) as new:
             assert new is not None
             assert old.is_lost()
@@ -307,17 +352,18 @@ def test_looking_at_a_run_leaves_no_trace(tmp_path: Path) -> None:
     assert (names(tmp_path), path.stat().st_mtime_ns) == (["0001.json"], before)
 
 
-@pytest.mark.parametrize("age_s", [0.0, STALE_S + 5])
+@pytest.mark.parametrize("is_silent", [False, True])
 @settings(max_examples=60, deadline=None)
 @given(content=st.one_of(st.binary(max_size=80), st.integers(0, 200)))
-def test_a_damaged_attempt_blocks_a_run_only_until_it_is_stale(content: bytes | int, age_s: float) -> None:
+def test_a_damaged_attempt_blocks_a_run_only_until_it_is_stale(content: bytes | int, is_silent: bool) -> None:
     with TemporaryDirectory() as place:
         folder = Path(place)
         path = leave_attempt(folder, space="elsewhere")
         path.write_bytes(path.read_bytes()[:content] if isinstance(content, int) else content)
-        os.utime(path, (time.time() - age_s,) * 2)
+        if is_silent:
+            fall_silent(path)
         assert ends(folder, "a") == {}
-        assert can_take(folder) is (age_s > 0)
+        assert can_take(folder) is is_silent
 
 
 JSON = st.recursive(
@@ -426,14 +472,14 @@ class AnyHistory(RuleBasedStateMachine):
     def lives(self, held: Held) -> bool:
         if held.worker.is_here():
             return held.worker.born != 1
-        return held.fresh or (held.worker.job is not None and self.answer is not False)
+        return held.fresh if held.worker.job is None else self.answer is not False
 
     @precondition(lambda self: self.last)
     @rule()
     def the_holder_falls_silent(self) -> None:
         assert self.last
         self.last.fresh = False
-        os.utime(self.last.claim.attempt.path, (0, 0))
+        fall_silent(self.last.claim.attempt.path)
 
     @precondition(lambda self: self.last)
     @rule(end=st.sampled_from(ENDS))

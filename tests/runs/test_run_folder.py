@@ -2,25 +2,34 @@ import json
 import os
 import resource
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.common.files import write_atomically, write_json
 from roadmap.runs import run_folder
-from roadmap.runs.config import RunConfig
+from roadmap.runs.attempts import ATTEMPTS
+from roadmap.runs.claims import Writer
+from roadmap.runs.config import RunConfig, read_config, read_run_file
 from roadmap.runs.run_folder import COLUMNS, METRICS, RESULT, RESULT_VERSION
 from roadmap.training.loop import Stopped, train
 from tests.processes import fork
 
+NAMES = st.sampled_from(
+    ["config", "training_version", "net", "recipe", "data", "seed", "result_version", "state", "top1"]
+)
+ANYTHING = st.binary(max_size=200) | st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**40), 10**40) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.text(max_size=3), inner, max_size=5),
+)
 ROW = dict.fromkeys(COLUMNS) | {"result_version": RESULT_VERSION, "state": "finished", "top1": 81.25}
 
 
@@ -112,13 +121,16 @@ def _write_by_turns(path: Path, contents: list[str], times: int) -> None:
 
 
 def test_what_a_killed_writer_left_is_swept_away(tmp_path: Path) -> None:
-    for name in ("checkpoint", RESULT):
-        (tmp_path / f".{name}.0123").touch()
+    writer = Writer(tmp_path)
+    writer.open()
+    for name in (".checkpoint.0123", f".{RESULT}.0123", ".progress.json", ".run.json.old"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / ".run.json.old", (0, 0))
     kept = {run_folder.RUN, RESULT, ".lock", f".{run_folder.RUN}.0123"}  # another process may be writing run.json
     for name in kept:
         (tmp_path / name).touch()
-    run_folder.sweep(tmp_path)
-    assert set(os.listdir(tmp_path)) == kept
+    run_folder.sweep(writer)
+    assert set(os.listdir(tmp_path)) == {*kept, ATTEMPTS}
 
 
 # -- reading
@@ -181,11 +193,14 @@ def test_half_of_a_last_line_of_metrics_is_left_out(tmp_path: Path) -> None:
 # -- predictions
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 20_000)), min_size=1))
 def test_predictions_say_which_images_were_right_in_few_bytes(pairs: list[tuple[int, int]]) -> None:
     predicted, labels = np.array(pairs).T
     with TemporaryDirectory() as folder:
-        run_folder.write_predictions(Path(folder), predicted, labels)
+        writer = Writer(Path(folder))
+        writer.open()
+        run_folder.write_predictions(writer, predicted, labels)
         right = run_folder.read_right(Path(folder))
         assert right is not None
         assert right.tolist() == [one == other for one, other in pairs]
@@ -193,8 +208,40 @@ def test_predictions_say_which_images_were_right_in_few_bytes(pairs: list[tuple[
 
 def test_predictions_of_ten_classes_take_two_bytes_an_image(tmp_path: Path) -> None:
     labels = np.random.default_rng(0).integers(0, 10, 10_000)
-    run_folder.write_predictions(tmp_path, labels, labels)
+    writer = Writer(tmp_path)
+    writer.open()
+    run_folder.write_predictions(writer, labels, labels)
     assert (tmp_path / run_folder.PREDICTIONS).stat().st_size < 2 * 10_000 + 200
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    for name in (RESULT, METRICS, run_folder.PROGRESS, run_folder.PREDICTIONS, run_folder.RUN):
+        os.mkfifo(tmp_path / name)
+    for read in (run_folder.read_result, run_folder.read_progress, read_config):
+        with pytest.raises(UserError, match="cannot be read"):
+            read(tmp_path)
+    assert run_folder.read_metrics(tmp_path) == []
+    assert run_folder.read_right(tmp_path) is None
+
+
+def test_predictions_whose_head_promises_terabytes_take_no_memory(tmp_path: Path) -> None:
+    with (tmp_path / run_folder.PREDICTIONS).open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (2, 10**13)})
+    assert run_folder.read_right(tmp_path) is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(content=ANYTHING)
+def test_any_content_of_the_files_of_a_run_is_read_or_named(content: Any) -> None:
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        for name in (RESULT, METRICS, run_folder.PROGRESS, run_folder.PREDICTIONS, run_folder.RUN):
+            (folder / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        for read in (run_folder.read_result, run_folder.read_progress, read_run_file, read_config):
+            with suppress(UserError):
+                read(folder)
+        run_folder.read_metrics(folder)
+        run_folder.read_right(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00 and then nothing", None, np.zeros((3, 4)), np.float64(1)])
@@ -225,7 +272,7 @@ def test_progress_with_a_time_that_is_none_is_none_or_a_number(left_s: Any, tmp_
 
 
 def test_a_bare_result_has_every_column_and_an_error_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    write_json(tmp_path / RESULT, {"result_version": RESULT_VERSION, "state": "finished"})
+    write_json(tmp_path / RESULT, {"result_version": RESULT_VERSION, "state": "finished", "top1": 1})
     row = run_folder.read_result(tmp_path)
     assert row is not None
     assert row.keys() == COLUMNS.keys()
@@ -257,6 +304,15 @@ def test_a_row_may_lack_columns_and_have_ones_that_this_program_does_not_know(tm
     "wrong",
     [
         {"top1": True},
+        {"top1": None},
+        {"top1": -50.0},
+        {"top1": 100.5},
+        {"top1": 1e17},
+        {"top1": 10**400},
+        {"top5": 101},
+        {"nll": -1},
+        {"top1_per_class": [50.0, 1e9]},
+        {"images_seen": -1},
         {"top1": "80"},
         {"state": "won"},
         {"top1": float("nan")},

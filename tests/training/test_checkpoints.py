@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roadmap.common import files
+from roadmap.common.errors import UserError
 from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig
 from roadmap.training import loop as train_module
 from roadmap.training.checkpoints import KEPT, checkpoints, read_last, remove_checkpoints, write_checkpoint
 from roadmap.training.loop import Request, Stopped, train
 from tests.conftest import small_file_system
-from tests.processes import Left, outcome
+from tests.processes import Left, outcome, writing
 
 MakeRun = Callable[..., RunConfig]
 CONTENT: dict[str, Any] = {"model": {"weight": torch.arange(6.0)}, "step": 3, "history": [{"epoch": 1}], "ema": None}
@@ -40,17 +41,18 @@ def flip(path: Path, position: int, bit: int) -> None:
 
 def test_the_last_two_checkpoints_are_kept_and_the_latest_is_read(tmp_path: Path) -> None:
     assert KEPT == 2
-    assert read_last(tmp_path, "cpu") is None
-    for step in (9, 10, 99, 100):
-        write_checkpoint(tmp_path, step, CONTENT | {"step": step})
-    assert steps(tmp_path) == [100, 99]
-    found = read_last(tmp_path, "cpu")
-    assert found is not None
-    path, content = found
-    assert path == checkpoints(tmp_path)[0]
-    assert content["step"] == 100
-    assert torch.equal(content["model"]["weight"], CONTENT["model"]["weight"])
-    remove_checkpoints(tmp_path)
+    with writing(tmp_path) as writer:
+        assert read_last(writer, "cpu") is None
+        for step in (9, 10, 99, 100):
+            write_checkpoint(writer, step, CONTENT | {"step": step})
+        assert steps(tmp_path) == [100, 99]
+        found = read_last(writer, "cpu")
+        assert found is not None
+        path, content = found
+        assert path == checkpoints(tmp_path)[0]
+        assert content["step"] == 100
+        assert torch.equal(content["model"]["weight"], CONTENT["model"]["weight"])
+        remove_checkpoints(writer)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -59,16 +61,15 @@ def test_the_last_two_checkpoints_are_kept_and_the_latest_is_read(tmp_path: Path
 def test_a_checkpoint_with_any_bit_flipped_or_its_end_cut_off_is_not_believed(
     position: int, bit: int, cut: bool
 ) -> None:
-    with TemporaryDirectory() as place:
-        folder = Path(place)
+    with TemporaryDirectory() as place, writing(folder := Path(place)) as writer:
         for step in (1, 2):
-            write_checkpoint(folder, step, CONTENT | {"step": step})
+            write_checkpoint(writer, step, CONTENT | {"step": step})
         newest, older = checkpoints(folder)
         if cut:
             os.truncate(newest, position % newest.stat().st_size)
         else:
             flip(newest, position, bit)
-        found = read_last(folder, "cpu")
+        found = read_last(writer, "cpu")
         assert found is not None
         assert (found[0], found[1]["step"]) == (older, 1)
         assert checkpoints(folder) == [older]
@@ -82,7 +83,8 @@ def test_a_checkpoint_is_data_and_never_executed(tmp_path: Path, capsys: pytest.
     torch.save({"model": Trap()}, tmp_path / "trap")
     digest = hashlib.sha256((tmp_path / "trap").read_bytes()).hexdigest()  # so its checksum is right
     (tmp_path / "trap").rename(tmp_path / f"checkpoint-000000009-{digest}.pt")
-    assert read_last(tmp_path, "cpu") is None
+    with writing(tmp_path) as writer:
+        assert read_last(writer, "cpu") is None
     assert "Weights only load failed" in capsys.readouterr().out
     assert not (tmp_path / "executed").exists()
 
@@ -91,20 +93,22 @@ def test_files_of_other_names_are_no_checkpoints_and_stay(tmp_path: Path) -> Non
     others = ["checkpoint.pt", "checkpoint-3.pt", f"checkpoint-x-{'0' * 64}.pt", f"checkpoint-3-{'0' * 64}.pt.part"]
     for name in others:
         (tmp_path / name).touch()
-    assert read_last(tmp_path, "cpu") is None
-    for step in range(4):
-        write_checkpoint(tmp_path, step, CONTENT)
-    remove_checkpoints(tmp_path)
+    with writing(tmp_path) as writer:
+        assert read_last(writer, "cpu") is None
+        for step in range(4):
+            write_checkpoint(writer, step, CONTENT)
+        remove_checkpoints(writer)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
 
 
 def test_what_was_saved_before_outlives_a_full_disk(small_disk: Path) -> None:
-    write_checkpoint(small_disk, 1, CONTENT)
-    before = sorted(small_disk.iterdir())
-    with pytest.raises(files.Unwritable, match="No space left on device"):
-        write_checkpoint(small_disk, 2, CONTENT | {"model": torch.zeros(100_000)})
-    assert sorted(small_disk.iterdir()) == before
-    write_checkpoint(small_disk, 2, CONTENT)
+    with writing(small_disk) as writer:
+        write_checkpoint(writer, 1, CONTENT)
+        before = sorted(small_disk.rglob("*"))
+        with pytest.raises(files.Unwritable, match="No space left on device"):
+            write_checkpoint(writer, 2, CONTENT | {"model": torch.zeros(100_000)})
+        assert sorted(small_disk.rglob("*")) == before
+        write_checkpoint(writer, 2, CONTENT)
     assert steps(small_disk) == [2, 1]
 
 
@@ -131,6 +135,22 @@ def undisturbed(config: RunConfig, small_images: Path, tmp_path_factory: pytest.
 def stop_after(count: int) -> Callable[[], Request]:
     requests: Iterator[Request] = iter([""] * (count - 1))
     return lambda: next(requests, "stop")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"step": "3"}, {"step": -1}, {"history": [3]}, {"loss_sum": float("nan")}, {"wall_s": None}]
+)
+def test_a_checkpoint_of_something_else_is_removed_and_the_next_start_goes_on_from_the_one_before(
+    wrong: dict[str, Any], config: RunConfig, undisturbed: Left, small_images: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Stopped):
+        train(config, tmp_path, data_root=small_images, save_every_s=0.0, asked=stop_after(3))
+    with writing(tmp_path) as writer:
+        write_checkpoint(writer, 9, torch.load(checkpoints(tmp_path)[0], weights_only=True) | wrong)
+    with pytest.raises(UserError, match="not a checkpoint of this run, so it was removed"):
+        train(config, tmp_path, data_root=small_images)
+    train(config, tmp_path, data_root=small_images)
+    assert outcome(tmp_path) == undisturbed
 
 
 @pytest.mark.parametrize("damaged", [0, 1, 2])

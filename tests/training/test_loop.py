@@ -24,7 +24,7 @@ from roadmap.training.checkpoints import checkpoints, write_checkpoint
 from roadmap.training.evaluation import metrics
 from roadmap.training.loop import Request, Stopped, _Training, train
 from tests.conftest import TEST_IMAGES
-from tests.processes import STOPPED, Left, fork, outcome, start_training, wait_for
+from tests.processes import STOPPED, Left, fork, outcome, start_training, wait_for, writing
 from tests.samples import ALL_AUGMENTATION, LAYER_NORM
 
 MakeRun = Callable[..., RunConfig]
@@ -112,6 +112,16 @@ def test_every_setting_matters_and_a_run_that_was_stopped_twice_ends_as_if_it_ne
     assert outcome(folder) == expected
 
 
+def test_a_run_that_goes_on_with_other_threads_says_so_and_its_row_has_their_number(
+    tiny_run: MakeRun, small_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_run()
+    leave_checkpoint(config, small_images, tmp_path, 3)
+    row = train(config, tmp_path, data_root=small_images, threads=2)
+    assert "was trained with 1 threads so far, now with 2, which rounds differently" in capsys.readouterr().out
+    assert row["threads"] == 2
+
+
 def test_the_moving_average_of_a_stopped_run_is_the_same_too(
     tiny_run: MakeRun, small_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +151,8 @@ def test_a_checkpoint_from_before_losses_were_scaled_is_gone_on_from(
     content = torch.load(path, weights_only=True)
     del content["scaler"]
     path.unlink()
-    write_checkpoint(tmp_path / "stopped", content["step"], content)
+    with writing(tmp_path / "stopped") as writer:
+        write_checkpoint(writer, content["step"], content)
     train(config, tmp_path / "stopped", data_root=small_images)
     assert outcome(tmp_path / "stopped") == expected
 
@@ -241,7 +252,8 @@ def test_a_run_sent_sigterm_saves_itself_at_once_and_goes_on_from_there(
 def test_times_count_all_attempts(tiny_run: MakeRun, small_images: Path, tmp_path: Path) -> None:
     config = tiny_run()
     saved = torch.load(leave_checkpoint(config, small_images, tmp_path / "run"), weights_only=True)
-    write_checkpoint(tmp_path / "run", saved["step"], saved | {"train_s": 100.0, "wall_s": 200.0})
+    with writing(tmp_path / "run") as writer:
+        write_checkpoint(writer, saved["step"], saved | {"train_s": 100.0, "wall_s": 200.0})
     remove = [path for path in checkpoints(tmp_path / "run") if torch.load(path)["train_s"] != 100.0]
     remove[0].unlink()
     row = train(config, tmp_path / "run", data_root=small_images)
