@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -220,24 +221,29 @@ class StudyResults:
         references = {rung.id for rung in self.study.rungs if rung.is_reference}
         apart = references.difference(*pairs)  # a step's answer does not depend on their noise
         runs = self.runs[~self.runs["rung"].isin(apart)]
-        tables = [
-            verdict_table(
-                runs,
-                pairs,
-                metric,
-                margin=self.margin if metric == "top1" else None,
-                right_images=self.right_images,
-                test=self.test,
-            )
-            for metric in METRICS
-        ]
+        tables = [self._judge_runs(runs, pairs, metric) for metric in METRICS]
         examined = self.robustness.frame.assign(state="finished")
-        robust = [verdict_table(examined, pairs, metric, test=self.test) for metric in self.robustness.metrics]
+        robust = [self._judge_runs(examined, pairs, metric) for metric in self.robustness.metrics]
         if self.means_nothing:
             tables, robust = [list(map(without_answers, some)) for some in (tables, robust)]
         tables += [speed_table(self.measured, pairs, metric) for metric in SPEEDS]
         tables += [cost_table(self.costs if costs is None else costs, pairs, metric) for metric in COSTS]
         return pd.concat([*tables, *robust], ignore_index=True)
+
+    def _judge_runs(self, runs: pd.DataFrame, pairs: Pairs, metric: str) -> pd.DataFrame:
+        """Judge changes in a metric of runs; where seeds came in rounds, those changes alone that they were to answer.
+
+        The others are not tested: whether their rungs have seeds depends on what was seen of the first ones.
+        """
+        study = self.study
+        rule: dict[str, Any] = {"margin": self.margin if metric == "top1" else None, "test": self.test}
+        rule |= {"right_images": self.right_images, "looks": study.looks}
+        left = [pair for pair in pairs if study.looks and pair in pairs_of(study.rungs) and pair[0] not in study.sought]
+        judged = verdict_table(runs, [pair for pair in pairs if pair not in left], metric, **rule)
+        if not left:
+            return judged
+        together = pd.concat([judged, verdict_table(runs.iloc[:0], left, metric, **rule | {"looks": ()})])
+        return together.set_index(["step", "against"], drop=False).loc[list(pairs)].reset_index(drop=True)
 
     @cached_property
     def costs(self) -> pd.DataFrame:

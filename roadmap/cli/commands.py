@@ -18,6 +18,8 @@ STUDY: Options = NETWORKS | {
     "how they are trained": (a.RECIPE, a.SEEDS, a.DATA, a.WEIGHTS, a.VALIDATE, a.RUNS),
 }
 SCHEDULING = (a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES)
+SPENDING = (a.BUDGET, a.UNTIL_ANSWERED, replace(a.STEP, help="seeds for these steps alone"), a.PRICE)
+BUDGETED: Options = {"a budget in place of a number of seeds": SPENDING}
 STARTING: Options = {"how jobs are started": (*SCHEDULING, a.DRY_RUN, a.TENSORBOARD, a.LOGGER)}
 LOOK = (a.TITLE, a.WIDTH, a.LABELS, a.COLUMNS)
 SEEDS_FOUND = replace(a.SEEDS, help="default: the recipe's and all that have runs")
@@ -76,7 +78,8 @@ def _of_study(name: str, group: str, does: str, module: str, *own: Option) -> Co
         heading: [SEEDS_FOUND if looks_back and option == a.SEEDS else option for option in group]
         for heading, group in STUDY.items()
     }
-    accepted = [option for option in SCHEDULING if option not in own]
+    taken = {option.name for option in own}
+    accepted = [option for option in (*SCHEDULING, *SPENDING) if option.name not in taken]
     return Command(name, group, does, module, options | ({f"options of {name}": own} if own else {}), accepted=accepted)
 
 
@@ -97,7 +100,7 @@ COMMANDS = {
         ),
         _of_study(
             "plan", BEFORE, "what would run, its time and price, and what is done already", "plan_commands",
-            a.JOBS, a.DEVICE, a.MEASURE, a.PRICE, a.JSON,
+            a.JOBS, a.DEVICE, a.MEASURE, a.PRICE, a.BUDGET, a.MARGIN, a.JSON,
         ),
         Command(
             "diff", BEFORE, "the settings in which a recipe differs from the paper's, or another", "plan_commands",
@@ -105,9 +108,12 @@ COMMANDS = {
         ),
         Command(
             "run", TRAINING, "train what is missing, with live progress, and report (the default)", "run_commands",
-            STUDY | STARTING | {"the report": (a.OUT, a.MARGIN, a.TEST, *LOOK)},
+            STUDY | BUDGETED | STARTING | {"the report": (a.OUT, a.MARGIN, a.TEST, *LOOK)},
         ),
-        Command("launch", TRAINING, "start the jobs and return", "run_commands", STUDY | STARTING),
+        Command(
+            "launch", TRAINING, "start the jobs and return", "run_commands",
+            STUDY | {heading: (*options, a.MARGIN) for heading, options in BUDGETED.items()} | STARTING,
+        ),
         _of_study("status", TRAINING, "where every run stands", "report_commands", a.JSON),
         _of_study(
             "cancel", TRAINING, "stop what runs; it resumes from its checkpoints when launched again", "run_commands"
