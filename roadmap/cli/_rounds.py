@@ -8,10 +8,11 @@ go on from the same place.
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from roadmap.cli.options import amount_of, jobs_of, margin_of, study_of, with_first_seeds
 from roadmap.common.errors import UserError, unknown
+from roadmap.common.formats import change, interval
 from roadmap.common.machine import Machine, this_machine
 from roadmap.common.process_group import under_torchrun
 from roadmap.runs.run_folder import is_done, read_result
@@ -140,6 +141,24 @@ def values_of(study: "Study", rounds: "Rounds") -> dict[str, list[float]]:
     return values_in_order(by_seed, rounds.seeds[-1])
 
 
+def answers_of(study: "Study", goal: Goal) -> dict[str, str]:
+    """Return what is known of each step after the last look: its change, interval and answer; nothing before."""
+    from analysis.run_frames import collect
+    from analysis.sentences import marked
+    from analysis.verdicts import verdict_table
+
+    if not study.looks or study.recipe.means_nothing:
+        return {}
+    pairs = [pair for pair in pairs_in(study) if pair[0] in study.sought]
+    judged = verdict_table(collect(study), pairs, margin=goal.margin, looks=study.looks)
+    rows: list[Any] = list(judged.itertuples())
+    return {
+        row.step: f"{change(row.delta, '.2f')} ({interval(row.ci_low, row.ci_high, '.2f')}) {marked(row.answer)}"
+        for row in rows
+        if row.n and row.n_against
+    }
+
+
 def costs_of(options: Namespace, study: "Study", meter: Budget) -> dict[str, float]:
     """Return what a run of each rung costs: as those done here did, else as `plan` forecasts it."""
     from roadmap.measuring.forecast import forecast
@@ -199,13 +218,19 @@ def describe_round(study: "Study", rounds: "Rounds", goal: Goal) -> str:
     return f"Round {len(rounds.seeds)}: {seeds} of {who}.{so_far}"
 
 
+def describe_answers(chosen: "Allocation") -> str:
+    """Say how many steps are answered so far."""
+    from analysis.stats.sequential import ANSWERED
+
+    answered = int(chosen.steps["verdict"].isin(ANSWERED).sum())
+    return f"{answered} of {len(chosen.steps)} steps {'is' if answered == 1 else 'are'} answered"
+
+
 def describe_end(study: "Study", rounds: "Rounds", goal: Goal, last: "Allocation") -> str:
     """Say why there is no next round, and what was spent."""
     from analysis.stats.allocation import Stop
-    from analysis.stats.sequential import ANSWERED
 
-    answered = int(last.steps["verdict"].isin(ANSWERED).sum())
-    known = f"{answered} of {len(last.steps)} steps are answered"
+    known = describe_answers(last)
     if not rounds.seeds:
         assert goal.budget
         return f"The budget, {goal.budget.text}, does not pay for two seeds of every rung, which every answer needs."

@@ -1,7 +1,7 @@
 """Live progress of a study's jobs: a table and a bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -17,6 +17,9 @@ from roadmap.study.plan import PlannedRun
 
 LOOK_EVERY_S = 0.5
 PLAIN_EVERY_S = 30.0
+CELLS = ("runs", "state", "epoch", "loss", "top-1", "images/s")
+CELLS_OF_A_ROUND = ("runs", "state", "top-1")  # beside the answers there is no room for more in 80 columns
+ANSWERS = "change so far (95% interval), answer"
 
 
 @dataclass
@@ -60,12 +63,16 @@ class Watch:
         costs: What each will take, in any unit (multiply-adds times images, say).
         labels: Rung ids in the ladder's order.
         console: Where to print.
+        answers: Of a study in rounds: what is known of each rung's step since the last one, its interval and answer.
+        round: Of a study in rounds: which one this is, from 1.
     """
 
     runs: Sequence[PlannedRun]
     costs: Sequence[float]
     labels: Sequence[str]
     console: Console
+    answers: Mapping[str, str] = field(default_factory=dict)
+    round: int = 0
     began: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
@@ -144,21 +151,26 @@ class Watch:
         if self.first is None or done <= self.first[1]:
             return "Starting"
         since, at_first = self.first
-        return f"About {clock((total - done) * (now - since) / (done - at_first))} left"
+        left = clock((total - done) * (now - since) / (done - at_first))
+        return f"Round {self.round}: the next answers in about {left}" if self.round else f"About {left} left"
 
     def picture(self) -> Group:
         """Return the table of rungs and the bar."""
         self._refresh()
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("rung", "runs", "state", "epoch", "loss", "top-1", "images/s"):
-            table.add_column(name, justify="left" if name in ("rung", "state") else "right", no_wrap=True)
+        columns = ["rung", *(name for name in CELLS if not self.round or name in CELLS_OF_A_ROUND)]
+        columns += [ANSWERS] if self.round else []
+        for name in columns:
+            table.add_column(name, justify="left" if name in ("rung", "state", ANSWERS) else "right", no_wrap=True)
         for label in self.labels:
-            table.add_row(label, *self._cells([self.look(run) for run in self.runs if label in run.rungs]))
+            if runs := [self.look(run) for run in self.runs if label in run.rungs]:
+                cells = {"rung": label, ANSWERS: self.answers.get(label, "")} | self._cells(runs)
+                table.add_row(*(cells[name] for name in columns))
         bar = Progress(BarColumn(bar_width=40), TextColumn("{task.percentage:3.0f}%  {task.description}"))
         bar.add_task(self._time_left(), total=100, completed=int(100 * self.done_cost() / sum(self.costs)))
         return Group(table, bar)
 
-    def _cells(self, all_runs: list[Look]) -> list[str]:
+    def _cells(self, all_runs: list[Look]) -> dict[str, str]:
         ended = [run for run in all_runs if run.ended]
         moving = [run for run in all_runs if not run.ended and run.state != "waiting"]
         odd = sorted({run.state for run in ended} - {"finished"})
@@ -166,7 +178,7 @@ class Watch:
         top1 = [run.top1 for run in ended if run.top1 is not None]
         shown = moving or [run for run in ended if run.loss is not None]
         speeds = [run.images_per_s for run in shown if run.images_per_s]
-        return [
+        cells = [
             f"{len(ended)}/{len(all_runs)}",
             " ".join(dict.fromkeys([*odd, state])) if odd and state != "finished" else ", ".join(odd) or state,
             moving[0].epoch if moving else "",
@@ -174,6 +186,7 @@ class Watch:
             f"{sum(top1) / len(top1):.2f}" if top1 else "",
             f"{sum(speeds) / len(speeds):,.0f}" if speeds else "",
         ]
+        return dict(zip(CELLS, cells, strict=True))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import signal
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from roadmap.cli._rounds import (
+    answers_of,
     begin_round,
     choose,
+    describe_answers,
     describe_end,
     describe_round,
     goal_of,
@@ -127,8 +129,18 @@ def export(options: Namespace) -> Exit:
     return Exit.OK
 
 
-def _train(console: Console, study: "Study", planned: list["PlannedRun"], how: "JobOptions") -> bool:
-    """Start jobs and wait until no run is at work, trying again what died; False if told to stop waiting (Ctrl-C)."""
+def _train(
+    console: Console,
+    study: "Study",
+    planned: list["PlannedRun"],
+    how: "JobOptions",
+    answers: Mapping[str, str] | None = None,
+    number: int = 0,
+) -> bool:
+    """Start jobs and wait until no run is at work, trying again what died; False if told to stop waiting (Ctrl-C).
+
+    Of a study in rounds, progress shows the answers so far and the number of the round.
+    """
     from roadmap.cli.progress import Watch
     from roadmap.jobs.executors import EXECUTORS
     from roadmap.jobs.launcher import launch as start_jobs
@@ -137,7 +149,9 @@ def _train(console: Console, study: "Study", planned: list["PlannedRun"], how: "
     pending = [run.folder for run in _pending(console, study, planned, how)]
     if all(is_done(run.folder) for run in planned):
         return True
-    watch = Watch(planned, [run.cost for run in planned], [rung.id for rung in study.rungs], console)
+    watch = Watch(
+        planned, [run.cost for run in planned], [rung.id for rung in study.rungs], console, answers or {}, number
+    )
     retries = Retries([run.folder for run in planned], how)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     jobs = None
@@ -179,7 +193,9 @@ def _train_in_rounds(
         runs = runs_of(study, rounds, failed=first)
         if rounds.seeds and (first or not is_over(study, rounds)):
             print_lines([describe_round(study, rounds, goal)], console)
-            if not _train(console, study, runs, replace(how, name=f"{how.name}-r{len(rounds.seeds)}")):
+            number = len(rounds.seeds)
+            named = replace(how, name=f"{how.name}-r{number}")
+            if not _train(console, study, runs, named, answers_of(study, goal), number):
                 return False, runs
             first = False
             if is_over(study, rounds):
@@ -189,6 +205,8 @@ def _train_in_rounds(
         if chosen.stop is not None:
             print_lines([describe_end(study, rounds, goal, chosen)], console)
             return True, runs_of(study, rounds, failed=True)
+        if rounds.seeds:
+            print_lines([f"{describe_answers(chosen)}."], console)
         begin_round(study, rounds, goal, chosen)
 
 
@@ -227,8 +245,7 @@ def _launch_round(console: Console, options: Namespace, goal: "Goal", how: "JobO
     if others:
         console.print(f"Job {others[0]} starts the next round.", highlight=False)
         return Exit.OK
-    queue = look_at_queue(how.runs)
-    job = submit_next_round(command_line(options, "launch"), ids, queue, f"{name}-next", how)
+    job = submit_next_round(command_line(options, "launch"), ids, f"{name}-next", how)
     console.print(f"Started. Job {job} starts the next round. See 'status'; 'report' when done.", highlight=False)
     return Exit.OK
 

@@ -6,23 +6,22 @@ of one study, started by two commands at once, the later one does nothing.
 
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.common.machine import environment_lines
 from roadmap.jobs import slurm_queue
 from roadmap.jobs.launch_folders import CANCELLED, JOBS, LAUNCH, make_logs, read_launches
 from roadmap.jobs.options import JobOptions
 from roadmap.jobs.slurm_queue import QueuedJob
-from roadmap.jobs.status import Queue
+from roadmap.jobs.status import Queue, look_at_queue
 from roadmap.runs import run_folder
 
 TASK = "next-round"  # its items in a launch are RUN/next-round, for each run that it waits for
 TIME_MIN = 30
+TRIES = 3  # of submitting it
 BEGIN_MIN = 10  # where runs are at work outside Slurm, so that there is no job to wait for: look again after so long
 # Slurm may be away for a moment: a refusal (exit code 2) is tried again.
 SCRIPT = """\
@@ -57,13 +56,12 @@ def count_tries(run: str, runs_folder: Path) -> int:
     return sum(f"{run}/{TASK}" in item for _, _, parts in read_launches(runs_folder) for item in parts)
 
 
-def submit_next_round(command: Sequence[str], runs: Sequence[str], queue: Queue, name: str, options: JobOptions) -> str:
+def submit_next_round(command: Sequence[str], runs: Sequence[str], name: str, options: JobOptions) -> str:
     """Submit the job that carries out a command when no job of Slurm's has any of these runs.
 
     Args:
         command: The words of the command, after the program's name.
         runs: The runs that it waits for.
-        queue: The queue, with the jobs of these runs.
         name: What the job is called.
         options: How the runs' jobs are started; the small job goes to the same partition and account.
 
@@ -74,24 +72,18 @@ def submit_next_round(command: Sequence[str], runs: Sequence[str], queue: Queue,
         UserError: If Slurm refuses.
     """
     logs = make_logs(options.runs, name, options.executor, [[f"{run}/{TASK}" for run in runs]])
-    before = sorted({job.id.partition("_")[0] for run in runs if (job := queue.job_of.get(run))})
-    elsewhere = not before and any(run_folder.read_result(options.runs / run) is None for run in runs)
-    path = logs / "next_round.sh"
-    text = script(command, name, logs, options, before=before, begin=f"now+{BEGIN_MIN}minutes" if elsewhere else None)
-    files.write_atomically(path, lambda file: file.write(text.encode()))
-    try:
-        with slurm_queue.no_options_from_outside():
-            done = subprocess.run(
-                ["sbatch", "--parsable", str(path)],
-                check=True, timeout=slurm_queue.ASK_TIMEOUT_S, **slurm_queue.AS_TEXT,
-            )  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as error:
-        (logs / LAUNCH).unlink(missing_ok=True)  # nothing is in the queue under its name
-        raise UserError(
-            f"Slurm did not take the job that starts the next round: {slurm_queue.explain(error)} The round itself was "
-            "started; the same command goes on when it is over."
-        ) from error
-    return str(done.stdout).strip().partition(";")[0]
+    tries_left = TRIES
+    while True:
+        queue, tries_left = look_at_queue(options.runs), tries_left - 1
+        before = sorted({job.id.partition("_")[0] for run in runs if (job := queue.job_of.get(run))})
+        elsewhere = not before and any(run_folder.read_result(options.runs / run) is None for run in runs)
+        begin = f"now+{BEGIN_MIN}minutes" if elsewhere else None
+        try:
+            return slurm_queue.submit(script(command, name, logs, options, before=before, begin=begin))
+        except UserError:  # perhaps because the jobs to wait for have just ended
+            if not tries_left:
+                (logs / LAUNCH).unlink(missing_ok=True)  # nothing is in the queue under its name
+                raise
 
 
 def script(
