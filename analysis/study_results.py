@@ -35,6 +35,7 @@ from roadmap.ladder.rung import Rung
 from roadmap.study.plan import Study
 
 MEASURED = ["train_images_per_s", "test_images_per_s", "peak_memory_mb", "activations"]
+ROUND_COLUMNS = ["step", "against", "n", "n_against", "delta", "ci_low", "ci_high", "answer"]
 # What a rung's row says beside its result; nothing where results mean nothing.
 CLAIMS = ["top1_delta", "paper_top1", "paper_top1_std", "paper_top1_delta"]
 
@@ -111,6 +112,23 @@ class StudyResults:
         together = pd.concat(tables) if len(tables) > 1 else tables[0]
         places = {name: place for place, name in enumerate(dict.fromkeys(together["metric"]))}
         return together.sort_values("metric", key=lambda found: found.map(places), kind="stable", ignore_index=True)
+
+    @cached_property
+    def rounds(self) -> pd.DataFrame:
+        """Each step's change of top-1 at every look of a study in rounds; empty for a fixed number of seeds.
+
+        A row a look and step: `look` (from 1), `runs` that all rungs had together then, and of
+        `verdicts.VERDICT_COLUMNS` step, against, n, n_against, delta, ci_low, ci_high and answer.
+        """
+        study, tables = self.study, []
+        there = {rung.id for rung in study.rungs}
+        pairs = [pair for pair in pairs_of(study.rungs) if pair[0] in study.sought and pair[1] in there]
+        for look, seeds in enumerate(study.looks, 1):
+            judged = verdict_table(self.runs, pairs, margin=self.margin, looks=study.looks[:look])
+            tables.append(judged[ROUND_COLUMNS].assign(look=look, runs=sum(seeds.values())))
+        if not tables or self.means_nothing or self.test != SHARED:
+            return pd.DataFrame(columns=["look", "runs", *ROUND_COLUMNS])
+        return pd.concat(tables, ignore_index=True)[["look", "runs", *ROUND_COLUMNS]]
 
     @property
     def top1(self) -> pd.DataFrame:
@@ -194,6 +212,11 @@ class StudyResults:
         study, sentences = self.study, list(self.study.notes)
         if self.means_nothing:
             return sentences
+        if looks := len(study.looks):
+            sentences.append(
+                f"Seeds came in {looks} round{'s' if looks > 1 else ''}, to the steps that were open: the answers on "
+                "each metric allow for having been looked at after every one."
+            )
         if self._compares:
             sentences.append(agreement(self.table))
             sentences.append(correlation_in_words(self.correlations, proxy=study.recipe.is_proxy))

@@ -80,8 +80,7 @@ def goal_of(options: Namespace, study: "Study") -> Goal | None:
 
 
 def _budget(options: Namespace, text: str) -> Budget:
-    on_slurm = options.executor == "slurm"
-    jobs = jobs_of(options) if on_slurm else _machine(options).jobs
+    jobs = jobs_of(options) if options.executor == "slurm" or options.device else _machine(options).jobs
     return Budget.parse(text, jobs=jobs, price=amount_of(options.price, "--price"))
 
 
@@ -89,11 +88,11 @@ def _machine(options: Namespace) -> Machine:
     return this_machine(jobs_of(options))
 
 
-def study_in_rounds(options: Namespace) -> "tuple[Study, Rounds]":
+def study_in_rounds(options: Namespace, *, assume_data: bool = False) -> "tuple[Study, Rounds]":
     """Return a study as its rounds have it so far, and these; before the first, with one seed."""
-    rounds = read_rounds(study_of(with_first_seeds(options, 1)))
+    rounds = read_rounds(study_of(with_first_seeds(options, 1), assume_data=assume_data))
     most = max(rounds.seeds[-1].values(), default=1) if rounds.seeds else 1
-    return study_of(with_first_seeds(options, most)), rounds
+    return study_of(with_first_seeds(options, most), assume_data=assume_data), rounds
 
 
 def runs_of(study: "Study", rounds: "Rounds", *, failed: bool) -> "list[PlannedRun]":
