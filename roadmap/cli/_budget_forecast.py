@@ -166,10 +166,10 @@ def _curve_table(rounds: "Forecast", equal: "Forecast", goal: Goal) -> Table:
     steps, cells = len(rounds.steps), []
     for share, ours, theirs in zip(SHARES, _lines(rounds), _lines(equal), strict=True):
         bar = "█" * round(BAR * ours.answered / steps)
-        amount = f"{share * goal.budget.limit:,g} {goal.budget.unit}"
+        amount = f"{share * goal.budget.limit:,g}"
         answered = f"{ours.answered:.1f} ({ours.low:.0f} to {ours.high:.0f})"
         cells.append((f"{share:.0%}", amount, answered, bar, f"{ours.runs:.0f}", f"{theirs.answered:.1f}"))
-    columns = ("of it", "budget", f"answered of {steps}", "", "new runs", "equal seeds")
+    columns = ("of it", goal.budget.unit, f"answered of {steps}", "", "new runs", "by equal seeds")
     return make_table(columns, cells, numbers=[name for name in columns if name])
 
 

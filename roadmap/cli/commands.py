@@ -18,8 +18,12 @@ STUDY: Options = NETWORKS | {
     "how they are trained": (a.RECIPE, a.SEEDS, a.DATA, a.WEIGHTS, a.VALIDATE, a.RUNS),
 }
 SCHEDULING = (a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES)
-SPENDING = (a.BUDGET, a.UNTIL_ANSWERED, replace(a.STEP, help="seeds for these steps alone"), a.PRICE)
-BUDGETED: Options = {"a budget in place of a number of seeds": SPENDING}
+SPENDING = (a.BUDGET, a.UNTIL_ANSWERED, a.PRICE)  # in place of a number of seeds
+BUDGETED: Options = NETWORKS | {
+    "how they are trained": (
+        *STUDY["how they are trained"], *SPENDING, replace(a.STEP, help="with these: seeds for these steps alone"),
+    ),
+}  # fmt: skip
 STARTING: Options = {"how jobs are started": (*SCHEDULING, a.DRY_RUN, a.TENSORBOARD, a.LOGGER)}
 LOOK = (a.TITLE, a.WIDTH, a.LABELS, a.COLUMNS)
 SEEDS_FOUND = replace(a.SEEDS, help="default: the recipe's and all that have runs")
@@ -110,11 +114,11 @@ COMMANDS = {
         ),
         Command(
             "run", TRAINING, "train what is missing, with live progress, and report (the default)", "run_commands",
-            STUDY | BUDGETED | STARTING | {"the report": (a.OUT, a.MARGIN, a.TEST, *LOOK)},
+            BUDGETED | STARTING | {"the report": (a.OUT, a.MARGIN, a.TEST, *LOOK)},
         ),
         Command(
             "launch", TRAINING, "start the jobs and return", "run_commands",
-            STUDY | {heading: (*options, a.MARGIN) for heading, options in BUDGETED.items()} | STARTING,
+            BUDGETED | STARTING | {"what no effect is, for a budget": (a.MARGIN,)},
         ),
         _of_study("status", TRAINING, "where every run stands", "report_commands", a.JSON),
         _of_study(

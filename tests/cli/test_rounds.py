@@ -196,6 +196,30 @@ def test_a_recipe_may_name_its_budget(
     assert "budget is '10m', but must be a number of runs" in capsys.readouterr().err
 
 
+# -- what plan says
+
+
+def test_plan_forecasts_a_curve_from_the_runs_that_are_here(ladder: Ladder, capsys: pytest.CaptureFixture[str]) -> None:
+    ladder("run", "--budget", "12runs")
+    capsys.readouterr()
+    assert ladder("plan", "--budget", "20runs", "--json") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["share"], row["budget"]) for row in rows] == [(0.25, 5), (0.5, 10), (1, 20), (2, 40)]
+    assert [row["answered"] for row in rows] == sorted(row["answered"] for row in rows)
+    assert rows[0]["runs"] == 0  # what is here has cost more than a quarter
+    assert rows[0]["answered"] > 0
+    assert rows[-1]["spent"] <= 40 - 12
+
+
+def test_plan_takes_the_papers_noise_where_nothing_has_run(ladder: Ladder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ladder("plan", "--budget", "16runs", "--step", "depthwise_conv") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "forecast from the paper's means and deviations" in said
+    assert "answered of 1" in said
+    assert ladder("plan", "--budget", "16runs", "--record", "nowhere") == 2
+    assert "--record: nowhere has no results.csv" in capsys.readouterr().err
+
+
 # -- real processes
 
 

@@ -71,7 +71,7 @@ def test_three_rounds_with_a_job_requeued_and_the_next_rounds_job_killed_equal_u
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    recipe = write_recipes(epochs=12)
+    recipe = write_recipes(epochs=6)
     words = ["--base", "resnet50", "--recipe", str(recipe), "--data", str(small_images), "--only", *RUNGS]
     (tmp_path / "cluster.yaml").write_text("time_min: 20\nsave_every_min: 0.01\n")
     launch = ["launch", *words, "--budget", "60runs", "--executor", "slurm", "--cluster", "cluster.yaml"]
@@ -96,7 +96,7 @@ def test_three_rounds_with_a_job_requeued_and_the_next_rounds_job_killed_equal_u
 
     assert main(launch) == 0
     assert len(waiting()) == 1
-    wait_for(lambda: run_folder.read_metrics(first), what="an epoch")
+    wait_for(lambda: run_folder.read_progress(first), what="a step", timeout_s=120)
     last = last_attempt(first)
     worker = last.worker() if last else None
     assert worker
