@@ -114,7 +114,13 @@ def _random(rungs: int) -> tuple[Floats, Floats]:
 
 
 def step_down(
-    contrasts: Contrasts, delta: Floats, margin: Floats, alpha: float, *, brief: bool = False
+    contrasts: Contrasts,
+    delta: Floats,
+    margin: Floats,
+    alpha: float,
+    *,
+    told: NDArray[np.bool_] | None = None,
+    brief: bool = False,
 ) -> tuple[Floats, Floats, Floats]:
     """Test for all differences whether they are none, the clearest first, and whether they are within the margin.
 
@@ -132,6 +138,8 @@ def step_down(
         delta: Differences that were seen, shape (pairs,).
         margin: Differences within it are as good as none, shape (pairs,).
         alpha: Family-wise error, at which a difference counts as told.
+        told: Which differences were told from zero at an earlier look and stay so, shape (pairs,); None if there was
+            none.
         brief: Do not work out p-values above alpha, but leave them at 1: enough for the answers, and faster.
 
     Returns:
@@ -139,20 +147,22 @@ def step_down(
         difference outside the margin. Shape (pairs,) each.
     """
     log_p = contrasts.log_p(np.abs(delta))
-    order = np.argsort(log_p, kind="stable")
+    before = np.zeros(len(delta), dtype=bool) if told is None else told
+    order = np.lexsort((log_p, ~before))
     limits = contrasts.threshold(log_p)[order]  # (pairs, levels); pairs from here on in order
     family = _Family(contrasts.errors[order], np.sign(delta[order]), margin[order])
     adjusted = np.ones(len(delta))
-    for i, k in enumerate(order):
+    adjusted[before] = 0.0
+    for i, k in enumerate(order[before.sum() :], int(before.sum())):
         adjusted[k] = max(family.error(log_p[k], limits[:, k], i), adjusted[order[i - 1]] if i else 0.0)
         if brief and adjusted[k] > alpha:
             break
-    told = int((adjusted <= alpha).sum())
+    number = int((adjusted <= alpha).sum())
     log_same = contrasts.log_p(np.maximum(margin - np.abs(delta), 0.0))
     limits = contrasts.threshold(log_same)[order]
     same = np.ones(len(delta))
     for k in np.flatnonzero((np.abs(delta) < margin) & (log_same <= (np.log(alpha) if brief else 0.0))):
-        same[k] = family.error(log_same[k], limits[:, k], told)
+        same[k] = family.error(log_same[k], limits[:, k], number)
     return np.exp(log_p), adjusted, same
 
 

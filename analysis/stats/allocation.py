@@ -6,15 +6,19 @@ from enum import StrEnum
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri, stdtrit
 
-from analysis.stats.answers import ALPHA, Pairs, summarize
-from analysis.stats.power import seeds_needed
-from analysis.stats.sequential import ANSWERED, Look, judge_in_rounds, share
+from analysis.stats._noise import Floats
+from analysis.stats.answers import ALPHA, Pairs
+from analysis.stats.sequential import Look, Rounds, share
 
 FIRST_SEEDS = 3  # of every rung, in the first round
 MOST_SEEDS = 100  # of a rung
-GROWTH = 1.5  # times as many seeds a rung after a round as before it
+GROWTH = 1.5  # times as many seeds a rung after a round as before it, at most
+HOPELESS = 0.05  # a step whose chance of an answer is smaller gets no seeds
+WORTH_WAITING = 0.3  # steps wait for a later round that promise less than this share of the best one's chance for cost
+TARGETS = np.unique(np.round(np.geomspace(2, 1000, 60)))  # numbers of seeds that are weighed against each other
 
 
 class Stop(StrEnum):
@@ -33,8 +37,10 @@ class Allocation:
         seeds: How many more seeds each rung gets; rungs that get none are left out. Empty where there is no next round.
         cost: What they cost, in the unit of the costs.
         stop: Why there is no next round; None where there is one.
-        steps: A row a pair: `step`, `against`; `verdict` and `look` as of now; `seeds_needed`, the seeds of both rungs
-            that would probably answer it (NaN where that is not known); `funded`, whether this round has seeds for it.
+        steps: A row a pair: `step`, `against`; `verdict` and `look` as of now; `chance` of an answer with what is left,
+            were the step the only one (NaN where nothing is known yet, or it is answered); `seeds_needed`, the seeds of
+            the rung with more of them that promise the most for their cost (NaN where the step gets none); `funded`,
+            whether this round has seeds for it.
     """
 
     seeds: dict[str, int]
@@ -58,9 +64,10 @@ def next_seeds(
     """Choose which rungs get more seeds in the next round.
 
     Before the first look every rung of `costs` gets `FIRST_SEEDS`, or as many as the budget allows, but at least two.
-    Later the seeds go to the open steps that are the cheapest to answer; a rung serves the step before it and the one
-    after, and is paid for once. Steps that are answered, or cannot be expected to be answered with what is left, get
-    none. The same arguments give the same seeds.
+    Later the seeds go to the open steps that promise the most for their cost: the chance of an answer, were the mean
+    that has been seen all that is known, over the price of the seeds. A rung serves the step before it and the one
+    after, and is paid for once; the noisier and the cheaper rung of a step gets more. Steps that are answered, or
+    cannot be expected to be answered with what is left, get none. The same arguments give the same seeds.
 
     Args:
         values: Each rung's values, in the order of its seeds; as for `judge_in_rounds`, with the last look's seeds.
@@ -83,19 +90,34 @@ def next_seeds(
     missing = {rung for pair in pairs for rung in pair} - set(costs)
     if missing or not all(0 < cost < np.inf for cost in costs.values()):
         raise ValueError(f"costs: above zero, one for every rung of a pair; missing {sorted(missing)}, got {costs}")
-    there = {rung: values.get(rung, []) for rung in costs}
-    if not looks:
-        return _first_round(pairs, costs, budget, most_seeds)
-    table = judge_in_rounds(there, pairs, looks, better=better, margin=margin, alpha=alpha)
-    steps = table[["step", "against", "verdict", "look"]].copy()
-    level = alpha * share(len(looks) + 1)
-    steps["seeds_needed"] = seeds_needed(*summarize(there), pairs, margin=margin, alpha=level)["seeds_needed"]
-    n = {rung: looks[-1].get(rung, 0) for rung in costs}
-    return _grow(steps, n, costs, budget, most_seeds)
+    rounds = Rounds(pairs, better=better, margin=margin, alpha=alpha)
+    rounds.look_again({rung: values.get(rung, []) for rung in costs}, looks)
+    return next_round(rounds, costs, budget, most_seeds)
 
 
-def _first_round(pairs: Pairs, costs: Mapping[str, float], budget: float, most_seeds: int) -> Allocation:
-    steps = pd.DataFrame(pairs, columns=["step", "against"]).assign(verdict="undecided", look=0, seeds_needed=np.nan)
+def next_round(rounds: Rounds, costs: Mapping[str, float], budget: float, most_seeds: int = MOST_SEEDS) -> Allocation:
+    """Choose the next round of a ladder that is judged look by look; arguments as for `next_seeds`."""
+    if not rounds.looks:
+        return _first_round(rounds, costs, budget, most_seeds)
+    plan = _Plan.of(rounds, np.array(list(costs.values())), budget, most_seeds)
+    funded = plan.fund()
+    more = plan.next_part()
+    seeds = {rung: int(k) for rung, k in zip(costs, more, strict=True) if k}
+    stop = None
+    if not seeds:
+        unpaid = rounds.open.any() and budget < min(costs.values())
+        stop = Stop.SPENT if unpaid else Stop.HOPELESS if rounds.open.any() else Stop.ANSWERED
+    steps = _steps(rounds).assign(chance=plan.best_chance(), seeds_needed=plan.needed, funded=funded)
+    return Allocation(seeds, float(more @ plan.costs), stop, steps)
+
+
+def _steps(rounds: Rounds) -> pd.DataFrame:
+    steps = pd.DataFrame(list(rounds.pairs), columns=["step", "against"])
+    return steps.assign(verdict=rounds.verdicts, look=rounds.given)
+
+
+def _first_round(rounds: Rounds, costs: Mapping[str, float], budget: float, most_seeds: int) -> Allocation:
+    steps = _steps(rounds).assign(chance=np.nan, seeds_needed=np.nan)
     whole = sum(costs.values())
     each = min(FIRST_SEEDS, most_seeds, int(budget / whole * (1 + 1e-9)))
     if each < 2:
@@ -103,26 +125,102 @@ def _first_round(pairs: Pairs, costs: Mapping[str, float], budget: float, most_s
     return Allocation(dict.fromkeys(costs, each), each * whole, None, steps.assign(funded=True))
 
 
-def _grow(
-    steps: pd.DataFrame, n: dict[str, int], costs: Mapping[str, float], budget: float, most_seeds: int
-) -> Allocation:
-    open_yet = ~steps["verdict"].isin(ANSWERED).to_numpy()
-    pairs = list(zip(steps["step"], steps["against"], strict=True))
-    needed = steps["seeds_needed"].to_numpy()
-    price = np.array([sum(costs[r] * max(m - n[r], 1.0) for r in pair) for pair, m in zip(pairs, needed, strict=True)])
-    hopeful = np.flatnonzero(open_yet & (price <= budget) & (needed <= most_seeds))
-    funded = np.zeros(len(steps), dtype=bool)
-    added: dict[str, int] = {}
-    left = budget
-    for i in hopeful[np.argsort(price[hopeful], kind="stable")]:
-        target = {r: min(max(n[r] + 1, int(np.ceil(GROWTH * n[r]))), max(int(needed[i]), n[r] + 1)) for r in pairs[i]}
-        more = {r: max(0, target[r] - n[r] - added.get(r, 0)) for r in pairs[i]}
-        cost = sum(costs[r] * m for r, m in more.items())
-        if cost <= left * (1 + 1e-9):
-            left -= cost
-            funded[i] = True
-            added |= {r: added.get(r, 0) + m for r, m in more.items() if m}
-    stop = None
-    if not added:
-        stop = Stop.ANSWERED if not open_yet.any() else Stop.SPENT if budget < min(costs.values()) else Stop.HOPELESS
-    return Allocation(added, budget - left, stop, steps.assign(funded=funded))
+@dataclass
+class _Plan:
+    """Seeds that are meant for each rung, and what each open step would gain from more.
+
+    Attributes:
+        costs: Of one run of each rung, shape (rungs,).
+        budget: What may be spent.
+        n: Seeds that are there, shape (rungs,).
+        meant: Seeds that are meant to be there in the end, shape (rungs,).
+        rungs: Of each pair, shape (pairs, 2).
+        targets: Seeds of both rungs to be weighed, shape (pairs, TARGETS, 2).
+        chance: Of an answer with them, shape (pairs, TARGETS); NaN where nothing is known, 0 where it is answered.
+        needed: Seeds of the rung with more, for what was funded, shape (pairs,).
+    """
+
+    costs: Floats
+    budget: float
+    n: Floats
+    meant: Floats
+    rungs: NDArray[np.int64]
+    targets: Floats
+    chance: Floats
+    needed: Floats
+
+    @classmethod
+    def of(cls, rounds: Rounds, costs: Floats, budget: float, most_seeds: int) -> "_Plan":
+        asked, columns = rounds.asked, rounds.columns
+        rungs = np.stack([asked.new, asked.old], axis=1)
+        noise = np.stack([columns["noise"], columns["noise_against"]], axis=1)  # (pairs, 2)
+        weight = noise / np.sqrt(costs[rungs])
+        weight = weight / weight.max(axis=1, keepdims=True)
+        have = asked.n[rungs][:, None]
+        wanted = np.ceil(np.nan_to_num(weight, nan=1.0)[:, None] * TARGETS[:, None])  # (pairs, TARGETS, 2)
+        targets = np.maximum(have, np.minimum(wanted, most_seeds))
+        chance = _chances(rounds, noise, have, targets)
+        chance[~rounds.open] = 0.0
+        return cls(costs, budget, asked.n, asked.n.copy(), rungs, targets, chance, np.full(len(rungs), np.nan))
+
+    def prices(self) -> Floats:
+        """Return what each target costs beyond the seeds that are meant already, shape (pairs, TARGETS)."""
+        more = np.maximum(self.targets - self.meant[self.rungs][:, None], 0.0)
+        prices: Floats = (more * self.costs[self.rungs][:, None]).sum(axis=2)
+        return prices
+
+    def best_chance(self) -> Floats:
+        """Return each step's chance with the whole budget, were it the only one; NaN where it has an answer."""
+        more = self.targets - self.n[self.rungs][:, None]
+        price = (more * self.costs[self.rungs][:, None]).sum(axis=2)
+        best = np.where(price <= self.budget, np.nan_to_num(self.chance), 0.0).max(axis=1)
+        return np.where((self.chance == 0.0).all(axis=1), np.nan, best)
+
+    def fund(self) -> NDArray[np.bool_]:
+        """Mean seeds for the steps that promise the most for their cost; return which steps those are."""
+        funded = np.zeros(len(self.rungs), dtype=bool)
+        left, first = self.budget * (1 + 1e-9), 0.0
+        chance = np.where(np.nan_to_num(self.chance) >= HOPELESS, self.chance, 0.0)
+        grows = (self.targets > self.n[self.rungs][:, None]).any(axis=2)
+        while True:
+            prices = self.prices()
+            worth = np.where((prices <= left) & grows, chance / np.maximum(prices, 1e-9 * self.costs.min()), 0.0)
+            worth[funded] = 0.0
+            pair, target = np.unravel_index(worth.argmax(), worth.shape) if worth.size else (0, 0)
+            if not worth.size or worth[pair, target] <= WORTH_WAITING * first:
+                return funded
+            if prices[pair, target] > 0:
+                first = max(first, worth[pair, target])
+            left -= prices[pair, target]
+            funded[pair] = True
+            self.needed[pair] = self.targets[pair, target].max()
+            self.meant[self.rungs[pair]] = np.maximum(self.meant[self.rungs[pair]], self.targets[pair, target])
+
+    def next_part(self) -> Floats:
+        """Return how many of the seeds that are meant come in the next round, shape (rungs,)."""
+        grown = np.maximum(np.ceil(GROWTH * self.n), self.n + 1)
+        more: Floats = np.minimum(self.meant, grown) - self.n
+        return more
+
+
+def _chances(rounds: Rounds, noise: Floats, have: Floats, targets: Floats) -> Floats:
+    """Return the chance of an answer with more seeds, shape (pairs, TARGETS).
+
+    A mean with more seeds is taken to be normal around the mean of today, with the variance that the seeds take away.
+    What it must exceed is worked out as in `power.seeds_needed`: today's interval says how well the noise is known.
+    """
+    level = rounds.alpha * share(rounds.looks)
+    later = rounds.alpha * share(rounds.looks + 1) / max(1, int(rounds.open.sum()))
+    se_now = np.sqrt((noise[:, None] ** 2 / np.maximum(have, 1)).sum(axis=2))  # (pairs, 1)
+    se = np.sqrt((noise[:, None] ** 2 / np.maximum(targets, 1)).sum(axis=2))  # (pairs, TARGETS)
+    half = (rounds.columns["ci_high"] - rounds.columns["ci_low"])[:, None] / 2
+    z = -ndtri(level / 2)
+    df = (z**3 + z) / (4 * np.maximum(half / se_now - z, 1e-3)) + (targets - have).sum(axis=2)
+    limit = stdtrit(np.maximum(df, 2.0), 1 - later / 2) * se
+    delta, margin = np.abs(rounds.asked.delta)[:, None], rounds.asked.margin[:, None]
+    wander = np.sqrt(np.maximum(se_now**2 - se**2, 1e-12 * se_now**2))
+    told = ndtr((delta - limit) / wander) + ndtr((-delta - limit) / wander)
+    room = margin - limit
+    same = np.where(room > 0, ndtr((room - delta) / wander) - ndtr((-room - delta) / wander), 0.0)
+    chance: Floats = np.minimum(told + same, 1.0)
+    return chance

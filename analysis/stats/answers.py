@@ -219,8 +219,16 @@ class _Asked:
         return tested[first], row.ravel()
 
 
-def _by_sharing(asked: _Asked) -> dict[str, NDArray[Any]]:
-    """Judge by shared noise; return the columns of `judge_summary` from `ci_low` on."""
+def _by_sharing(
+    asked: _Asked, told: NDArray[np.bool_] | None = None, *, brief: bool = False
+) -> dict[str, NDArray[Any]]:
+    """Judge by shared noise; return the columns of `judge_summary` from `ci_low` on.
+
+    Args:
+        asked: What is judged.
+        told: Which changes were told from zero at an earlier look, shape (pairs,); None if there was none.
+        brief: Do not work out p-values above alpha, but leave them at 1.
+    """
     columns = _empty(asked)
     tested = np.flatnonzero(np.isfinite(asked.delta))
     noise = learn_noise(asked.std, asked.n, asked.step)
@@ -229,7 +237,10 @@ def _by_sharing(asked: _Asked) -> dict[str, NDArray[Any]]:
     once, row = asked.without_repeats(tested)
     delta, margin = asked.delta[once], asked.margin[once]
     contrasts = contrast(noise, np.maximum(asked.n, 1), asked.new[once], asked.old[once])
-    p, adjusted, same = step_down(contrasts, delta / noise.unit, margin / noise.unit, asked.alpha)
+    before = None if told is None else told[once]
+    p, adjusted, same = step_down(
+        contrasts, delta / noise.unit, margin / noise.unit, asked.alpha, told=before, brief=brief
+    )
     half = contrasts.threshold(np.log(np.array(asked.alpha))) * noise.unit
     typical = noise.std()
     found = {

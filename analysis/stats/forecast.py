@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.stats.allocation import next_seeds
+from analysis.stats.allocation import next_round
 from analysis.stats.answers import ALPHA, Pairs, judge
-from analysis.stats.sequential import ANSWERED, Look, judge_in_rounds
+from analysis.stats.sequential import ANSWERED, Look, Rounds
 
 DRAWS = 20
 
@@ -114,17 +114,13 @@ class _Study:
     ) -> tuple[NDArray[np.bool_], dict[str, int]]:
         """Return which steps are answered by rounds, and the new runs of each rung."""
         have = {rung: list(np.asarray(values.get(rung, []), dtype=float)) for rung in self.costs}
-        looks, left, spent = list(looks), self.budget, dict.fromkeys(self.costs, 0)
-        while True:
-            step = next_seeds(have, self.pairs, looks, self.costs, left, margin=self.margin, alpha=self.alpha)
-            if step.stop is not None:
-                break
+        left, spent = self.budget, dict.fromkeys(self.costs, 0)
+        rounds = Rounds(self.pairs, margin=self.margin, alpha=self.alpha)
+        rounds.look_again(have, looks)
+        while (step := next_round(rounds, self.costs, left)).stop is None:
             for rung, more in step.seeds.items():
                 have[rung] += self._draw(rng, rung, more)
                 spent[rung] += more
             left -= step.cost
-            looks.append({rung: len(some) for rung, some in have.items()})
-        if not looks:
-            return np.zeros(len(self.pairs), dtype=bool), spent
-        table = judge_in_rounds(have, self.pairs, looks, margin=self.margin, alpha=self.alpha)
-        return table["verdict"].isin(ANSWERED).to_numpy(), spent
+            rounds.look(have, brief=True)
+        return ~rounds.open, spent

@@ -2,23 +2,26 @@
 
 Whoever adds seeds because a step is undecided, and judges again, has another chance of a false answer at every look.
 Here each look gets a part of alpha, and all parts together are alpha: a ladder with any false answer, at whichever
-look, has a probability of at most alpha, however many looks there will be. An answer that was once given stays.
+look, has a probability of at most alpha, however many looks there will be. An answer that was once given stays, and the
+steps that are answered leave their part of alpha to the others.
 
 Source: Lan and DeMets 1983, "Discrete sequential boundaries for clinical trials", for spending alpha as looks come;
-Jennison and Turnbull 1989, "Interim analyses: the repeated confidence interval approach", for intervals that hold at
-all looks.
+Maurer and Bretz 2013, "Multiple testing in group sequential trials using graphical approaches", for passing on what
+answered questions no longer need; Jennison and Turnbull 1989, "Interim analyses: the repeated confidence interval
+approach", for intervals that hold at all looks.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from analysis.stats.answers import ALPHA, Answer, Pairs, judge
+from analysis.stats.answers import ALPHA, Answer, Pairs, _Asked, _by_sharing, summarize
 
 Look = Mapping[str, int]  # rung -> how many of its first seeds were there
 ANSWERED = (Answer.HELPS, Answer.HURTS, Answer.NO_EFFECT)
+EVEN = 4  # for about so many looks the parts of alpha are alike; later ones are smaller
 
 
 def judge_in_rounds(
@@ -44,40 +47,88 @@ def judge_in_rounds(
     Returns:
         A row a pair, with the columns of `analysis.stats.answers.judge_summary` as of the last look, but for:
         `verdict`, the answer that was given first and stays; `look`, at which look it was given (1 is the first), 0
-        where there is none yet; `p_adjusted` and `p_same`, the smallest of all looks so far, each divided by its look's
-        share of alpha, so that an answer is given where one is at most alpha; `ci_low` and `ci_high`, an interval that
-        holds at all looks together, for this change alone.
+        where there is none yet; `p_adjusted` and `p_same`, the smallest of all looks up to the answer, each divided by
+        its look's share of alpha, so that an answer is given where one is at most alpha; `ci_low` and `ci_high`, an
+        interval that holds at all looks together, for this change alone.
 
     Raises:
         ValueError: If there is no look, a later look has fewer seeds than an earlier one or more than there are values,
             or for what `judge` raises it.
     """
-    counts = _check_looks(values, looks)
-    verdicts = np.full(len(pairs), Answer.UNDECIDED, dtype=object)
-    given = np.zeros(len(pairs), dtype=int)
-    least = {column: np.full(len(pairs), np.nan) for column in ("p_adjusted", "p_same")}
-    table = pd.DataFrame()
-    for k, n in enumerate(counts, 1):
-        seen = {rung: np.asarray(some, dtype=float).ravel()[: n[rung]] for rung, some in values.items()}
-        level = alpha * share(k)
-        table = judge(seen, pairs, better=better, margin=margin, alpha=level)
-        new = (given == 0) & table["verdict"].isin(ANSWERED).to_numpy()
-        open_yet = (given == 0) & ~new
-        verdicts[new | open_yet] = table["verdict"].to_numpy()[new | open_yet]
-        given[new] = k
-        for column, p in least.items():
-            least[column] = np.fmin(p, np.minimum(table[column] / share(k), 1.0))
-    return table.assign(**least, verdict=verdicts, look=given)
+    rounds = Rounds(pairs, better=better, margin=margin, alpha=alpha)
+    if not looks:
+        raise ValueError("looks: at least one; without looking twice use judge().")
+    rounds.look_again(values, looks)
+    return rounds.table()
 
 
 def share(look: int) -> float:
-    """Return the part of alpha that a look gets, 1 being the first; all parts together are 1."""
-    return 1.0 / (look * (look + 1))
+    """Return the part of alpha that a look gets, 1 being the first: after k looks k / (k + EVEN) of it is spent."""
+    return EVEN / ((look + EVEN - 1) * (look + EVEN))
+
+
+class Rounds:
+    """A ladder that is judged look by look.
+
+    Attributes:
+        looks: How many there were.
+        verdicts: What was answered so far, shape (pairs,).
+        given: At which look, 0 where there is no answer yet, shape (pairs,).
+    """
+
+    def __init__(self, pairs: Pairs, *, better: int = 1, margin: ArrayLike = 0.0, alpha: float = ALPHA) -> None:
+        self.pairs, self.better, self.margin, self.alpha = pairs, better, margin, alpha
+        self.looks = 0
+        self.verdicts = np.full(len(pairs), Answer.NOT_TESTED, dtype=object)
+        self.given = np.zeros(len(pairs), dtype=np.int64)
+        self._least = {column: np.full(len(pairs), np.nan) for column in ("p_adjusted", "p_same")}
+
+    @property
+    def open(self) -> NDArray[np.bool_]:
+        """Which steps have no answer yet, shape (pairs,)."""
+        none_yet: NDArray[np.bool_] = self.given == 0
+        return none_yet
+
+    def look(self, values: Mapping[str, ArrayLike], *, brief: bool = False) -> None:
+        """Judge all steps that are open from all values so far.
+
+        Args:
+            values: Each rung's values.
+            brief: Whether p-values above the level may be left at 1.
+        """
+        self.looks += 1
+        part = share(self.looks)
+        self.asked = _Asked.of(
+            *summarize(values), self.pairs, better=self.better, margin=self.margin, alpha=self.alpha * part
+        )
+        told = np.isin(self.verdicts, [Answer.HELPS, Answer.HURTS])
+        self.columns = _by_sharing(self.asked, told, brief=brief)
+        was_open = self.open
+        self.verdicts = np.where(was_open, self.columns["verdict"], self.verdicts)
+        self.given[was_open & np.isin(self.verdicts, ANSWERED)] = self.looks
+        for column, least in self._least.items():
+            p = np.minimum(self.columns[column] / part, 1.0)
+            self._least[column] = np.where(was_open, np.fmin(least, p), least)
+
+    def look_again(self, values: Mapping[str, ArrayLike], looks: Sequence[Look]) -> None:
+        """Judge what was seen at each of these looks; arguments as for `judge_in_rounds`."""
+        for n in _check_looks(values, looks):
+            self.look({rung: np.asarray(some, dtype=float).ravel()[: n[rung]] for rung, some in values.items()})
+
+    def table(self) -> pd.DataFrame:
+        """Return a row a pair, as `judge_in_rounds` does."""
+        new, old = self.asked.new, self.asked.old
+        about = {
+            "step": [step for step, _ in self.pairs],
+            "against": [against for _, against in self.pairs],
+            "n": self.asked.n[new].astype(int),
+            "n_against": self.asked.n[old].astype(int),
+            "delta": self.asked.delta,
+        }
+        return pd.DataFrame(about | self.columns | self._least | {"verdict": self.verdicts, "look": self.given})
 
 
 def _check_looks(values: Mapping[str, ArrayLike], looks: Sequence[Look]) -> list[dict[str, int]]:
-    if not looks:
-        raise ValueError("looks: at least one; without looking twice use judge().")
     have = {rung: len(np.asarray(some).ravel()) for rung, some in values.items()}
     counts = [{rung: int(look.get(rung, 0)) for rung in values} for look in looks]
     before = dict.fromkeys(values, 0)

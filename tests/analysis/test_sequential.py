@@ -74,7 +74,8 @@ def test_answered_steps_get_no_more_seeds():
     assert answered.any()
     assert not chosen.steps["funded"][answered].any()
     wanted = {rung for pair, funded in zip(PAIRS, chosen.steps["funded"], strict=True) if funded for rung in pair}
-    assert set(chosen.seeds) == wanted
+    assert chosen.seeds
+    assert set(chosen.seeds) <= wanted
 
 
 def test_no_round_costs_more_than_what_is_left():
