@@ -90,6 +90,8 @@ def status(options: Namespace) -> Exit:
             print_lines([f"\n{name}, the end of {stands.log}:", *(f"  {line}" for line in tail)], console)
     counts = Counter(row["state"] for row in rows)
     console.print(f"{len(rows)} runs: {', '.join(f'{n} {state}' for state, n in counts.items())}.", highlight=False)
+    if study.sought:
+        print_lines([f"Rounds that are over: {len(study.looks)}. The answers are those of the last."], console)
     if not queue.answers:
         console.print("Slurm does not answer: what waits in its queue cannot be told now.")
     return Exit.OK

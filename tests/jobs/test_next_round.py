@@ -63,6 +63,7 @@ def test_the_script_waits_for_the_rounds_jobs_and_carries_out_the_command_again(
 
 @pytest.mark.slurm
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # of starting jobs, where the machine has other work
 def test_three_rounds_with_a_job_requeued_and_the_next_rounds_job_killed_equal_undisturbed_ones(
     slurm: Slurm,
     tmp_path: Path,
@@ -73,7 +74,7 @@ def test_three_rounds_with_a_job_requeued_and_the_next_rounds_job_killed_equal_u
 ) -> None:
     recipe = write_recipes(epochs=6)
     words = ["--base", "resnet50", "--recipe", str(recipe), "--data", str(small_images), "--only", *RUNGS]
-    (tmp_path / "cluster.yaml").write_text("time_min: 20\nsave_every_min: 0.01\n")
+    (tmp_path / "cluster.yaml").write_text("time_min: 20\nsave_every_min: 0.01\nmem_gb: 1.9\n")
     launch = ["launch", *words, "--budget", "60runs", "--executor", "slurm", "--cluster", "cluster.yaml"]
     (tmp_path / "custom").mkdir()
     (tmp_path / "custom" / "sitecustomize.py").write_text(CUSTOMIZE)
