@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import pandas as pd
 
@@ -25,6 +24,7 @@ from analysis.verdicts import (
     pairs_of,
     published_verdicts,
     reference_pairs,
+    sought_verdicts,
     speed_table,
     verdict_table,
     with_costs,
@@ -254,19 +254,18 @@ class StudyResults:
         return pd.concat([*tables, *robust], ignore_index=True)
 
     def _judge_runs(self, runs: pd.DataFrame, pairs: Pairs, metric: str) -> pd.DataFrame:
-        """Judge changes in a metric of runs; where seeds came in rounds, those changes alone that they were to answer.
-
-        The others are not tested: whether their rungs have seeds depends on what was seen of the first ones.
-        """
-        study = self.study
-        rule: dict[str, Any] = {"margin": self.margin if metric == "top1" else None, "test": self.test}
-        rule |= {"right_images": self.right_images, "looks": study.looks}
-        left = [pair for pair in pairs if study.looks and pair in pairs_of(study.rungs) and pair[0] not in study.sought]
-        judged = verdict_table(runs, [pair for pair in pairs if pair not in left], metric, **rule)
-        if not left:
-            return judged
-        together = pd.concat([judged, verdict_table(runs.iloc[:0], left, metric, **rule | {"looks": ()})])
-        return together.set_index(["step", "against"], drop=False).loc[list(pairs)].reset_index(drop=True)
+        """Judge changes in a metric of runs."""
+        study, steps = self.study, pairs_of(self.study.rungs)
+        return sought_verdicts(
+            runs,
+            pairs,
+            metric,
+            {step for step, against in pairs if step in study.sought or (step, against) not in steps},
+            margin=self.margin if metric == "top1" else None,
+            right_images=self.right_images,
+            test=self.test,
+            looks=study.looks,
+        )
 
     @cached_property
     def costs(self) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """What the runs say of each step: a row a change and metric, with the answer, from runs or from printed numbers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,29 @@ def verdict_table(
         images = [_compare_images(right_images.get(against, {}), right_images.get(step, {})) for step, against in pairs]
         table[["test_se", "mcnemar_pairs", "mcnemar_differ"]] = np.reshape(images, (len(pairs), 3))
     return table
+
+
+def sought_verdicts(
+    runs: pd.DataFrame, pairs: Pairs, metric: str, sought: Collection[str], *, looks: Sequence[Look], **rule: Any
+) -> pd.DataFrame:
+    """Judge changes together; where seeds came in rounds, those alone of the steps that they were to answer.
+
+    The others are not tested: whether their rungs have seeds depends on what was seen of the first ones.
+
+    Args:
+        runs: As for `verdict_table`, as for pairs and metric.
+        pairs: The changes.
+        metric: A column of the frame.
+        sought: The steps that the seeds were to answer.
+        looks: As for `verdict_table`; without any, all steps are judged.
+        **rule: The other options of `verdict_table`.
+    """
+    left = [pair for pair in pairs if looks and pair[0] not in sought]
+    judged = verdict_table(runs, [pair for pair in pairs if pair not in left], metric, looks=looks, **rule)
+    if not left:
+        return judged
+    together = pd.concat([judged, verdict_table(runs.iloc[:0], left, metric, **rule)])
+    return together.set_index(["step", "against"], drop=False).loc[list(pairs)].reset_index(drop=True)
 
 
 def values_in_order(by_seed: "Mapping[str, pd.Series[float]]", counts: Mapping[str, int]) -> dict[str, list[float]]:

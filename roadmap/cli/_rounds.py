@@ -109,7 +109,8 @@ def is_over(study: "Study", rounds: "Rounds") -> bool:
 
 def choose(options: Namespace, study: "Study", rounds: "Rounds", goal: Goal) -> "Allocation":
     """Judge a study's steps after its last round, and choose the next round's seeds."""
-    from analysis.stats.allocation import MOST_SEEDS, next_seeds
+    from analysis.stats.allocation import next_seeds
+    from analysis.stats.sequential import MOST_SEEDS
 
     pairs = [pair for pair in pairs_in(study) if pair[0] in goal.steps]
     wanted = {rung for pair in pairs for rung in pair}
@@ -209,6 +210,8 @@ def describe_round(study: "Study", rounds: "Rounds", goal: Goal) -> str:
     """Say what the round at hand trains."""
     now, before = rounds.seeds[-1], rounds.seeds[-2] if len(rounds.seeds) > 1 else {}
     more = {rung: n - before.get(rung, 0) for rung, n in now.items() if n > before.get(rung, 0)}
+    if not more:  # of a larger study, of which this one is a part
+        return f"Round {len(rounds.seeds)}: no seeds of these rungs."
     fewest, most = min(more.values()), max(more.values())
     seeds = f"{most} more seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} more seeds"
     who = "every rung" if len(more) == len(study.rungs) else ", ".join(more)

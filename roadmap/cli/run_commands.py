@@ -32,6 +32,7 @@ from roadmap.cli.options import (
     out_of,
     study_of,
     study_to_report,
+    with_rounds_found,
     with_seeds_found,
 )
 from roadmap.cli.report_commands import presentation_of, report_results, results_of
@@ -66,6 +67,8 @@ def run(options: Namespace) -> Exit:
         trained, planned = _train_in_rounds(console, options, goal, how)
     else:
         trained = _train(console, study, planned, how)
+        if with_rounds_found(options):  # this time the number of seeds is fixed, and the report is of it
+            options.seeds = options.seeds or [str(seed) for seed in study.seeds]
     if not trained:
         return Exit.INTERRUPTED
     if my_rank():  # under torchrun: the first process reports for all

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from analysis.figures import Words, draw_rounds
+from analysis.report.record import read_record
+from analysis.report.record_results import RecordResults
 from analysis.report.tables import rounds_cells
+from analysis.report.write import write_report
 from analysis.stats.answers import Answer
 from analysis.study_results import StudyResults
 from roadmap.common import files
@@ -71,3 +74,16 @@ def test_the_table_and_the_figure_show_every_look(study: Study) -> None:
     assert {"stage_ratio-1", "stage_ratio-2", "patchify_stem-2"} <= artists(figure, "interval").keys()
     assert words(figure, "answer")["patchify_stem"] == "▲ helps"
     assert_texts_are_apart(figure)
+
+
+def test_a_report_has_the_rounds_and_its_record_is_judged_again_with_the_looks(study: Study, tmp_path: Path) -> None:
+    results = StudyResults(study)
+    files_written = {file.name for file in write_report(results, tmp_path / "out")}
+    assert {"rounds.svg", "rounds.csv"} <= files_written
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "How the intervals closed" in page
+    assert "after 13 runs (round 2)" in page
+    again = RecordResults(read_record(tmp_path / "out")).verdicts[0].set_index("step")
+    expected = results.steps.set_index("step")
+    assert dict(again["answer"]) == dict(expected["answer"])
+    assert list(again["ci_low"].dropna()) == pytest.approx(list(expected["ci_low"].dropna()))
