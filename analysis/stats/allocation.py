@@ -16,7 +16,7 @@ from analysis.stats.sequential import GROWN, MOST_SEEDS, Look, Rounds, seeds_of_
 FIRST_SEEDS = 3  # of every rung, in the first round
 GROWTH = 2.0  # times as many seeds a rung after a round as before it, at most
 HOPELESS = 0.05  # a step whose chance of an answer is smaller gets no seeds
-WORTH_WAITING = 0.3  # steps wait for a later round that promise less than this share of the best one's chance for cost
+WORTH_WAITING = 0.5  # steps wait for a later round that promise less than this share of the best one's chance for cost
 TARGETS = np.unique(np.round(np.geomspace(2, 1000, 60)))  # numbers of seeds that are weighed against each other
 
 

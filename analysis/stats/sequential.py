@@ -26,7 +26,7 @@ from analysis.stats.answers import ALPHA, Answer, Pairs, _Asked, _by_sharing, _T
 Look = Mapping[str, int]  # rung -> how many of its first seeds were there
 ANSWERED = (Answer.HELPS, Answer.HURTS, Answer.NO_EFFECT)
 MOST_SEEDS = 32  # of both rungs of a step, when all of its alpha is spent
-POWER = 0.4  # of the seeds, to which what is spent is proportional
+POWER = 0.5  # of the seeds, to which what is spent is proportional
 GROWN = 1.2  # a step is tested again when it has so many times the seeds of the last test
 
 
