@@ -106,26 +106,35 @@ def draw_forest(
         rows: list[Any] = list(table.itertuples())
         for row, text, y in zip(rows, told, middles_of(edges), strict=True):
             _draw_change(axes, row, y, limits)
-            style: dict[str, Any] = {"va": "center_baseline"}
-            number = NONE if pd.isna(row.delta) else signed(row.delta, form)
-            page.text(delta_x, y, number, ha="right", gid=f"number-{row.step}", **style)
-            if pd.notna(row.ci_high):
-                half = format((row.ci_high - row.ci_low) / 2, form)
-                page.text(delta_x + 0.05, y, f"± {half}", gid=f"half-{row.step}", **style)
-            page.text(verdict_x, y, text, gid=f"verdict-{row.step}", **style)
+            _write_numbers(page, row, y, delta_x, form)
+            page.text(verdict_x, y, text, gid=f"verdict-{row.step}", va="center_baseline")
         left = axes.get_position().x0 * page.width
         explain_axis(page, words.axis, left)
         left = left if page.width >= NARROW else MARGIN
         page.legend(_forest_keys(table, axes), left)
-        notes = [] if len(table) else ["The ladder has no step to judge."]
-        tested = int(table["p_adjusted"].notna().sum())
-        if tested > 1:
-            notes.append(HOLM.format(tested))
-        if (table["adopted"] == 0).any():
-            notes.append(ITALICS)
-        write_notes(page, notes, left)
+        write_notes(page, _notes(table), left)
         page.close()
     return page.figure
+
+
+def _write_numbers(page: Page, row: Any, y: float, x: float, form: str) -> None:
+    """Write a change and half its interval, left and right of `x`."""
+    change = NONE if pd.isna(row.delta) else signed(row.delta, form)
+    page.text(x, y, change, ha="right", va="center_baseline", gid=f"number-{row.step}")
+    if pd.notna(row.ci_high):
+        half = format((row.ci_high - row.ci_low) / 2, form)
+        page.text(x + 0.05, y, f"± {half}", va="center_baseline", gid=f"half-{row.step}")
+
+
+def _notes(table: pd.DataFrame) -> list[str]:
+    """Return what the marks do not say themselves."""
+    notes = [] if len(table) else ["The ladder has no step to judge."]
+    tested = int(table["p_adjusted"].notna().sum())
+    if tested > 1:
+        notes.append(HOLM.format(tested))
+    if (table["adopted"] == 0).any():
+        notes.append(ITALICS)
+    return notes
 
 
 def _answer_of(row: Any, *, narrow: bool) -> str:

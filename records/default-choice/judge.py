@@ -35,6 +35,7 @@ STEPS = np.array([[(r == s) * 1.0 - (r == PARENTS[s]) for r in RUNGS] for s in P
 PATHS = np.linalg.inv(np.vstack([np.eye(len(RUNGS))[0], STEPS]))
 DRAWS, FINAL_DRAWS, LEVEL = 2000, 500, 0.05
 SEEDS_OF_BUDGET = 6.4
+ROUNDING = 0.02**2 / 12  # variance of percentages of 5,000 images, which are rounded to whole images
 
 
 def squeeze(variances: np.ndarray, df: int) -> tuple[np.ndarray, float, float]:
@@ -45,7 +46,7 @@ def squeeze(variances: np.ndarray, df: int) -> tuple[np.ndarray, float, float]:
     Returns:
         The moderated variances, the prior's variance, its degrees of freedom.
     """
-    z = np.log(variances)
+    z = np.log(np.maximum(variances, ROUNDING))
     e = z - special.digamma(df / 2) + np.log(df / 2)
     left = e.var(ddof=1) - special.polygamma(1, df / 2)
     if left <= 0:

@@ -127,6 +127,13 @@ def measure(
             f"the {device} device has no memory for batches of {batch_size} images and {len(runs)} networks. Measure "
             "fewer rungs (--only, --until), or with a recipe of a smaller batch_size."
         ) from error
+    rows = {run.config.key: _row(run, meters[run.config.key], speeds[run.config.key]) for run in runs}
+    sizes = {"image_size": study.recipe.image_size, "batch_size": batch_size, "test_batch_size": test_batch_size}
+    return _provenance(device, threads) | sizes | {"rows": rows}
+
+
+def _provenance(device: str, threads: int) -> dict[str, Any]:
+    """Return when, where and by what a measurement is made."""
     return {
         "measured_version": MEASURED_VERSION,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -134,10 +141,6 @@ def measure(
         "threads": threads,
         "commit": find_commit(),
         "versions": {name: version(name) for name in ("torch", "timm")},
-        "image_size": study.recipe.image_size,
-        "batch_size": batch_size,
-        "test_batch_size": test_batch_size,
-        "rows": {run.config.key: _row(run, meters[run.config.key], speeds[run.config.key]) for run in runs},
     }
 
 

@@ -16,7 +16,9 @@ from selenium.webdriver.common.keys import Keys
 from analysis.figures.roadmap import Chart, draw_roadmap, save_figure
 from analysis.history import AttemptSummary, RunHistory, points_of_each, read_curve, spread
 from analysis.ladder_table import ladder_table, published_table, with_answers
-from analysis.report.page import Page, Picture, inline_svg, words, write_page
+from analysis.report.page import Page, Picture, write_page
+from analysis.report.page_runs import words
+from analysis.report.svg import inline_svg
 from analysis.verdicts import pairs_of, published_verdicts, verdict_table
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import Worker
