@@ -15,7 +15,7 @@ PRINTED_SEEDS = 3
 
 def read_bank(metric: str = "top1") -> dict[str, Floats]:
     """Return the values of each rung of the default proxy in the order of seeds, from the bank of real runs."""
-    rows = [row for row in csv.DictReader(BANK.open()) if row["state"] == "finished"]
+    rows = [row for row in csv.DictReader(BANK.read_text().splitlines()) if row["state"] == "finished"]
     seeds: dict[str, dict[int, float]] = {}
     for row in rows:
         seeds.setdefault(row["rung"], {})[int(row["seed"])] = float(row[metric])

@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis.stats.allocation import next_round
 from analysis.stats.answers import Answer
-from analysis.stats.sequential import Rounds
+from analysis.stats.sequential import MOST_SEEDS, Rounds
 from benchmarks.answers import NOISES
 from benchmarks.bank import answers_of
 from benchmarks.real_ladders import BANK, Floats, bank_sizes, paper_sizes, read_bank, roadmap_pairs
@@ -22,8 +22,8 @@ from benchmarks.real_ladders import BANK, Floats, bank_sizes, paper_sizes, read_
 PAIRS = roadmap_pairs()
 RUNGS = list(read_bank())
 NEW, OLD = (np.array([RUNGS.index(pair[side]) for pair in PAIRS]) for side in (0, 1))
-EQUAL = (3, 4, 5, 6, 8, 12, 16)  # seeds of the fixed designs
-MOST = 96  # seeds of a rung that are drawn
+EQUAL = (3, 4, 6, 8, 12, 16)  # seeds of the fixed designs
+MOST = MOST_SEEDS  # seeds of a rung that are drawn
 RUNS = 17 * 16  # what a study may spend
 COSTS = dict.fromkeys(RUNGS, 1.0)
 MARGIN = 0.2
@@ -113,7 +113,7 @@ def simulate(draw: Callable[[np.random.Generator], Ladder], ladders: int, *, equ
     for _ in range(ladders):
         values, effect = draw(rng)
         rounds, n, spent, seen = Rounds(PAIRS, margin=MARGIN), np.zeros(len(RUNGS), dtype=int), 0, 0
-        while (step := next_round(rounds, COSTS, RUNS - spent, MOST)).stop is None:
+        while (step := next_round(rounds, COSTS, RUNS - spent)).stop is None:
             n += [step.seeds.get(rung, 0) for rung in RUNGS]
             tally.by_runs[spent : n.sum()] += seen
             spent = int(n.sum())

@@ -11,13 +11,12 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from analysis.stats._noise import Floats
 from analysis.stats.answers import ALPHA, Pairs
-from analysis.stats.sequential import Look, Rounds, share
+from analysis.stats.sequential import GROWN, MOST_SEEDS, Look, Rounds, seeds_of_both
 
 FIRST_SEEDS = 3  # of every rung, in the first round
-MOST_SEEDS = 100  # of a rung
-GROWTH = 1.5  # times as many seeds a rung after a round as before it, at most
+GROWTH = 2.0  # times as many seeds a rung after a round as before it, at most
 HOPELESS = 0.05  # a step whose chance of an answer is smaller gets no seeds
-WORTH_WAITING = 0.3  # steps wait for a later round that promise less than this share of the best one's chance for cost
+WORTH_WAITING = 0.5  # steps wait for a later round that promise less than this share of the best one's chance for cost
 TARGETS = np.unique(np.round(np.geomspace(2, 1000, 60)))  # numbers of seeds that are weighed against each other
 
 
@@ -79,7 +78,7 @@ def next_seeds(
         better: 1 where more is better, -1 where less is.
         margin: Changes within it are as good as none, in the unit of the values; one for all, or one a pair.
         alpha: Probability of any false answer in the whole ladder, at any look, that is allowed.
-        most_seeds: More than this no rung gets.
+        most_seeds: More than this no rung gets; as for `judge_in_rounds`.
 
     Returns:
         The next round, which costs no more than the budget.
@@ -90,16 +89,16 @@ def next_seeds(
     missing = {rung for pair in pairs for rung in pair} - set(costs)
     if missing or not all(0 < cost < np.inf for cost in costs.values()):
         raise ValueError(f"costs: above zero, one for every rung of a pair; missing {sorted(missing)}, got {costs}")
-    rounds = Rounds(pairs, better=better, margin=margin, alpha=alpha)
+    rounds = Rounds(pairs, better=better, margin=margin, alpha=alpha, most_seeds=most_seeds)
     rounds.look_again({rung: values.get(rung, []) for rung in costs}, looks)
-    return next_round(rounds, costs, budget, most_seeds)
+    return next_round(rounds, costs, budget)
 
 
 def next_round(rounds: Rounds, costs: Mapping[str, float], budget: float, most_seeds: int = MOST_SEEDS) -> Allocation:
     """Choose the next round of a ladder that is judged look by look; arguments as for `next_seeds`."""
     if not rounds.looks:
-        return _first_round(rounds, costs, budget, most_seeds)
-    plan = _Plan.of(rounds, np.array(list(costs.values())), budget, most_seeds)
+        return _first_round(rounds, costs, budget)
+    plan = _Plan.of(rounds, np.array(list(costs.values())), budget)
     funded = plan.fund()
     more = plan.next_part()
     seeds = {rung: int(k) for rung, k in zip(costs, more, strict=True) if k}
@@ -116,10 +115,10 @@ def _steps(rounds: Rounds) -> pd.DataFrame:
     return steps.assign(verdict=rounds.verdicts, look=rounds.given)
 
 
-def _first_round(rounds: Rounds, costs: Mapping[str, float], budget: float, most_seeds: int) -> Allocation:
+def _first_round(rounds: Rounds, costs: Mapping[str, float], budget: float) -> Allocation:
     steps = _steps(rounds).assign(chance=np.nan, seeds_needed=np.nan)
     whole = sum(costs.values())
-    each = min(FIRST_SEEDS, most_seeds, int(budget / whole * (1 + 1e-9)))
+    each = min(FIRST_SEEDS, rounds.most_seeds, int(budget / whole * (1 + 1e-9)))
     if each < 2:
         return Allocation({}, 0.0, Stop.SPENT, steps.assign(funded=False))
     return Allocation(dict.fromkeys(costs, each), each * whole, None, steps.assign(funded=True))
@@ -150,7 +149,7 @@ class _Plan:
     needed: Floats
 
     @classmethod
-    def of(cls, rounds: Rounds, costs: Floats, budget: float, most_seeds: int) -> "_Plan":
+    def of(cls, rounds: Rounds, costs: Floats, budget: float) -> "_Plan":
         asked, columns = rounds.asked, rounds.columns
         rungs = np.stack([asked.new, asked.old], axis=1)
         noise = np.stack([columns["noise"], columns["noise_against"]], axis=1)  # (pairs, 2)
@@ -158,7 +157,7 @@ class _Plan:
         weight = weight / weight.max(axis=1, keepdims=True)
         have = asked.n[rungs][:, None]
         wanted = np.ceil(np.nan_to_num(weight, nan=1.0)[:, None] * TARGETS[:, None])  # (pairs, TARGETS, 2)
-        targets = np.maximum(have, np.minimum(wanted, most_seeds))
+        targets = np.maximum(have, np.minimum(wanted, rounds.most_seeds))
         chance = _chances(rounds, noise, have, targets)
         chance[~rounds.open] = 0.0
         return cls(costs, budget, asked.n, asked.n.copy(), rungs, targets, chance, np.full(len(rungs), np.nan))
@@ -209,12 +208,14 @@ def _chances(rounds: Rounds, noise: Floats, have: Floats, targets: Floats) -> Fl
     A mean with more seeds is taken to be normal around the mean of today, with the variance that the seeds take away.
     What it must exceed is worked out as in `power.seeds_needed`: today's interval says how well the noise is known.
     """
-    level = rounds.alpha * share(rounds.looks)
-    later = rounds.alpha * share(rounds.looks + 1) / max(1, int(rounds.open.sum()))
+    seeds = seeds_of_both(targets[..., 0], targets[..., 1])
+    last = rounds.tested_with[:, None]
+    share = rounds.spent(seeds) - rounds.spent(np.maximum(last, seeds / GROWTH))  # of its last test, after others
+    later = rounds.alpha * np.maximum(share, 1e-9) / max(1, int(rounds.open.sum()))
     se_now = np.sqrt((noise[:, None] ** 2 / np.maximum(have, 1)).sum(axis=2))  # (pairs, 1)
     se = np.sqrt((noise[:, None] ** 2 / np.maximum(targets, 1)).sum(axis=2))  # (pairs, TARGETS)
     half = (rounds.columns["ci_high"] - rounds.columns["ci_low"])[:, None] / 2
-    z = -ndtri(level / 2)
+    z = -ndtri(rounds.alpha * rounds.share / 2)[:, None]
     df = (z**3 + z) / (4 * np.maximum(half / se_now - z, 1e-3)) + (targets - have).sum(axis=2)
     limit = stdtrit(np.maximum(df, 2.0), 1 - later / 2) * se
     delta, margin = np.abs(rounds.asked.delta)[:, None], rounds.asked.margin[:, None]
@@ -222,5 +223,5 @@ def _chances(rounds: Rounds, noise: Floats, have: Floats, targets: Floats) -> Fl
     told = ndtr((delta - limit) / wander) + ndtr((-delta - limit) / wander)
     room = margin - limit
     same = np.where(room > 0, ndtr((room - delta) / wander) - ndtr((-room - delta) / wander), 0.0)
-    chance: Floats = np.minimum(told + same, 1.0)
+    chance: Floats = np.where(seeds >= GROWN * last, np.minimum(told + same, 1.0), 0.0)
     return chance

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,7 @@ def forecast(
     """Forecast how many steps each budget answers.
 
     Studies are drawn with the means and the noise that are given, and each is judged and given its seeds as a real one
-    would be.
+    would be that has the largest budget; what smaller budgets answer is read off on the way.
 
     Args:
         mean: What the mean of each rung is taken to be: measured, or the paper's.
@@ -69,24 +70,32 @@ def forecast(
     Raises:
         ValueError: For what `next_seeds` raises it.
     """
+    study = _Study(mean, noise, pairs, costs, margin, alpha)
+    ways = []
+    for number in range(draws):
+        rng = np.random.default_rng([seed, number])
+        if equal_seeds:
+            ways.append([study.equal(rng, budget) for budget in sorted(budgets)])
+        else:
+            ways.append(study.rounds(rng, max(budgets), values or {}, looks))
     lines, chance = [], np.zeros(len(pairs))
     for budget in sorted(budgets):
-        study = _Study(mean, noise, pairs, costs, budget, margin, alpha)
-        done = [
-            study.equal(np.random.default_rng([seed, i]))
-            if equal_seeds
-            else study.rounds(np.random.default_rng([seed, i]), values or {}, looks)
-            for i in range(draws)
-        ]
-        answered = np.array([told for told, _ in done])
-        number = answered.sum(axis=1)
-        low, high = np.quantile(number, [0.1, 0.9])
-        runs = [sum(more.values()) for _, more in done]
-        spent = [sum(costs[rung] * k for rung, k in more.items()) for _, more in done]
-        lines.append((budget, number.mean(), low, high, np.mean(spent), np.mean(runs)))
+        ends = [[point for point in way if point.spent <= budget * (1 + 1e-9)][-1] for way in ways]
+        answered = np.array([end.answered for end in ends])
+        low, high = np.quantile(answered.sum(axis=1), [0.1, 0.9])
+        spent, runs = (np.mean([getattr(end, what) for end in ends]) for what in ("spent", "runs"))
+        lines.append((budget, answered.sum(axis=1).mean(), low, high, spent, runs))
         chance = answered.mean(axis=0)
     steps = pd.DataFrame(list(pairs), columns=["step", "against"]).assign(chance=chance)
     return Forecast(pd.DataFrame(lines, columns=["budget", "answered", "low", "high", "spent", "runs"]), steps)
+
+
+class _Point(NamedTuple):
+    """Where a study stands: what its new runs have cost, how many they are, and which steps are answered."""
+
+    spent: float
+    runs: int
+    answered: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -95,32 +104,31 @@ class _Study:
     noise: Mapping[str, float]
     pairs: Pairs
     costs: Mapping[str, float]
-    budget: float
     margin: ArrayLike
     alpha: float
 
     def _draw(self, rng: np.random.Generator, rung: str, n: int) -> list[float]:
         return list(rng.normal(self.mean[rung], self.noise[rung], n))
 
-    def equal(self, rng: np.random.Generator) -> tuple[NDArray[np.bool_], dict[str, int]]:
-        """Return which steps are answered by equal seeds, and the runs of each rung."""
-        n = int(self.budget / sum(self.costs.values()) * (1 + 1e-9))
+    def equal(self, rng: np.random.Generator, budget: float) -> _Point:
+        """Return where equal seeds of all rungs end that are judged once."""
+        n = int(budget / sum(self.costs.values()) * (1 + 1e-9))
         values = {rung: self._draw(rng, rung, n) for rung in self.costs}
         table = judge(values, self.pairs, margin=self.margin, alpha=self.alpha)
-        return table["verdict"].isin(ANSWERED).to_numpy(), dict.fromkeys(self.costs, n)
+        return _Point(n * sum(self.costs.values()), n * len(self.costs), table["verdict"].isin(ANSWERED).to_numpy())
 
     def rounds(
-        self, rng: np.random.Generator, values: Mapping[str, ArrayLike], looks: Sequence[Look]
-    ) -> tuple[NDArray[np.bool_], dict[str, int]]:
-        """Return which steps are answered by rounds, and the new runs of each rung."""
+        self, rng: np.random.Generator, budget: float, values: Mapping[str, ArrayLike], looks: Sequence[Look]
+    ) -> list[_Point]:
+        """Return where rounds stand after each of them, from now on."""
         have = {rung: list(np.asarray(values.get(rung, []), dtype=float)) for rung in self.costs}
-        left, spent = self.budget, dict.fromkeys(self.costs, 0)
         rounds = Rounds(self.pairs, margin=self.margin, alpha=self.alpha)
         rounds.look_again(have, looks)
-        while (step := next_round(rounds, self.costs, left)).stop is None:
+        way = [_Point(0.0, 0, ~rounds.open)]
+        while (step := next_round(rounds, self.costs, budget - way[-1].spent)).stop is None:
             for rung, more in step.seeds.items():
                 have[rung] += self._draw(rng, rung, more)
-                spent[rung] += more
-            left -= step.cost
             rounds.look(have, brief=True)
-        return ~rounds.open, spent
+            runs = way[-1].runs + sum(step.seeds.values())
+            way.append(_Point(way[-1].spent + step.cost, runs, ~rounds.open))
+        return way
