@@ -232,6 +232,7 @@ def describe_end(study: "Study", rounds: "Rounds", goal: Goal, last: "Allocation
     """Say why there is no next round, and what was spent."""
     from analysis.stats.allocation import Stop
 
+    assert last.stop
     known = describe_answers(last)
     if not rounds.seeds:
         assert goal.budget
@@ -243,6 +244,5 @@ def describe_end(study: "Study", rounds: "Rounds", goal: Goal, last: "Allocation
         Stop.ANSWERED: f"All {len(last.steps)} steps are answered",
         Stop.HOPELESS: f"{known}, and no other can be expected to be with what is left",
         Stop.SPENT: f"The budget is spent: {known}",
-        None: known,
     }[last.stop]
     return f"{why}. {number} round{'s' if number > 1 else ''}, {cost}."

@@ -1,5 +1,6 @@
 """The commands: what each is for, which options it has, where its function is, and its exit codes."""
 
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -68,6 +69,17 @@ class Command:
         """Yield all that it takes, what it only accepts too."""
         yield from (option for group in self.options.values() for option in group)
         yield from self.accepted
+
+    def command_line(self, options: Namespace) -> list[str]:
+        """Return the words, this command's name first, that give it those of some options that it takes."""
+        words = [self.name]
+        for option in self.all_options():
+            value = getattr(options, option.dest)
+            if option.is_flag:
+                words += [option.name] * bool(value)
+            elif value is not None and value != option.default:
+                words += [option.name, *map(str, value if isinstance(value, list) else [value])]
+        return words
 
     def function(self) -> Callable[..., Exit]:
         """Return what carries it out: a function from the parsed options to an exit code."""

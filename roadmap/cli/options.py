@@ -107,20 +107,6 @@ def words_of(options: Namespace) -> list[str]:
     return words + [f"--{name.replace('_', '-')}" for name in flags if getattr(options, name)]
 
 
-def command_line(options: Namespace, name: str) -> list[str]:
-    """Return the words of a command that has the options that were given and it takes."""
-    from roadmap.cli.commands import COMMANDS
-
-    words = [name]
-    for option in COMMANDS[name].all_options():
-        value = getattr(options, option.dest)
-        if option.is_flag:
-            words += [option.name] * bool(value)
-        elif value is not None and value != option.default:
-            words += [option.name, *map(str, value if isinstance(value, list) else [value])]
-    return words
-
-
 def with_seeds_found(options: Namespace, file: str = run_folder.RESULT) -> Namespace:
     """Return options that name, where none were named, the recipe's seeds and all others that the study's runs have.
 

@@ -23,10 +23,9 @@ from roadmap.cli._rounds import (
     runs_of,
     study_in_rounds,
 )
-from roadmap.cli.commands import Exit
+from roadmap.cli.commands import COMMANDS, Exit
 from roadmap.cli.measure_commands import measure_trained
 from roadmap.cli.options import (
-    command_line,
     job_options_of,
     margin_of,
     out_of,
@@ -248,7 +247,7 @@ def _launch_round(console: Console, options: Namespace, goal: "Goal", how: "JobO
     if others:
         console.print(f"Job {others[0]} starts the next round.", highlight=False)
         return Exit.OK
-    job = submit_next_round(command_line(options, "launch"), ids, f"{name}-next", how)
+    job = submit_next_round(COMMANDS["launch"].command_line(options), ids, f"{name}-next", how)
     console.print(f"Started. Job {job} starts the next round. See 'status'; 'report' when done.", highlight=False)
     return Exit.OK
 
