@@ -117,6 +117,10 @@ def choose(options: Namespace, study: "Study", rounds: "Rounds", goal: Goal) -> 
     costs = {rung: cost for rung, cost in costs_of(options, study, goal.meter).items() if rung in wanted}
     spent = goal.meter.spent(runs_of(study, rounds, failed=True))
     left = goal.budget.limit - spent if goal.budget else 2 * MOST_SEEDS * sum(costs.values())
+    there = rounds.seeds[-1] if rounds.seeds else {}
+    new = {rung: cost for rung, cost in costs.items() if there and not there.get(rung)}
+    if new and (first := next_seeds({}, [], [], new, max(left, 0.0))).seeds:  # more steps are sought than before
+        return first
     return next_seeds(values_of(study, rounds), pairs, rounds.seeds, costs, max(left, 0.0), margin=goal.margin)
 
 

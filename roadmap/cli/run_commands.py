@@ -207,7 +207,7 @@ def _train_in_rounds(
         if chosen.stop is not None:
             print_lines([describe_end(study, rounds, goal, chosen)], console)
             return True, runs_of(study, rounds, failed=True)
-        if rounds.seeds:
+        if len(chosen.steps) and rounds.seeds:
             print_lines([f"{describe_answers(chosen)}."], console)
         begin_round(study, rounds, goal, chosen)
 

@@ -132,6 +132,9 @@ def test_only_the_steps_that_are_sought_get_seeds(ladder: Ladder, trained: list[
     assert ladder("run", "--until-answered", "--step", "patchify_stem") == 0
     assert {name.split()[0] for name in trained} == {"stage_ratio", "patchify_stem"}
     assert ladder("status") == 0
+    assert ladder("run", "--budget", "14runs") == 0
+    assert seeds_of(trained)["baseline"] >= 3
+    assert seeds_of(trained)["depthwise_conv"] >= 3
 
 
 def test_a_budget_in_hours_pays_by_what_runs_took(ladder: Ladder, trained: list[str]) -> None:

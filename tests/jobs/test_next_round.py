@@ -115,7 +115,7 @@ def test_three_rounds_with_a_job_requeued_and_the_next_rounds_job_killed_equal_u
         what="all runs",
         timeout_s=300,
     )
-    wait_for(lambda: not slurm.run("squeue", "--noheader").strip(), what="an empty queue", timeout_s=60)
+    wait_for(lambda: not slurm.run("squeue", "--noheader").strip(), what="an empty queue", timeout_s=240)
     said = "".join(log.read_text() for log in Path("runs").glob("jobs/*-next/*.out"))
     assert "The budget is spent" in " ".join(said.split())
     assert set(slurm.nodes) <= nodes
