@@ -20,7 +20,7 @@ from roadmap.study.plan import PlannedRun, Study
 from tests.processes import Command, wait_for
 
 ONLY = ("baseline", "stage_ratio", "patchify_stem", "depthwise_conv")
-EFFECTS = {"baseline": 70.0, "stage_ratio": 70.9, "patchify_stem": 80.0, "depthwise_conv": 80.05}
+EFFECTS = {"baseline": 70.0, "stage_ratio": 70.9, "patchify_stem": 80.0, "depthwise_conv": 60.0}
 Ladder = Callable[..., int]
 
 
@@ -83,7 +83,8 @@ def test_seeds_go_to_open_steps_until_the_budget_is_spent(
     assert "Round 1: 3 more seeds of every rung." in said
     assert "Round 2: " in said
     assert re.search(r"(steps are answered|budget is spent).*\d rounds, \d+ of 30 runs\.", said)
-    assert max(seeds.values()) > min(seeds.values())
+    assert seeds["depthwise_conv"] == 3  # answered at the first look
+    assert seeds["stage_ratio"] > 3
     assert ladder("compare", "--json") == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     told = {row["step"]: (row["answer"], row["n"]) for row in rows if row["metric"] == "top1"}
