@@ -77,6 +77,6 @@ def has_runs_beyond(study: Study, others: Iterable[Study]) -> bool:
 
 def _judged(study: Study, runs: pd.DataFrame, prefix: str, metric: str) -> pd.DataFrame:
     adopted = {rung.id for rung in study.rungs if rung.adopted}
-    judged = verdict_table(runs, pairs_of(study.rungs), metric)
+    judged = verdict_table(runs, pairs_of(study.rungs), metric, looks=study.looks)
     judged = judged[judged["step"].isin(adopted)]
     return judged.assign(step=judged["step"].str.removeprefix(prefix), value=judged["delta"])

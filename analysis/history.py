@@ -90,7 +90,7 @@ def curves_of(study: Study, histories: Mapping[str, RunHistory]) -> pd.DataFrame
     """
     rows: list[tuple[str, int, int, float]] = []
     for rung in study.rungs:
-        own = {seed: histories.get(study.configs[rung.id, seed].id, RunHistory()) for seed in study.seeds}
+        own = {seed: histories.get(study.configs[rung.id, seed].id, RunHistory()) for seed in study.seeds_of(rung.id)}
         longest = max(own.values(), key=lambda history: history.epochs)
         grid = spread(longest.epochs, len(longest.losses))
         for seed, history in own.items():

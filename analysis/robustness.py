@@ -87,7 +87,7 @@ def collect_robustness(study: Study) -> Robustness:
     """Read what was found of a study's networks, in the way that most of them were asked and answered."""
     entries, damaged = [], []
     for rung in study.rungs:
-        for seed in study.seeds:
+        for seed in study.seeds_of(rung.id):
             config = study.configs[rung.id, seed]
             try:
                 found = read_found(study.folder(config))
@@ -114,7 +114,7 @@ def collect_robustness(study: Study) -> Robustness:
         frame["mce"] = 100 * ((100 - frame[list(CORRUPTION_NAMES)]) / errors).mean(axis=1)
     radii = tuple(entries[ways.index(chosen)][-1]["asked"]["radii"])
     frame = frame.reindex(columns=_columns(radii))
-    notes = (*_notes(study, frame, len(study.rungs) * len(study.seeds), reference), *damaged)
+    notes = (*_notes(study, frame, len(study.configs), reference), *damaged)
     return Robustness(frame, radii, reference, notes)
 
 

@@ -34,7 +34,7 @@ def collect(study: Study) -> pd.DataFrame:
     """
     rows = []
     for rung in study.rungs:
-        for seed in study.seeds:
+        for seed in study.seeds_of(rung.id):
             config = study.configs[rung.id, seed]
             folder = study.folder(config)
             about: Mapping[str, Any] = read_run_file(folder) or {}

@@ -24,6 +24,7 @@ from analysis.verdicts import (
     pairs_of,
     published_verdicts,
     reference_pairs,
+    sought_verdicts,
     speed_table,
     verdict_table,
     with_costs,
@@ -34,6 +35,7 @@ from roadmap.ladder.rung import Rung
 from roadmap.study.plan import Study
 
 MEASURED = ["train_images_per_s", "test_images_per_s", "peak_memory_mb", "activations"]
+ROUND_COLUMNS = ["step", "against", "n", "n_against", "delta", "ci_low", "ci_high", "answer"]
 # What a rung's row says beside its result; nothing where results mean nothing.
 CLAIMS = ["top1_delta", "paper_top1", "paper_top1_std", "paper_top1_delta"]
 
@@ -110,6 +112,23 @@ class StudyResults:
         together = pd.concat(tables) if len(tables) > 1 else tables[0]
         places = {name: place for place, name in enumerate(dict.fromkeys(together["metric"]))}
         return together.sort_values("metric", key=lambda found: found.map(places), kind="stable", ignore_index=True)
+
+    @cached_property
+    def rounds(self) -> pd.DataFrame:
+        """Each step's change of top-1 at every look of a study in rounds; empty for a fixed number of seeds.
+
+        A row a look and step: `look` (from 1), `runs` that all rungs had together then, and of
+        `verdicts.VERDICT_COLUMNS` step, against, n, n_against, delta, ci_low, ci_high and answer.
+        """
+        study, tables = self.study, []
+        there = {rung.id for rung in study.rungs}
+        pairs = [pair for pair in pairs_of(study.rungs) if pair[0] in study.sought and pair[1] in there]
+        for look, seeds in enumerate(study.looks, 1):
+            judged = verdict_table(self.runs, pairs, margin=self.margin, looks=study.looks[:look])
+            tables.append(judged[ROUND_COLUMNS].assign(look=look, runs=sum(seeds.values())))
+        if not tables or self.means_nothing or self.test != SHARED:
+            return pd.DataFrame(columns=["look", "runs", *ROUND_COLUMNS])
+        return pd.concat(tables, ignore_index=True)[["look", "runs", *ROUND_COLUMNS]]
 
     @property
     def top1(self) -> pd.DataFrame:
@@ -193,6 +212,11 @@ class StudyResults:
         study, sentences = self.study, list(self.study.notes)
         if self.means_nothing:
             return sentences
+        if looks := len(study.looks):
+            sentences.append(
+                f"Seeds came in {looks} round{'s' if looks > 1 else ''}, to the steps that were open: the answers on "
+                "each metric allow for having been looked at after every one."
+            )
         if self._compares:
             sentences.append(agreement(self.table))
             sentences.append(correlation_in_words(self.correlations, proxy=study.recipe.is_proxy))
@@ -220,24 +244,28 @@ class StudyResults:
         references = {rung.id for rung in self.study.rungs if rung.is_reference}
         apart = references.difference(*pairs)  # a step's answer does not depend on their noise
         runs = self.runs[~self.runs["rung"].isin(apart)]
-        tables = [
-            verdict_table(
-                runs,
-                pairs,
-                metric,
-                margin=self.margin if metric == "top1" else None,
-                right_images=self.right_images,
-                test=self.test,
-            )
-            for metric in METRICS
-        ]
+        tables = [self._judge_runs(runs, pairs, metric) for metric in METRICS]
         examined = self.robustness.frame.assign(state="finished")
-        robust = [verdict_table(examined, pairs, metric, test=self.test) for metric in self.robustness.metrics]
+        robust = [self._judge_runs(examined, pairs, metric) for metric in self.robustness.metrics]
         if self.means_nothing:
             tables, robust = [list(map(without_answers, some)) for some in (tables, robust)]
         tables += [speed_table(self.measured, pairs, metric) for metric in SPEEDS]
         tables += [cost_table(self.costs if costs is None else costs, pairs, metric) for metric in COSTS]
         return pd.concat([*tables, *robust], ignore_index=True)
+
+    def _judge_runs(self, runs: pd.DataFrame, pairs: Pairs, metric: str) -> pd.DataFrame:
+        """Judge changes in a metric of runs."""
+        study, steps = self.study, pairs_of(self.study.rungs)
+        return sought_verdicts(
+            runs,
+            pairs,
+            metric,
+            {step for step, against in pairs if step in study.sought or (step, against) not in steps},
+            margin=self.margin if metric == "top1" else None,
+            right_images=self.right_images,
+            test=self.test,
+            looks=study.looks,
+        )
 
     @cached_property
     def costs(self) -> pd.DataFrame:

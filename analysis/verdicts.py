@@ -1,6 +1,6 @@
 """What the runs say of each step: a row a change and metric, with the answer, from runs or from printed numbers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from analysis.metrics import METRICS, SPEEDS, Metric, metric_of
 from analysis.sentences import in_words
 from analysis.stats.answers import SHARED, Answer, Test, judge_summary, summarize
 from analysis.stats.power import seeds_needed
+from analysis.stats.sequential import Look, judge_in_rounds
 from analysis.stats.tests import holm, mcnemar_p, paired_p
 from roadmap.ladder.ladder import Ladder
 from roadmap.ladder.rung import Rung
@@ -83,6 +84,7 @@ def verdict_table(
     margin: float | None = None,
     right_images: RightImages | None = None,
     test: Test = SHARED,
+    looks: Sequence[Look] = (),
 ) -> pd.DataFrame:
     """Judge changes together, from runs.
 
@@ -95,6 +97,8 @@ def verdict_table(
         margin: Changes within it are as good as none; None takes the metric's own.
         right_images: Which test images each network had right (`run_frames.collect_right_images`), for top-1.
         test: The rule, as for `analysis.judge`.
+        looks: Where seeds came in rounds: how many of each rung's first seeds there were whenever the answers were
+            looked at. The shared rule then pays for every look, and takes no seed beyond the last one.
 
     Returns:
         A row a change, in their order, with the columns of `VERDICT_COLUMNS`. What cannot be known is NaN.
@@ -103,13 +107,51 @@ def verdict_table(
     margin = about.margin if margin is None else margin
     done = runs.loc[runs["state"] == "finished", ["rung", "seed", metric]].dropna()
     by_seed = {str(rung): group.set_index("seed")[metric] for rung, group in done.groupby("rung", sort=False)}
-    summary = summarize({rung: series.to_numpy(float) for rung, series in by_seed.items()})
-    table = _with_words(_judged(summary, pairs, about, margin, test), metric, about, margin)
+    if looks and test == SHARED:
+        judged = _judged_in_rounds(values_in_order(by_seed, looks[-1]), pairs, about, margin, looks)
+    else:
+        summary = summarize({rung: series.to_numpy(float) for rung, series in by_seed.items()})
+        judged = _judged(summary, pairs, about, margin, test)
+    table = _with_words(judged, metric, about, margin)
     table["p_paired"] = [paired_p(_changes(by_seed, step, against)) for step, against in pairs]
     if right_images is not None and metric == "top1":
         images = [_compare_images(right_images.get(against, {}), right_images.get(step, {})) for step, against in pairs]
         table[["test_se", "mcnemar_pairs", "mcnemar_differ"]] = np.reshape(images, (len(pairs), 3))
     return table
+
+
+def sought_verdicts(
+    runs: pd.DataFrame, pairs: Pairs, metric: str, sought: Collection[str], *, looks: Sequence[Look], **rule: Any
+) -> pd.DataFrame:
+    """Judge changes together; where seeds came in rounds, those alone of the steps that they were to answer.
+
+    The others are not tested: whether their rungs have seeds depends on what was seen of the first ones.
+
+    Args:
+        runs: As for `verdict_table`, as for pairs and metric.
+        pairs: The changes.
+        metric: A column of the frame.
+        sought: The steps that the seeds were to answer.
+        looks: As for `verdict_table`; without any, all steps are judged.
+        **rule: The other options of `verdict_table`.
+    """
+    left = [pair for pair in pairs if looks and pair[0] not in sought]
+    judged = verdict_table(runs, [pair for pair in pairs if pair not in left], metric, looks=looks, **rule)
+    if not left:
+        return judged
+    together = pd.concat([judged, verdict_table(runs.iloc[:0], left, metric, **rule)])
+    return together.set_index(["step", "against"], drop=False).loc[list(pairs)].reset_index(drop=True)
+
+
+def values_in_order(by_seed: "Mapping[str, pd.Series[float]]", counts: Mapping[str, int]) -> dict[str, list[float]]:
+    """Return each rung's values in the order of its first seeds, NaN for one that is missing.
+
+    Args:
+        by_seed: Rung -> values, by seed.
+        counts: How many seeds each rung has.
+    """
+    none: pd.Series[float] = pd.Series(dtype=float)
+    return {rung: by_seed.get(rung, none).reindex(range(n)).astype(float).tolist() for rung, n in counts.items()}
 
 
 def published_verdicts(
@@ -256,6 +298,18 @@ def _judged(
     mean, std, n = summary
     mean = dict.fromkeys((rung for pair in pairs for rung in pair), np.nan) | mean  # judged, whether it ran or not
     judged = judge_summary(mean, std, n, pairs, better=about.better, margin=margin, test=test, step=rounded_to)
+    return _with_needs(judged, (mean, std, n), pairs, margin, rounded_to)
+
+
+def _with_needs(
+    judged: pd.DataFrame,
+    summary: tuple[dict[str, float], dict[str, float], dict[str, int]],
+    pairs: Pairs,
+    margin: float,
+    rounded_to: float = 0.0,
+) -> pd.DataFrame:
+    """Return judged changes with the rungs' means, their standard error and the seeds that each would need."""
+    mean, std, n = summary
     needed = seeds_needed(mean, std, n, pairs, margin=margin, step=rounded_to)
     variances = judged["noise"] ** 2 / judged["n"], judged["noise_against"] ** 2 / judged["n_against"]
     return judged.rename(columns={"verdict": "answer"}).assign(
@@ -264,6 +318,15 @@ def _judged(
         seed_se=np.sqrt(sum(variances)),
         seeds_needed=needed["seeds_needed"],
     )
+
+
+def _judged_in_rounds(
+    values: Mapping[str, Sequence[float]], pairs: Pairs, about: Metric, margin: float, looks: Sequence[Look]
+) -> pd.DataFrame:
+    """Judge changes from the values of all rungs, of a ladder that was looked at several times."""
+    judged = judge_in_rounds(values, pairs, looks, better=about.better, margin=margin)
+    mean, std, n = summarize(values)
+    return _with_needs(judged, (mean, std, n), pairs, margin)
 
 
 def _with_words(judged: pd.DataFrame, name: str, about: Metric, margin: float | NDArray[np.float64]) -> pd.DataFrame:

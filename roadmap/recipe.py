@@ -45,6 +45,8 @@ class Recipe:
         means_nothing: Whether it trains too little for its results to mean anything, and only shows that everything
             works: then reports claim nothing.
         seeds: One run a rung for each of these.
+        budget: What a study spends in place of these seeds where the command names neither, such as "102runs": runs
+            go where steps are still open. In runs alone, which are the same on every machine.
         width_divisor: Proxy: every stage width is divided by this. 1 is full width.
         stem_stride: Proxy: stride of the stem; 4 in the paper, 2 for small images.
         for_base: Settings that differ where the ladder starts from a certain base, by its name.
@@ -110,6 +112,7 @@ class Recipe:
     paper: str = field(default="imagenet", metadata=NAME)
     means_nothing: StrictBool = field(default=False, metadata=NAME)
     seeds: tuple[Annotated[StrictInt, Field(ge=0, le=MOST_SEED)], ...] = field(default=(0, 1, 2), metadata=NAME)
+    budget: str | None = field(default=None, metadata=NAME)
     width_divisor: PositiveInt = field(default=1, metadata=SCALE)
     stem_stride: Literal[2, 4] = field(default=4, metadata=SCALE)
     for_base: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=NAME)
@@ -203,6 +206,8 @@ class Recipe:
                 wrong[name] = f"{name} is {getattr(self, name)}, but is a rate between 0 and 1."
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             wrong["seeds"] = f"seeds are {self.seeds}, but must be one or more different whole numbers."
+        if self.budget is not None and not re.fullmatch(r"[1-9]\d{0,8}runs", self.budget):
+            wrong["budget"] = f"budget is '{self.budget}', but must be a number of runs, such as 102runs."
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             wrong["batch_size"] = f"batch_size is {self.batch_size}, but mixup and cutmix mix pairs. Use an even one."
         if self.batch_size % self.accumulate:

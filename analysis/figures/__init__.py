@@ -5,6 +5,7 @@ from analysis.figures.curves import draw_curves
 from analysis.figures.design_effects import draw_effects
 from analysis.figures.forest import draw_forest
 from analysis.figures.robustness import draw_robustness
+from analysis.figures.rounds import draw_rounds
 from analysis.figures.style import Words
 from analysis.figures.tradeoff import draw_tradeoff, pareto_front
 
@@ -15,6 +16,7 @@ __all__ = [
     "draw_effects",
     "draw_forest",
     "draw_robustness",
+    "draw_rounds",
     "draw_tradeoff",
     "pareto_front",
 ]

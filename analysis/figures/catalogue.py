@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import draw_curves, draw_effects, draw_forest, draw_robustness, draw_tradeoff
+from analysis.figures import draw_curves, draw_effects, draw_forest, draw_robustness, draw_rounds, draw_tradeoff
 from analysis.figures.roadmap import Chart, draw_roadmap, save_figure
 from analysis.figures.style import Words
 from analysis.metrics import metric_of
@@ -59,6 +59,17 @@ def forest(verdicts: pd.DataFrame, table: pd.DataFrame, about: About, published:
     unit = metric_of(verdicts["metric"].iloc[0]).unit if len(verdicts) else "points"
     words = about.words("What each step did", f"Change of {about.top1}" + (f" ({unit})" if unit else ""))
     return Drawing("verdicts", title, caption, lambda: draw_forest(verdicts, table, words, published))
+
+
+def rounds(found: pd.DataFrame, table: pd.DataFrame, about: About) -> Drawing:
+    """Return how the intervals closed, look by look; arguments as for `draw_rounds`."""
+    title = "How the intervals closed"
+    caption = (
+        "Each step's change of top-1 with its interval after every round of seeds, the first at the top: seeds went "
+        "where a step was still open, and none to a step that was answered."
+    )
+    words = about.words(title, f"Change of {about.top1} (points)")
+    return Drawing("rounds", title, caption, lambda: draw_rounds(found, table, words))
 
 
 def design_effects(found: Mapping[str, pd.DataFrame], labels: pd.DataFrame, about: About) -> Drawing:
@@ -121,6 +132,8 @@ def drawings_of(results: StudyResults, about: About, labels: pd.DataFrame, *, cl
     if top1["delta"].notna().any():
         published = results.table[["rung", "paper_top1_delta"]].set_axis(["step", "delta"], axis=1)
         yield forest(top1, results.table, about, published)
+    if len(results.rounds):
+        yield rounds(results.rounds, results.table, about)
     if results.design_effects:
         yield design_effects(results.design_effects, labels, about)
     if climbs and results.table["top1"].notna().any() and not results.means_nothing:

@@ -43,6 +43,7 @@ from analysis.figures.style import (
     section_colors,
     text_color,
     width_of,
+    without_layout_tables,
     wrap,
 )
 from analysis.ladder_table import notes_of
@@ -346,7 +347,8 @@ def save_figure(figure: Figure, stem: Path, forms: Iterable[str] = ("png", "svg"
     """
     files = []
     # Type 42 keeps the PDF's text selectable, which some publishers require; a salt keeps the SVG's ids from changing.
-    with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "roadmap"}), any_character():
+    settings = rc_context({"pdf.fonttype": 42, "svg.hashsalt": "roadmap"})
+    with settings, any_character(), without_layout_tables():
         for ending in forms:
             metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {})
             path = stem.with_name(f"{stem.name}.{ending}")

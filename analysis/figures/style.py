@@ -50,6 +50,7 @@ START_COLOR, PALETTE = PINK, (YELLOW, SKY, ORANGE, BLUE, VERMILION, GREEN, BROWN
 INK, GREY, GRID, PAPER, SHADOW, BAND = "#222222", "#666666", "#E8E8E8", "#FFFFFF", "#D4D4D4", "#DCEBF5"
 # These stay as they are where a page turns dark: what they are written on does.
 NOTE_COLOR, NOTE_INK, ON_LIGHT, ON_DARK = "#FFE9A8", "#2B2300", "#111111", "#FDFDFD"
+LAYOUT_TABLES = ("GSUB", "GPOS", "GDEF", "MATH")  # parts of a font that say how letters join
 # An answer's marker in axes, so that colour need not say it; `analysis.sentences.MARKS` has its marks in a text.
 MARKERS = {
     Answer.HELPS: "^",
@@ -251,6 +252,19 @@ def any_character() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield
+
+
+@contextmanager
+def without_layout_tables() -> Iterator[None]:
+    """Leave layout tables out of a PDF's fonts: letters are placed already, and reading takes half a second."""
+    from fontTools.subset import Options  # type: ignore[import-untyped]  # what matplotlib takes its fonts apart with
+
+    default = getattr(Options, "_drop_tables_default", [])
+    Options._drop_tables_default = [*default, *LAYOUT_TABLES]
+    try:
+        yield
+    finally:
+        Options._drop_tables_default = default
 
 
 @cache

@@ -35,10 +35,10 @@ PAGE = "report.html"
 # What a report has only where there is something to say; those of an earlier report are taken away.
 FIGURES = [
     f"{name}.{form}"
-    for name in ("verdicts", "design_effects", "tradeoff", "robustness", "curves")
+    for name in ("verdicts", "rounds", "design_effects", "tradeoff", "robustness", "curves")
     for form in catalogue.VECTORS
 ]
-FRAMES = ("results.csv", "agreement.csv", "shapley.csv", "design_effects.csv", "robustness.csv")
+FRAMES = ("results.csv", "rounds.csv", "agreement.csv", "shapley.csv", "design_effects.csv", "robustness.csv")
 FORMER = ("worths.csv", "worths.svg", "worths.pdf")  # what earlier versions wrote
 OPTIONAL = ("record.json", *FRAMES, *FIGURES, *FORMER)
 

@@ -84,6 +84,7 @@ def describe_record(
         "design": study.layout.design.slug,
         "recipe": study.recipe.name,
         "seeds": list(study.seeds),
+        **({"looks": [dict(seeds) for seeds in study.looks], "sought": sorted(study.sought)} if study.looks else {}),
         "runs": len(runs),
         "finished": int((runs["state"] == "finished").sum()),
         "planned_first": min(dates, default=None),

@@ -15,7 +15,7 @@ from analysis.report.record import Record
 from analysis.robustness import Robustness
 from analysis.sentences import headline, more_runs
 from analysis.stats.answers import SHARED, Test
-from analysis.verdicts import FACTOR_COLUMNS, VERDICT_COLUMNS, Pairs, published_verdicts, verdict_table
+from analysis.verdicts import FACTOR_COLUMNS, VERDICT_COLUMNS, Pairs, published_verdicts, sought_verdicts
 from roadmap.common.errors import UserError
 from roadmap.ladder.ladder import read_ladder
 from roadmap.ladder.references import SECTION
@@ -125,14 +125,20 @@ class RecordResults:
             words = {name: rows[name].astype(object).fillna("") for name in ("answer", "verdict")}
             return rows.assign(metric=metric, **counts, **words)
         if metric in self.robustness.metrics:
-            return verdict_table(self.robustness.frame.assign(state="finished"), pairs, metric, test=self.test)
+            return self._judge_runs(self.robustness.frame.assign(state="finished"), pairs, metric)
         table = self.record.table
         apart = set(table.loc[table["section"] == SECTION, "rung"]).difference(*pairs)
         runs = self.runs[~self.runs["rung"].isin(apart)]
+        judged = self._judge_runs(runs, pairs, metric)
         if metric != "top1":
-            return verdict_table(runs, pairs, metric, test=self.test)
-        judged = verdict_table(runs, pairs, metric, margin=self.used_margin, test=self.test)
+            return judged
         return judged.assign(**{name: recorded[name].reindex(places).to_numpy() for name in KEPT if name in recorded})
+
+    def _judge_runs(self, runs: pd.DataFrame, pairs: Pairs, metric: str) -> pd.DataFrame:
+        """Judge changes in a metric of runs, with the looks that were recorded of a study in rounds."""
+        about, margin = self.record.about, self.used_margin if metric == "top1" else None
+        looks, sought = about.get("looks", ()), about.get("sought", ())
+        return sought_verdicts(runs, pairs, metric, sought, looks=looks, margin=margin, test=self.test)
 
     def _published(self) -> pd.DataFrame | None:
         """Return the answers to the paper's own steps, by the same rule; None where the base is not the paper's."""

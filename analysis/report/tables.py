@@ -144,6 +144,17 @@ def value_cells(values: pd.DataFrame) -> list[dict[str, str]]:
     ]
 
 
+def rounds_cells(rounds: pd.DataFrame) -> list[dict[str, str]]:
+    """Return the cells of `StudyResults.rounds`: a row a step, a column a look."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in rounds.to_dict("records"):
+        told = _with_interval(row["delta"], row["ci_low"], row["ci_high"], ".2f")
+        mark = MARKS[Answer(row["answer"])] if told else ""
+        mine = cells.setdefault(row["step"], {"step": row["step"]})
+        mine[f"after {row['runs']} runs (round {row['look']})"] = f"{told} {mark}".strip()
+    return list(cells.values())
+
+
 def correlation_cells(correlations: pd.DataFrame) -> list[dict[str, str]]:
     """Return the cells of correlations with the paper's changes (`agreement.AGREEMENT_COLUMNS`), a row a metric."""
     rows = []

@@ -21,7 +21,7 @@ from analysis.report.judged_record import correlation_tables, record_contents, r
 from analysis.report.page import Page
 from analysis.report.record import RECORD, describe_record, judged_by, origin_of
 from analysis.report.record_results import RecordResults
-from analysis.report.tables import Cells, escaped, value_cells
+from analysis.report.tables import Cells, escaped, rounds_cells, value_cells
 from analysis.run_frames import collect, has_results
 from analysis.sentences import published_headline
 from analysis.stats.answers import SHARED, Test
@@ -113,6 +113,7 @@ def _study_contents(
         columns=look.columns,
         frames={
             "results.csv": results.runs,
+            "rounds.csv": results.rounds,
             "agreement.csv": results.correlations,
             "shapley.csv": results.shapley,
             "design_effects.csv": pd.concat(effects) if effects else pd.DataFrame(),
@@ -234,6 +235,8 @@ def _tables(results: StudyResults) -> list[tuple[str, Sequence[Cells]]]:
     """Return the tables beside those of rungs and verdicts: (title, cells)."""
     tables: list[tuple[str, Sequence[Cells]]] = []
     tables += correlation_tables(results.correlations)
+    if len(results.rounds):
+        tables.append(("Answers round by round", rounds_cells(results.rounds)))
     if len(results.shapley):
         tables.append(("Shapley values of top-1, the mean change over the drawn orders", value_cells(results.shapley)))
     return tables + robustness_tables(results.robustness)

@@ -42,9 +42,17 @@ class Contrasts:
         logs = np.log(np.maximum(size, LEAST))
         return np.array([np.interp(x, self.log_size, tail) for x, tail in zip(logs, self.log_tail, strict=True)])
 
-    def threshold(self, log_p: Floats) -> Floats:
-        """Return the sizes that errors exceed with these probabilities, shape (pairs, *log_p.shape)."""
-        return np.exp([np.interp(-log_p, -tail, self.log_size) for tail in self.log_tail])
+    def threshold(self, log_p: Floats, log_share: Floats | None = None) -> Floats:
+        """Return the sizes that errors exceed with these probabilities, shape (pairs, *log_p.shape).
+
+        Args:
+            log_p: Log probabilities.
+            log_share: Log of each pair's share of them, shape (pairs,); None where all have them whole.
+        """
+        shares = np.zeros(len(self.log_tail)) if log_share is None else log_share
+        return np.exp(
+            [np.interp(-log_p - part, -tail, self.log_size) for tail, part in zip(self.log_tail, shares, strict=True)]
+        )
 
 
 def contrast(noise: Noise, n: Floats, new: Ints, old: Ints) -> Contrasts:
@@ -114,7 +122,14 @@ def _random(rungs: int) -> tuple[Floats, Floats]:
 
 
 def step_down(
-    contrasts: Contrasts, delta: Floats, margin: Floats, alpha: float, *, brief: bool = False
+    contrasts: Contrasts,
+    delta: Floats,
+    margin: Floats,
+    alpha: float,
+    *,
+    told: NDArray[np.bool_] | None = None,
+    share: Floats | None = None,
+    brief: bool = False,
 ) -> tuple[Floats, Floats, Floats]:
     """Test for all differences whether they are none, the clearest first, and whether they are within the margin.
 
@@ -132,44 +147,56 @@ def step_down(
         delta: Differences that were seen, shape (pairs,).
         margin: Differences within it are as good as none, shape (pairs,).
         alpha: Family-wise error, at which a difference counts as told.
+        told: Which differences were told from zero at an earlier look and stay so, shape (pairs,); None if there was
+            none.
+        share: What part of the probability of an error that each difference may make in all it may make at this look,
+            shape (pairs,), from 0 (not tested now) to 1; None where there is one look.
         brief: Do not work out p-values above alpha, but leave them at 1: enough for the answers, and faster.
 
     Returns:
         p-values of no difference, for each alone; the same for all together; p-values, for all together, of a
         difference outside the margin. Shape (pairs,) each.
     """
+    shares = np.ones(len(delta)) if share is None else share
+    log_share = np.log(np.maximum(shares, LEAST))
     log_p = contrasts.log_p(np.abs(delta))
-    order = np.argsort(log_p, kind="stable")
-    limits = contrasts.threshold(log_p)[order]  # (pairs, levels); pairs from here on in order
-    family = _Family(contrasts.errors[order], np.sign(delta[order]), margin[order])
+    scaled = log_p - log_share  # what each would be, had it its whole part
+    before = np.zeros(len(delta), dtype=bool) if told is None else told
+    order = np.lexsort((scaled, ~before))
+    limits = contrasts.threshold(scaled, log_share)[order]  # (pairs, levels); pairs from here on in order
+    family = _Family(contrasts.errors[order], np.sign(delta[order]), margin[order], shares[order])
     adjusted = np.ones(len(delta))
-    for i, k in enumerate(order):
-        adjusted[k] = max(family.error(log_p[k], limits[:, k], i), adjusted[order[i - 1]] if i else 0.0)
+    adjusted[before] = 0.0
+    for i, k in enumerate(order[before.sum() :], int(before.sum())):
+        if scaled[k] > 0:
+            break
+        adjusted[k] = max(family.error(scaled[k], limits[:, k], i), adjusted[order[i - 1]] if i else 0.0)
         if brief and adjusted[k] > alpha:
             break
-    told = int((adjusted <= alpha).sum())
-    log_same = contrasts.log_p(np.maximum(margin - np.abs(delta), 0.0))
-    limits = contrasts.threshold(log_same)[order]
+    number = int((adjusted <= alpha).sum())
+    log_same = contrasts.log_p(np.maximum(margin - np.abs(delta), 0.0)) - log_share
+    limits = contrasts.threshold(log_same, log_share)[order]
     same = np.ones(len(delta))
     for k in np.flatnonzero((np.abs(delta) < margin) & (log_same <= (np.log(alpha) if brief else 0.0))):
-        same[k] = family.error(log_same[k], limits[:, k], told)
+        same[k] = family.error(log_same[k], limits[:, k], number)
     return np.exp(log_p), adjusted, same
 
 
 class _Family:
     """All differences in the order in which they are tested: how likely is any error?"""
 
-    def __init__(self, errors: Floats, sign: Floats, margin: Floats) -> None:
+    def __init__(self, errors: Floats, sign: Floats, margin: Floats, share: Floats) -> None:
         toward_zero = errors * -sign[:, None]
         self.toward_zero = toward_zero.astype(np.float32)
         self.size = np.abs(errors).astype(np.float32)
         self.margin = margin
+        self.share = share
 
     def error(self, log_p: float, limit: Floats, told: int) -> float:
-        """Return the probability of any error larger than its limit, each of which alone is exp(log_p).
+        """Return the probability of any error larger than its limit, over the mean share of those that are open.
 
         Args:
-            log_p: Log probability of each error, either way.
+            log_p: Log probability of each error, either way, over its share.
             limit: The size that each error exceeds with it.
             told: The first so many are told from zero already: of these only an error towards zero counts, if the
                 margin is wide enough for it to do harm.
@@ -181,5 +208,7 @@ class _Family:
             count += (self.toward_zero[within] > narrow[within]).sum(axis=0, dtype=np.int16)
         p = np.exp(log_p)
         more_than_once = np.maximum(count - 1, 0).mean()
-        any_error = (len(limit) - told + len(within) / 2) * p - more_than_once
-        return float(np.clip(RESERVE * any_error, p, 1.0))
+        open_share = self.share[told:].sum()
+        part = open_share / (len(limit) - told)  # the mean share of those that are open
+        any_error = (open_share + self.share[within].sum() / 2) * p - more_than_once
+        return float(np.clip(RESERVE * any_error / part, p, 1.0))

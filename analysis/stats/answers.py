@@ -219,8 +219,29 @@ class _Asked:
         return tested[first], row.ravel()
 
 
-def _by_sharing(asked: _Asked) -> dict[str, NDArray[Any]]:
-    """Judge by shared noise; return the columns of `judge_summary` from `ci_low` on."""
+@dataclass(frozen=True)
+class _Turn:
+    """What one of several looks at a ladder may say, of each pair: shape (pairs,).
+
+    Attributes:
+        told: Whether it was told from zero at an earlier look.
+        tested: Whether it is tested now.
+        share: Its share of alpha now, or at its next test.
+    """
+
+    told: NDArray[np.bool_]
+    tested: NDArray[np.bool_]
+    share: Floats
+
+
+def _by_sharing(asked: _Asked, turn: _Turn | None = None, *, brief: bool = False) -> dict[str, NDArray[Any]]:
+    """Judge by shared noise; return the columns of `judge_summary` from `ci_low` on.
+
+    Args:
+        asked: What is judged.
+        turn: Which look it is; None where there is only one.
+        brief: Do not work out p-values above alpha, but leave them at 1.
+    """
     columns = _empty(asked)
     tested = np.flatnonzero(np.isfinite(asked.delta))
     noise = learn_noise(asked.std, asked.n, asked.step)
@@ -229,8 +250,10 @@ def _by_sharing(asked: _Asked) -> dict[str, NDArray[Any]]:
     once, row = asked.without_repeats(tested)
     delta, margin = asked.delta[once], asked.margin[once]
     contrasts = contrast(noise, np.maximum(asked.n, 1), asked.new[once], asked.old[once])
-    p, adjusted, same = step_down(contrasts, delta / noise.unit, margin / noise.unit, asked.alpha)
-    half = contrasts.threshold(np.log(np.array(asked.alpha))) * noise.unit
+    turns = {} if turn is None else {"told": turn.told[once], "share": np.where(turn.tested, turn.share, 0.0)[once]}
+    p, adjusted, same = step_down(contrasts, delta / noise.unit, margin / noise.unit, asked.alpha, brief=brief, **turns)
+    log_share = None if turn is None else np.log(turn.share[once])
+    half = contrasts.threshold(np.log(np.array(asked.alpha)), log_share) * noise.unit
     typical = noise.std()
     found = {
         "ci_low": delta - half,

@@ -78,6 +78,9 @@ CHECKSUM = Option("--checksum", "know images in files by content, not size and t
 WEIGHTS = Option("--weights", "to fine-tune: an export, a file or timm:NAME", "PLACE")
 VALIDATE = Option("--validate", "test on validation images, to choose a recipe")
 RUNS = Option("--runs", "run folders (default: runs)", "DIR", default=Path("runs"), path=True)
+# -- a budget in place of a number of seeds
+BUDGET = Option("--budget", "spend it where steps are open: 60runs, 8h, 200gpuh", "SUM")
+UNTIL_ANSWERED = Option("--until-answered", "add seeds until all steps are answered")
 # -- how jobs are started
 EXECUTOR = Option("--executor", "local (default), slurm or debug", "NAME", choices=("local", "slurm", "debug"))
 CLUSTER = Option("--cluster", "what a run's job asks for (docs/cluster.md)", "FILE", path=True)
@@ -98,7 +101,7 @@ TITLE = Option("--title", "of figures and page", "TEXT")
 WIDTH = Option("--width", "of figures, in inches (default: 7; a column: 3.3)", "INCHES")
 LABELS = Option("--labels", "YAML with what rungs are called (rung: label)", "FILE", path=True)
 COLUMNS = Option("--columns", "of the LaTeX tables (rung step change answer)", "NAME", "+")
-STEP = Option("--step", "this rung alone, in every metric", "RUNG")
+STEP = Option("--step", "this rung alone, in every metric", "RUNG", "+")
 AGAINST = Option("--against", "with this rung (default: the one before it)", "NAME")
 # -- of one command
 LADDER = Option("LADDER", "the ladder's name or file (default: the base's)", "LADDER", "?")

@@ -1,5 +1,6 @@
 """The commands: what each is for, which options it has, where its function is, and its exit codes."""
 
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -18,6 +19,12 @@ STUDY: Options = NETWORKS | {
     "how they are trained": (a.RECIPE, a.SEEDS, a.DATA, a.CHECKSUM, a.WEIGHTS, a.VALIDATE, a.RUNS),
 }
 SCHEDULING = (a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES)
+SPENDING = (a.BUDGET, a.UNTIL_ANSWERED, a.PRICE)  # in place of a number of seeds
+BUDGETED: Options = NETWORKS | {
+    "how they are trained": (
+        *STUDY["how they are trained"], *SPENDING, replace(a.STEP, help="with these: seeds for these steps alone"),
+    ),
+}  # fmt: skip
 STARTING: Options = {"how jobs are started": (*SCHEDULING, a.DRY_RUN, a.TENSORBOARD, a.LOGGER)}
 LOOK = (a.TITLE, a.WIDTH, a.LABELS, a.COLUMNS)
 SEEDS_FOUND = replace(a.SEEDS, help="default: the recipe's and all that have runs")
@@ -63,6 +70,17 @@ class Command:
         yield from (option for group in self.options.values() for option in group)
         yield from self.accepted
 
+    def command_line(self, options: Namespace) -> list[str]:
+        """Return the words, this command's name first, that give it those of some options that it takes."""
+        words = [self.name]
+        for option in self.all_options():
+            value = getattr(options, option.dest)
+            if option.is_flag:
+                words += [option.name] * bool(value)
+            elif value is not None and value != option.default:
+                words += [option.name, *map(str, value if isinstance(value, list) else [value])]
+        return words
+
     def function(self) -> Callable[..., Exit]:
         """Return what carries it out: a function from the parsed options to an exit code."""
         function: Callable[..., Exit] = getattr(import_module(f"roadmap.cli.{self.module}"), self.name)
@@ -76,7 +94,8 @@ def _of_study(name: str, group: str, does: str, module: str, *own: Option) -> Co
         heading: [SEEDS_FOUND if looks_back and option == a.SEEDS else option for option in group]
         for heading, group in STUDY.items()
     }
-    accepted = [option for option in SCHEDULING if option not in own]
+    taken = {option.name for option in own}
+    accepted = [option for option in (*SCHEDULING, *SPENDING) if option.name not in taken]
     return Command(name, group, does, module, options | ({f"options of {name}": own} if own else {}), accepted=accepted)
 
 
@@ -97,7 +116,9 @@ COMMANDS = {
         ),
         _of_study(
             "plan", BEFORE, "what would run, its time and price, and what is done already", "plan_commands",
-            a.JOBS, a.DEVICE, a.MEASURE, a.PRICE, a.JSON,
+            a.JOBS, a.DEVICE, a.MEASURE, a.PRICE, replace(a.BUDGET, help="what it answers: 60runs, 8h, 200gpuh"),
+            replace(a.STEP, help="with --budget: these steps alone"), a.MARGIN,
+            replace(a.RECORD, help="with --budget: whose noise the forecast takes"), a.JSON,
         ),
         Command(
             "diff", BEFORE, "the settings in which a recipe differs from the paper's, or another", "plan_commands",
@@ -105,9 +126,12 @@ COMMANDS = {
         ),
         Command(
             "run", TRAINING, "train what is missing, with live progress, and report (the default)", "run_commands",
-            STUDY | STARTING | {"the report": (a.OUT, a.MARGIN, a.TEST, *LOOK)},
+            BUDGETED | STARTING | {"the report": (a.OUT, a.MARGIN, a.TEST, *LOOK)},
         ),
-        Command("launch", TRAINING, "start the jobs and return", "run_commands", STUDY | STARTING),
+        Command(
+            "launch", TRAINING, "start the jobs and return", "run_commands",
+            BUDGETED | STARTING | {"what no effect is, for a budget": (a.MARGIN,)},
+        ),
         _of_study("status", TRAINING, "where every run stands", "report_commands", a.JSON),
         _of_study(
             "cancel", TRAINING, "stop what runs; it resumes from its checkpoints when launched again", "run_commands"

@@ -3,6 +3,7 @@
 `python run_ladder.py`, `python -m roadmap` and `run-ladder` are the same.
 """
 
+import gc
 import io
 import os
 import sys
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         argv: What follows the program's name; None takes the process's own.
         program: What the program is called in its messages.
     """
+    gc.set_threshold(50_000)  # imports and figures make many objects and little garbage; to look often costs a tenth
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal or file that cannot show a character ends nothing

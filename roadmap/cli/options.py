@@ -71,6 +71,7 @@ def study_of(
     options: Namespace, base: str | None = None, ladder: Ladder | None = None, *, assume_data: bool = False
 ) -> "Study":
     """Return the study that the options describe, from another base or on a ladder read before if one is given."""
+    from roadmap.study.rounds import in_rounds, read_rounds
     from roadmap.study.spec import StudySpec, plan_study
 
     base = base or base_of(options)
@@ -90,22 +91,28 @@ def study_of(
         weights=options.weights,
         runs=options.runs,
     )
-    return plan_study(spec)
+    study = plan_study(spec)
+    if getattr(options, "in_rounds", False) and (rounds := read_rounds(study)).seeds:
+        return in_rounds(study, rounds)
+    return study
 
 
 def words_of(options: Namespace) -> list[str]:
     """Return the words of the command line that name the study, for a command that is about the same one."""
     words = ["--base", base_of(options)]
     study = ("steps", "steps_module", "match", "references", "recipe", "seeds", "data", "weights", "runs")
-    for name in (*study, "only", "until", "design", "samples"):
+    for name in (*study, "only", "until", "design", "samples", "budget", "price"):
         value = getattr(options, name)
-        if value is not None:
+        if value is not None and not (name == "seeds" and getattr(options, "in_rounds", False)):
             words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
-    return [*words, *(f"--{name}" for name in ("validate", "checksum") if getattr(options, name))]
+    flags = ("validate", "checksum", "until_answered")
+    return words + [f"--{name.replace('_', '-')}" for name in flags if getattr(options, name)]
 
 
 def with_seeds_found(options: Namespace, file: str = run_folder.RESULT) -> Namespace:
     """Return options that name, where none were named, the recipe's seeds and all others that the study's runs have.
+
+    Those of a study in rounds are the ones that its rounds gave it.
 
     Args:
         options: The options.
@@ -113,6 +120,8 @@ def with_seeds_found(options: Namespace, file: str = run_folder.RESULT) -> Names
     """
     if options.seeds is not None:
         return options
+    if found := with_rounds_found(options):
+        return found
     study = study_of(options)
     keys = {config.key for config in study.configs.values()}
     more = run_folder.seeds_with(file, study.runs, keys) - set(study.seeds)
@@ -125,6 +134,24 @@ def with_seeds_found(options: Namespace, file: str = run_folder.RESULT) -> Names
         except UserError:  # those seeds started from weights that are elsewhere: they are another study's
             return options
     return found
+
+
+def with_rounds_found(options: Namespace) -> Namespace | None:
+    """Return options that name the seeds that a study's rounds gave it; None where it has no rounds."""
+    from roadmap.study.rounds import STUDIES, read_rounds
+
+    if not (options.runs / STUDIES).is_dir():
+        return None
+    try:
+        rounds = read_rounds(study_of(with_first_seeds(options, 1)))
+    except UserError:  # seed 0 has no weights to start from, which a study in rounds begins with
+        return None
+    return with_first_seeds(options, max(rounds.seeds[-1].values())) if rounds.seeds else None
+
+
+def with_first_seeds(options: Namespace, number: int) -> Namespace:
+    """Return options for a study in rounds, with so many seeds from 0 up."""
+    return Namespace(**vars(options) | {"seeds": [str(seed) for seed in range(max(1, number))], "in_rounds": True})
 
 
 def with_rungs_before(options: Namespace) -> Namespace:

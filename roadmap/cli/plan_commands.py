@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from roadmap.cli._budget_forecast import plan_budget
 from roadmap.cli.commands import Exit
 from roadmap.cli.options import amount_of, jobs_of, ladder_behind, ladder_of, study_of
 from roadmap.cli.terminal import make_table, print_json, print_lines, print_study
@@ -104,6 +105,9 @@ def plan(options: Namespace) -> Exit:
     planned = study.planned()
     console = Console(stderr=options.json)
     ahead = _forecast(options, study, machine, console)
+    if options.budget is not None:
+        plan_budget(options, study, ahead, console)
+        return Exit.OK
     queue = look_at_queue(study.runs)
     states = {run.config.id: standing(run.folder, queue).state for run in planned}
     changes = recipe_changes(study.layout.rungs, study.recipe, study.base) if study.ladder.has_techniques else {}
@@ -126,6 +130,9 @@ def plan(options: Namespace) -> Exit:
         known = {run.config.id for run in ladder_behind(options, study).planned()}
         new = f" ({sum(run.config.id not in known for run in planned)} beyond the ladder's)"
     console.print(f"{len(planned)} runs{new}, {_in_words(pending, ahead, price)}.", highlight=False, soft_wrap=True)
+    if study.recipe.budget and options.seeds is None:
+        text = f"'run' spends {study.recipe.budget} where steps are open: 'plan --budget {study.recipe.budget}'."
+        console.print(text, highlight=False, soft_wrap=True)
     if deviations := study.deviations(study.recipe):
         console.print(
             f"{len(deviations)} settings are not those of the paper's '{study.recipe.paper}': "

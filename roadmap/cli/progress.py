@@ -19,6 +19,9 @@ from roadmap.study.plan import PlannedRun
 LOOK_EVERY_S = 0.5
 PLAIN_EVERY_S = 30.0
 LEFT_OUT_FIRST = ("images/s", "loss", "epoch", "runs")  # where a terminal is narrow
+CELLS = ("runs", "state", "epoch", "loss", "top-1", "images/s")
+CELLS_OF_A_ROUND = ("runs", "state", "top-1")  # beside the answers there is no room for more in 80 columns
+ANSWERS = "change so far (95% interval), answer"
 
 
 @dataclass
@@ -62,6 +65,8 @@ class Watch:
         costs: What each will take, in any unit (seconds, as forecast).
         labels: Rung ids in the ladder's order.
         console: Where to print.
+        answers: Of a study in rounds: what is known of each rung's step since the last one, its interval and answer.
+        round: Of a study in rounds: which one this is, from 1.
         rest: What each takes of that beside its steps, so that a run that is evaluated is not yet done.
     """
 
@@ -69,6 +74,8 @@ class Watch:
     costs: Sequence[float]
     labels: Sequence[str]
     console: Console
+    answers: Mapping[str, str] = field(default_factory=dict)
+    round: int = 0
     rest: float = 0.0
     began: float = field(default_factory=time.time)
 
@@ -151,17 +158,27 @@ class Watch:
         if self.first is None or done <= self.first[1]:
             return "Starting"
         since, at_first = self.first
-        return f"About {clock((total - done) * (now - since) / (done - at_first))} left"
+        left = clock((total - done) * (now - since) / (done - at_first))
+        return f"Round {self.round}: the next answers in about {left}" if self.round else f"About {left} left"
 
     def picture(self) -> Group:
         """Return the table of rungs and the bar; of more rungs than there are lines, first those at work."""
         self._refresh()
         looks = {label: [self.look(run) for run in self.runs if label in run.rungs] for label in self.labels}
+        looks = {label: found for label, found in looks.items() if found}
         shown = self._choose(looks)
-        rows = [(label, *self._cells(looks[label])) for label in self.labels if label in shown]
-        columns = ("rung", "runs", "state", "epoch", "loss", "top-1", "images/s")
+        columns = ["rung", *(name for name in CELLS if not self.round or name in CELLS_OF_A_ROUND)]
+        columns += [ANSWERS] if self.round else []
+        rows = []
+        for label in filter(shown.__contains__, looks):
+            cells = {"rung": label, ANSWERS: self.answers.get(label, "")} | self._cells(looks[label])
+            rows.append([cells[name] for name in columns])
         table = make_table(
-            columns, rows, numbers={*columns} - {"rung", "state"}, width=self.console.width, optional=LEFT_OUT_FIRST
+            columns,
+            rows,
+            numbers={*columns} - {"rung", "state", ANSWERS},
+            width=self.console.width,
+            optional=LEFT_OUT_FIRST,
         )
         bar = Progress(
             BarColumn(bar_width=min(40, self.console.width // 3)),
@@ -185,7 +202,7 @@ class Watch:
 
         return set(sorted(looks, key=need)[: max(1, lines)])
 
-    def _cells(self, all_runs: list[Look]) -> list[str]:
+    def _cells(self, all_runs: list[Look]) -> dict[str, str]:
         ended = [run for run in all_runs if run.ended]
         moving = [run for run in all_runs if not run.ended and run.state != "waiting"]
         odd = sorted({run.state for run in ended} - {"finished"})
@@ -193,7 +210,7 @@ class Watch:
         top1 = [run.top1 for run in ended if run.top1 is not None]
         shown = moving or [run for run in ended if run.loss is not None]
         speeds = [run.images_per_s for run in shown if run.images_per_s]
-        return [
+        cells = [
             f"{len(ended)}/{len(all_runs)}",
             " ".join(dict.fromkeys([*odd, state])) if odd and state != "finished" else ", ".join(odd) or state,
             moving[0].epoch if moving else "",
@@ -201,6 +218,7 @@ class Watch:
             f"{sum(top1) / len(top1):.2f}" if top1 else "",
             f"{sum(speeds) / len(speeds):,.0f}" if speeds else "",
         ]
+        return dict(zip(CELLS, cells, strict=True))
 
 
 @contextmanager

@@ -90,6 +90,8 @@ def status(options: Namespace) -> Exit:
             print_lines([f"\n{name}, the end of {stands.log}:", *(f"  {line}" for line in tail)], console)
     counts = Counter(row["state"] for row in rows)
     console.print(f"{len(rows)} runs: {', '.join(f'{n} {state}' for state, n in counts.items())}.", highlight=False)
+    if study.sought:
+        print_lines([f"Rounds that are over: {len(study.looks)}. The answers are those of the last."], console)
     if not queue.answers:
         console.print("Slurm does not answer: what waits in its queue cannot be told now.")
     return Exit.OK
@@ -196,10 +198,11 @@ def compare(options: Namespace) -> Exit:
     from analysis.step_comparison import compare_step
     from analysis.terminal import print_step, print_verdicts, say
 
-    if options.against and not options.step:
+    step = step_of(options)
+    if options.against and not step:
         raise UserError("--against: which step is to be compared with it? Say --step RUNG.")
     names = [rung.id for rung in layout_of(options, base_of(options)).rungs]
-    for name in filter(None, (options.step, options.against)):
+    for name in filter(None, (step, options.against)):
         if name not in names:
             raise unknown("rung", name, names)
     console = Console()
@@ -211,10 +214,10 @@ def compare(options: Namespace) -> Exit:
             say(published_headline(judged), console)
             print_verdicts(judged, console)
         return Exit.OK
-    if options.step:
+    if step:
         options.only = options.until = None
         results = results_of(options, study_of(with_seeds_found(options)))
-        comparison = compare_step(results, options.step, options.against)
+        comparison = compare_step(results, step, options.against)
         if options.json:
             print_json(comparison.rows())
         else:
@@ -229,6 +232,14 @@ def compare(options: Namespace) -> Exit:
         print_study(study, console)
         print_verdicts(results.verdicts[results.verdicts["metric"] == "top1"], console)
     return Exit.OK
+
+
+def step_of(options: Namespace) -> str | None:
+    """Return the one step that is compared, if one was named."""
+    step, *more = options.step or [None]
+    if more:
+        raise UserError(f"--step: {' '.join(options.step)} are several steps, but 'compare' shows one. Name one.")
+    return None if step is None else str(step)
 
 
 def print_verdict_rows(tables: Iterable["pd.DataFrame"], **more: Any) -> None:
@@ -253,11 +264,10 @@ def _published_verdicts(options: Namespace) -> "pd.DataFrame":
     _refuse_study(options, "--published")
     ladder, base = ladder_of(options), base_of(options)
     rule: dict[str, Any] = {"margin": margin_of(options), "test": test_of(options)}
-    if options.step and options.against:
-        return published_verdicts(ladder, base, pairs=[(options.step, options.against)], **rule)
+    step = step_of(options)
+    if step and options.against:
+        return published_verdicts(ladder, base, pairs=[(step, options.against)], **rule)
     judged = published_verdicts(ladder, base, **rule)
-    if options.step and options.step not in set(judged["step"]):
-        raise UserError(
-            f"'{options.step}' is where the ladder starts: there is no rung before it. Name one with --against."
-        )
-    return judged[judged["step"] == options.step] if options.step else judged
+    if step and step not in set(judged["step"]):
+        raise UserError(f"'{step}' is where the ladder starts: there is no rung before it. Name one with --against.")
+    return judged[judged["step"] == step] if step else judged

@@ -4,21 +4,45 @@ import os
 import signal
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from roadmap.cli.commands import Exit
+from roadmap.cli._rounds import (
+    answers_of,
+    begin_round,
+    choose,
+    describe_answers,
+    describe_end,
+    describe_round,
+    goal_of,
+    is_over,
+    next_runs,
+    runs_of,
+    study_in_rounds,
+)
+from roadmap.cli.commands import COMMANDS, Exit
 from roadmap.cli.measure_commands import measure_trained
-from roadmap.cli.options import job_options_of, margin_of, out_of, study_of, study_to_report, with_seeds_found
+from roadmap.cli.options import (
+    job_options_of,
+    margin_of,
+    out_of,
+    study_of,
+    study_to_report,
+    with_rounds_found,
+    with_seeds_found,
+)
 from roadmap.cli.report_commands import presentation_of, report_results, results_of
-from roadmap.cli.terminal import print_study
+from roadmap.cli.terminal import print_lines, print_study
 from roadmap.common.errors import UserError
 from roadmap.common.process_group import my_rank, under_torchrun
+from roadmap.runs.run_folder import RUN, is_done
 
 if TYPE_CHECKING:
+    from roadmap.cli._rounds import Goal
     from roadmap.jobs.options import JobOptions
     from roadmap.jobs.status import Queue
     from roadmap.study.plan import PlannedRun, Study
@@ -32,13 +56,20 @@ def run(options: Namespace) -> Exit:
     start, console = time.monotonic(), Console()
     study = study_of(options)
     how = job_options_of(options, study, wait=True)
+    goal = goal_of(options, study)
     planned = study.planned()
     if options.dry_run:
-        return _print_dry_run(planned, how)
+        return _print_dry_run(planned if goal is None else next_runs(options, goal), how)
     out = out_of(options, study)
     margin_of(options), presentation_of(options)  # wrong options and folders are refused now, not after the training
     check_writable(out)
-    if not _train(console, study, planned, how):
+    if goal is not None:
+        trained, planned = _train_in_rounds(console, options, goal, how)
+    else:
+        trained = _train(console, study, planned, how)
+        if with_rounds_found(options):  # this time the number of seeds is fixed, and the report is of it
+            options.seeds = options.seeds or [str(seed) for seed in study.seeds]
+    if not trained:
         return Exit.INTERRUPTED
     if my_rank():  # under torchrun: the first process reports for all
         return Exit.OK
@@ -58,8 +89,11 @@ def launch(options: Namespace) -> Exit:
     console = Console()
     study = study_of(options)
     how, planned = job_options_of(options, study, wait=False), study.planned()
+    goal = goal_of(options, study)
     if options.dry_run:
-        return _print_dry_run(planned, how)
+        return _print_dry_run(planned if goal is None else next_runs(options, goal), how)
+    if goal is not None:
+        return _launch_round(console, options, goal, how)
     if folders := [run.folder for run in _pending(console, study, planned, how)]:
         jobs.launch(folders, how)
         console.print("Started. See 'status'; 'report' when done.")
@@ -70,7 +104,7 @@ def cancel(options: Namespace) -> Exit:
     """Have no job go on with this study's runs: those at work save, those that wait are taken out of the queue."""
     from roadmap.jobs.launcher import cancel as cancel_jobs
 
-    study = study_of(options)
+    study = study_of(with_seeds_found(options, RUN))
     stopped = cancel_jobs([run.folder for run in study.planned()], options.runs)
     print(f"Asked {stopped} job{'s' if stopped != 1 else ''} to stop. 'launch' or 'run' goes on from the checkpoints.")
     if not stopped:
@@ -110,22 +144,31 @@ def export(options: Namespace) -> Exit:
     return Exit.OK
 
 
-def _train(console: Console, study: "Study", planned: list["PlannedRun"], how: "JobOptions") -> bool:
-    """Start jobs and wait until no run is at work, trying again what died; False if told to stop waiting (Ctrl-C)."""
+def _train(
+    console: Console,
+    study: "Study",
+    planned: list["PlannedRun"],
+    how: "JobOptions",
+    answers: Mapping[str, str] | None = None,
+    number: int = 0,
+) -> bool:
+    """Start jobs and wait until no run is at work, trying again what died; False if told to stop waiting (Ctrl-C).
+
+    Of a study in rounds, progress shows the answers so far and the number of the round.
+    """
     from roadmap.cli.progress import Watch
     from roadmap.common.machine import this_machine
     from roadmap.jobs.executors import EXECUTORS
     from roadmap.jobs.launcher import launch as start_jobs
     from roadmap.jobs.retries import Retries
     from roadmap.measuring.forecast import REST_S, forecast
-    from roadmap.runs.run_folder import is_done
 
     pending = [run.folder for run in _pending(console, study, planned, how)]
     if all(is_done(run.folder) for run in planned):
         return True
     ahead = forecast(study, this_machine(how.jobs)).seconds
     costs = [ahead[run.config.id] for run in planned]
-    watch = Watch(planned, costs, [rung.id for rung in study.rungs], console, rest=REST_S)
+    watch = Watch(planned, costs, [rung.id for rung in study.rungs], console, answers or {}, number, REST_S)
     retries = Retries([run.folder for run in planned], how)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     jobs = None
@@ -154,6 +197,76 @@ def _train(console: Console, study: "Study", planned: list["PlannedRun"], how: "
         return False
 
 
+def _train_in_rounds(
+    console: Console, options: Namespace, goal: "Goal", how: "JobOptions"
+) -> tuple[bool, list["PlannedRun"]]:
+    """Train round by round until nothing is left to do or to spend; False if told to stop waiting, and the runs.
+
+    What failed before this command is tried again, once; a run that neither finished nor failed ends it.
+    """
+    first = True
+    while True:
+        study, rounds = study_in_rounds(options)
+        runs = runs_of(study, rounds, failed=first)
+        if rounds.seeds and (first or not is_over(study, rounds)):
+            print_lines([describe_round(study, rounds, goal)], console)
+            number = len(rounds.seeds)
+            named = replace(how, name=f"{how.name}-r{number}")
+            if not _train(console, study, runs, named, answers_of(study, goal), number):
+                return False, runs
+            first = False
+            if is_over(study, rounds):
+                continue
+            return True, runs_of(study, rounds, failed=True)
+        chosen = choose(options, study, rounds, goal)
+        if chosen.stop is not None:
+            print_lines([describe_end(study, rounds, goal, chosen)], console)
+            return True, runs_of(study, rounds, failed=True)
+        if len(chosen.steps) and rounds.seeds:
+            print_lines([f"{describe_answers(chosen)}."], console)
+        begin_round(study, rounds, goal, chosen)
+
+
+def _launch_round(console: Console, options: Namespace, goal: "Goal", how: "JobOptions") -> Exit:
+    """Start the jobs of the round at hand, or of the next one, and one that comes back here when they have ended."""
+    from roadmap.jobs.launcher import launch as start_jobs
+    from roadmap.jobs.next_round import count_tries, is_cancelled, jobs_for_next_round, my_job, submit_next_round
+    from roadmap.jobs.status import look_at_queue
+
+    if how.executor != "slurm":
+        raise UserError("launch: only Slurm's scheduler starts the next round. Use run, or --executor slurm.")
+    if is_cancelled(how.runs):
+        return Exit.OK
+    while True:
+        study, rounds = study_in_rounds(options)
+        ids, queue = [run.config.id for run in runs_of(study, rounds, failed=True)], look_at_queue(how.runs)
+        waiting = jobs_for_next_round(ids, queue)
+        is_next = my_job() in [job.id for job in waiting]
+        others = [job.id for job in waiting if job.id != my_job()]
+        if is_next and any(int(job) < int(my_job() or 0) for job in others):
+            return Exit.OK  # two commands at once have submitted one each
+        runs = runs_of(study, rounds, failed=not is_next)
+        if any(not is_done(run.folder) for run in runs):
+            break
+        chosen = choose(options, study, rounds, goal)
+        if chosen.stop is not None:
+            print_lines([describe_end(study, rounds, goal, chosen)], console)
+            return Exit.OK
+        begin_round(study, rounds, goal, chosen)
+    print_lines([describe_round(study, rounds, goal)], console)
+    name = f"{how.name}-r{len(rounds.seeds)}"
+    if pending := _pending(console, study, runs, how):
+        if is_next and count_tries(pending[0].config.id, how.runs) > how.max_retries + 1:
+            raise UserError(f"{len(pending)} runs end again and again without a result. 'status' shows their logs.")
+        start_jobs([run.folder for run in pending], replace(how, name=name))
+    if others:
+        console.print(f"Job {others[0]} starts the next round.", highlight=False)
+        return Exit.OK
+    job = submit_next_round(COMMANDS["launch"].command_line(options), ids, f"{name}-next", how)
+    console.print(f"Started. Job {job} starts the next round. See 'status'; 'report' when done.", highlight=False)
+    return Exit.OK
+
+
 def _pending(
     console: Console, study: "Study", planned: Sequence["PlannedRun"], how: "JobOptions"
 ) -> list["PlannedRun"]:
@@ -176,7 +289,6 @@ def _undone_and_free(
 ) -> tuple[list["PlannedRun"], list["PlannedRun"], "Queue"]:
     """Return the runs without a result, those of them that nobody is at or in line for, and the queue."""
     from roadmap.jobs.status import is_at_work, look_at_queue
-    from roadmap.runs.run_folder import is_done
 
     for run in planned:
         run.config.check_shared(how.cluster.processes)

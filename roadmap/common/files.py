@@ -162,6 +162,47 @@ def check_name(path: str | Path | None, option: str) -> None:
         )
 
 
+def write_json_once(path: Path, content: Any) -> bool:
+    """Write JSON whole, unless the file is there; of several at once, on machines that share a folder too, one does.
+
+    Returns:
+        Whether it was this call that wrote it.
+
+    Raises:
+        Unwritable: If the folder cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    write_json(temporary, content)
+    try:
+        link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise Unwritable(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def link(temporary: Path, path: Path) -> None:
+    """Give a file its name, which, unlike a rename, fails where the name is taken.
+
+    Raises:
+        OSError: `FileExistsError` where it is taken, another if it cannot be done.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        # NFS may have made the link and lost the answer: then the name is ours.
+        if temporary.stat().st_nlink != 2:
+            raise
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        with path.open("x") as file:  # a file system without links; for a moment the file is empty, as if damaged
+            file.write(temporary.read_text())
+
+
 def read_json(path: Path) -> Any:
     """Read JSON; None where the file is missing or unreadable as JSON (a machine that died while writing).
 

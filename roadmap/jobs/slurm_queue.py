@@ -87,6 +87,21 @@ def cancel(ids: Iterable[str]) -> None:
             raise UserError(f"scancel: {explain(error)} Try again when Slurm answers.") from error
 
 
+def submit(script: str) -> str:
+    """Submit a script and return its job's number.
+
+    Raises:
+        UserError: If Slurm refuses or does not answer.
+    """
+    try:
+        with no_options_from_outside():
+            command = ["sbatch", "--parsable"]
+            done = subprocess.run(command, input=script, check=True, timeout=ASK_TIMEOUT_S, **AS_TEXT)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"sbatch: {explain(error)} Mend the settings (--cluster), or try again.") from error
+    return str(done.stdout).strip().partition(";")[0]
+
+
 def max_array_size() -> int:
     """Return how many elements an array may have here."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config") or "", re.MULTILINE)

@@ -116,6 +116,9 @@ class Study:
         runs: The runs folder.
         layout: The whole design: also rungs that are not wanted, networks before scaling.
         data_notes: What the data holds that is not used.
+        looks: Where seeds came in rounds (`roadmap.study.rounds`): for each time that the answers were looked at, how
+            many of each rung's first seeds were there. A rung has no more of `seeds` than it has `configs`.
+        sought: Where seeds came in rounds: the steps that they were to answer.
     """
 
     ladder: Ladder
@@ -127,6 +130,12 @@ class Study:
     runs: Path
     layout: Layout
     data_notes: tuple[str, ...] = ()
+    looks: tuple[Mapping[str, int], ...] = ()
+    sought: frozenset[str] = frozenset()
+
+    def seeds_of(self, rung: str) -> tuple[int, ...]:
+        """Return the seeds of a rung: all of the study's, or as many as its rounds gave it."""
+        return tuple(seed for seed in self.seeds if (rung, seed) in self.configs)
 
     @property
     def design(self) -> str:
@@ -147,7 +156,9 @@ class Study:
         recipe = self.recipe
         config = next(iter(self.configs.values()))
         images = max(config.images_seen for config in self.configs.values())
-        seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) != 1 else ''}"
+        fewest = min(len(self.seeds_of(rung.id)) for rung in self.rungs)
+        seeds = f"{fewest} to {len(self.seeds)} seeds" if fewest < len(self.seeds) else f"{fewest} seed"
+        seeds += "s" if fewest == len(self.seeds) != 1 else ""
         if config.data.test_on == "validation":
             seeds += ", TESTED ON VALIDATION IMAGES"
         elif config.data.test_on == "nothing":
@@ -168,7 +179,9 @@ class Study:
         by_id: dict[str, RunConfig] = {}
         for seed in self.seeds:
             for rung in self.rungs:
-                config = self.configs[rung.id, seed]
+                config = self.configs.get((rung.id, seed))
+                if config is None:
+                    continue
                 by_id[config.id] = config
                 sharing.setdefault(config.id, []).append(rung.id)
         return [

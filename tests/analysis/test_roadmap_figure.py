@@ -1,7 +1,9 @@
 import functools
 import itertools
+import re
 import subprocess
 import sys
+import zlib
 
 import pandas as pd
 import pytest
@@ -412,6 +414,24 @@ def test_a_figure_is_written_in_three_formats_and_twice_the_same(tmp_path):
     assert [first[0][:4], first[1][:5], first[2][:4]] == [b"\x89PNG", b"<?xml", b"%PDF"]
     save_figure(draw_roadmap(published(), chart()), tmp_path / "new" / "road.map")
     assert first == [path.read_bytes() for path in files]
+
+
+def test_the_fonts_in_a_pdf_hold_letters_and_nothing_that_places_them(tmp_path):
+    (pdf,) = save_figure(draw_roadmap(published(), chart()), tmp_path / "roadmap", ["pdf"])
+    streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", pdf.read_bytes(), re.DOTALL)
+    fonts = [font for font in map(unpacked, streams) if font[:4] == b"\0\1\0\0"]
+    assert fonts
+    for font in fonts:
+        tables = font[12 : 12 + 16 * int.from_bytes(font[4:6])]
+        assert b"glyf" in tables
+        assert b"GPOS" not in tables
+
+
+def unpacked(stream):
+    try:
+        return zlib.decompress(stream)
+    except zlib.error:
+        return stream
 
 
 def test_a_folder_that_cannot_be_written_is_the_users_to_mend(tmp_path):

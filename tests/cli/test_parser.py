@@ -66,6 +66,13 @@ def test_the_words_that_started_a_study_name_it_to_what_looks_at_it(command: str
     assert parse([command, *words.split()]).executor == "slurm"
 
 
+def test_a_command_line_is_made_again_from_its_options() -> None:
+    words = "launch --base resnet50 --only a b --budget 8h --jobs 4 --executor slurm --tensorboard --seeds 0 1"
+    again = COMMANDS["launch"].command_line(parse(words.split()))
+    assert parse(again) == parse(words.split())
+    assert "--runs" not in again
+
+
 def test_no_option_is_declared_twice_or_of_no_command() -> None:
     taken = {option.name for command in COMMANDS.values() for option in command.all_options()}
     assert taken == set(OPTIONS)

@@ -77,6 +77,22 @@ def test_the_time_left_comes_from_what_this_launch_has_done(runs: list[PlannedRu
     assert watch.time_left() == "All runs are done"
 
 
+def test_a_round_shows_the_answers_so_far_and_when_the_next_come(runs: list[PlannedRun]) -> None:
+    answers = {"start": "+0.43 (+0.10 to +0.76) ▲ helps"}
+    watch = Watch(runs, [1.0, 1.0], ["start", "other"], Console(), answers, round=2)
+    finish(runs[0])
+    report_progress(runs[1], 1)
+    assert watch.time_left() == "Starting"
+    assert watch.first
+    watch.first = (watch.first[0] - 20, watch.first[1])
+    report_progress(runs[1], 5)
+    text = shown(watch)
+    assert "change so far (95% interval), answer" in text
+    assert answers["start"] in text
+    assert "other" not in text  # which has no seeds yet
+    assert "Round 2: the next answers in about 25 s" in text
+
+
 def test_without_a_terminal_each_finished_run_is_a_line(runs: list[PlannedRun]) -> None:
     console = Console(file=io.StringIO(), width=200)
     watch = Watch(runs, [1.0, 1.0], ["start"], console)

@@ -1,0 +1,134 @@
+"""What a budget is expected to answer, before it is spent: studies drawn at random and judged round by round."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from analysis.stats.allocation import next_round
+from analysis.stats.answers import ALPHA, Pairs, judge
+from analysis.stats.sequential import ANSWERED, Look, Rounds
+
+DRAWS = 20
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What to expect of a budget.
+
+    Attributes:
+        curve: A row a budget: `budget`; `answered`, the mean number of steps answered; `low` and `high`, between which
+            eight in ten studies are; `spent`, the mean cost of the runs; `runs`, their mean number.
+        steps: A row a pair: `step`, `against`, `chance` of an answer with the largest budget.
+    """
+
+    curve: pd.DataFrame
+    steps: pd.DataFrame
+
+
+def forecast(
+    mean: Mapping[str, float],
+    noise: Mapping[str, float],
+    pairs: Pairs,
+    costs: Mapping[str, float],
+    budgets: Sequence[float],
+    *,
+    values: Mapping[str, ArrayLike] | None = None,
+    looks: Sequence[Look] = (),
+    equal_seeds: bool = False,
+    margin: ArrayLike = 0.0,
+    alpha: float = ALPHA,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Forecast:
+    """Forecast how many steps each budget answers.
+
+    Studies are drawn with the means and the noise that are given, and each is judged and given its seeds as a real one
+    would be that has the largest budget; what smaller budgets answer is read off on the way.
+
+    Args:
+        mean: What the mean of each rung is taken to be: measured, or the paper's.
+        noise: Standard deviation over seeds of each rung.
+        pairs: Steps to answer.
+        costs: What one run of each rung costs, in any unit.
+        budgets: What may be spent in all, beside what `looks` have spent already, in the same unit.
+        values: Values that are there already, in the order of seeds; the studies go on from them.
+        looks: The looks so far; the last one has all `values`.
+        equal_seeds: Forecast equal numbers of seeds of all rungs, judged once, in place of rounds: as many as the
+            budget allows.
+        margin: Changes within it are as good as none, in the unit of the means; one for all, or one a pair.
+        alpha: Probability of any false answer in the whole ladder that is allowed.
+        draws: Studies for each budget.
+        seed: Of the drawing; the same seed gives the same forecast.
+
+    Returns:
+        The curve over budgets, and each step's chance.
+
+    Raises:
+        ValueError: For what `next_seeds` raises it.
+    """
+    study = _Study(mean, noise, pairs, costs, margin, alpha)
+    ways = []
+    for number in range(draws):
+        rng = np.random.default_rng([seed, number])
+        if equal_seeds:
+            ways.append([study.equal(rng, budget) for budget in sorted(budgets)])
+        else:
+            ways.append(study.rounds(rng, max(budgets), values or {}, looks))
+    lines, chance = [], np.zeros(len(pairs))
+    for budget in sorted(budgets):
+        ends = [[point for point in way if point.spent <= budget * (1 + 1e-9)][-1] for way in ways]
+        answered = np.array([end.answered for end in ends])
+        low, high = np.quantile(answered.sum(axis=1), [0.1, 0.9])
+        spent, runs = (np.mean([getattr(end, what) for end in ends]) for what in ("spent", "runs"))
+        lines.append((budget, answered.sum(axis=1).mean(), low, high, spent, runs))
+        chance = answered.mean(axis=0)
+    steps = pd.DataFrame(list(pairs), columns=["step", "against"]).assign(chance=chance)
+    return Forecast(pd.DataFrame(lines, columns=["budget", "answered", "low", "high", "spent", "runs"]), steps)
+
+
+class _Point(NamedTuple):
+    """Where a study stands: what its new runs have cost, how many they are, and which steps are answered."""
+
+    spent: float
+    runs: int
+    answered: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Study:
+    mean: Mapping[str, float]
+    noise: Mapping[str, float]
+    pairs: Pairs
+    costs: Mapping[str, float]
+    margin: ArrayLike
+    alpha: float
+
+    def _draw(self, rng: np.random.Generator, rung: str, n: int) -> list[float]:
+        return list(rng.normal(self.mean[rung], self.noise[rung], n))
+
+    def equal(self, rng: np.random.Generator, budget: float) -> _Point:
+        """Return where equal seeds of all rungs end that are judged once."""
+        n = int(budget / sum(self.costs.values()) * (1 + 1e-9))
+        values = {rung: self._draw(rng, rung, n) for rung in self.costs}
+        table = judge(values, self.pairs, margin=self.margin, alpha=self.alpha)
+        return _Point(n * sum(self.costs.values()), n * len(self.costs), table["verdict"].isin(ANSWERED).to_numpy())
+
+    def rounds(
+        self, rng: np.random.Generator, budget: float, values: Mapping[str, ArrayLike], looks: Sequence[Look]
+    ) -> list[_Point]:
+        """Return where rounds stand after each of them, from now on."""
+        have = {rung: list(np.asarray(values.get(rung, []), dtype=float)) for rung in self.costs}
+        rounds = Rounds(self.pairs, margin=self.margin, alpha=self.alpha)
+        rounds.look_again(have, looks)
+        way = [_Point(0.0, 0, ~rounds.open)]
+        while (step := next_round(rounds, self.costs, budget - way[-1].spent)).stop is None:
+            for rung, more in step.seeds.items():
+                have[rung] += self._draw(rng, rung, more)
+            rounds.look(have, brief=True)
+            runs = way[-1].runs + sum(step.seeds.values())
+            way.append(_Point(way[-1].spent + step.cost, runs, ~rounds.open))
+        return way

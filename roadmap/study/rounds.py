@@ -1,0 +1,155 @@
+"""Rounds: a study that gets its seeds a few at a time, where its steps are still open; what was given when.
+
+runs/studies/<study>/ holds a file for each round, numbered: round-0001.json, round-0002.json, ... It says how many of
+each rung's first seeds the study has from then on. Making the file of the next number is what starts a round: a file
+system, a shared one too, lets only one command succeed, and the others go on with what it chose. When the last run of a
+round has ended, the answers are looked at: so the rounds that are over are also the looks, which the rule that judges
+them has to know (`analysis.stats.sequential`).
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
+
+from roadmap.common import files
+from roadmap.common.provenance import find_commit
+from roadmap.runs import run_folder
+from roadmap.runs.config import RunConfig
+from roadmap.study.plan import Study
+
+STUDIES = "studies"  # folder of all studies in rounds, in the runs folder
+ROUNDS_VERSION = 1
+Counts = Mapping[str, int]  # rung -> how many seeds, the first ones from 0 up
+
+
+@with_config(ConfigDict(extra="allow"))
+class Round(TypedDict):
+    """What a round's file holds."""
+
+    rounds_version: Literal[1]
+    at: Annotated[str, "when it was chosen"]
+    rungs: Annotated[dict[str, str], "rung -> its run with seed 0"]
+    steps: Annotated[list[str], "the steps that the seeds are to answer"]
+    seeds: Annotated[dict[str, Annotated[int, Field(ge=0)]], "rung -> its seeds with this round, the first ones"]
+
+
+_ROUND = TypeAdapter(Round)
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """The rounds of a study.
+
+    Attributes:
+        folder: Where they are written.
+        seeds: For each round, the first one first: how many seeds each rung has with it.
+        steps: The steps that any of them was to answer.
+    """
+
+    folder: Path
+    seeds: tuple[Counts, ...] = ()
+    steps: frozenset[str] = frozenset()
+
+    def begin(self, study: Study, seeds: Counts, steps: Collection[str]) -> bool:
+        """Write the next round; False where another command was faster.
+
+        Args:
+            study: The study.
+            seeds: How many seeds each rung has with it.
+            steps: The steps that they are to answer.
+
+        Raises:
+            UserError: If the folder cannot be written.
+        """
+        about = {
+            "rounds_version": ROUNDS_VERSION,
+            "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "commit": find_commit(),
+            "rungs": first_runs(study),
+        }
+        for number, before in enumerate(self.seeds, 1):  # those of a larger study, of which this one is a part
+            _write(self.folder, number, about | {"steps": sorted(self.steps), "seeds": dict(before)})
+        return _write(self.folder, len(self.seeds) + 1, about | {"steps": sorted(steps), "seeds": dict(seeds)})
+
+
+def _write(folder: Path, number: int, content: dict[str, Any]) -> bool:
+    return files.write_json_once(folder / _name(number), content)
+
+
+def _name(number: int) -> str:
+    return f"round-{number:04d}.json"
+
+
+def first_runs(study: Study) -> dict[str, str]:
+    """Return the name of each rung's run with seed 0, which stands for all of them."""
+    return {rung.id: study.configs[rung.id, 0].id for rung in study.rungs}
+
+
+def folder_of(study: Study) -> Path:
+    """Return where a study's rounds are: the same for all that compare the same networks under the same training."""
+    runs = first_runs(study)
+    changes = [[runs[rung.id], runs.get(rung.parent or "")] for rung in study.rungs]
+    name = hashlib.sha256(json.dumps(changes).encode()).hexdigest()[:12]
+    return study.runs / STUDIES / name
+
+
+def read_rounds(study: Study) -> Rounds:
+    """Return the rounds of a study, which must have seed 0; none where it never had any.
+
+    A part of a ladder that had rounds as a whole has the whole one's: its steps were looked at with the others.
+
+    Raises:
+        UserError: If a file is there and cannot be read.
+    """
+    folder, mine = folder_of(study), first_runs(study)
+    if found := _read(folder):
+        steps = frozenset(step for one in found for step in one["steps"])
+        return Rounds(folder, tuple(one["seeds"] for one in found), steps)
+    rounds = Rounds(folder)
+    for other in sorted((study.runs / STUDIES).glob("*")):
+        found = _read(other)
+        if len(found) > len(rounds.seeds) and set(mine.values()) <= set(found[0]["rungs"].values()):
+            names = {run: rung for rung, run in found[0]["rungs"].items()}
+            seeds = [{rung: one["seeds"].get(names[run], 0) for rung, run in mine.items()} for one in found]
+            rounds = Rounds(folder, tuple(seeds), frozenset(mine))
+    return rounds
+
+
+def _read(folder: Path) -> list[Round]:
+    """Return the rounds in a folder, up to the first that is missing or damaged."""
+    found: list[Round] = []
+    while (one := files.read_as(folder / _name(len(found) + 1), _ROUND)) is not None:
+        found.append(one)
+    return found
+
+
+def in_rounds(study: Study, rounds: Rounds) -> Study:
+    """Return a study with the seeds of its rounds, and with the looks of those that are over.
+
+    Args:
+        study: The study, with all seeds from 0 up that any of its rungs has.
+        rounds: Its rounds, of which there is one at least.
+    """
+    counts = {rung.id: max(1, rounds.seeds[-1].get(rung.id, 0)) for rung in study.rungs}
+    configs = {(rung, seed): config for (rung, seed), config in study.configs.items() if seed < counts[rung]}
+    over = takewhile(lambda seeds: not unfinished(study, seeds), rounds.seeds)
+    return replace(
+        study, seeds=tuple(range(max(counts.values()))), configs=configs, looks=tuple(over), sought=rounds.steps
+    )
+
+
+def unfinished(study: Study, seeds: Counts) -> list[RunConfig]:
+    """Return the runs up to a round that have no result yet; one that failed has."""
+    return [
+        config
+        for (rung, seed), config in study.configs.items()
+        if seed < seeds.get(rung, 0) and run_folder.read_result(study.folder(config)) is None
+    ]
