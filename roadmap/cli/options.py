@@ -187,7 +187,23 @@ def study_to_report(options: Namespace, console: Console) -> "tuple[Study, Names
             highlight=False,
             markup=False,
         )
-    return study_of(shown), shown
+    study = study_of(shown)
+    if left_out := _seeds_left_out(options, study):
+        console.print(
+            f"Seeds {' '.join(map(str, left_out))} have results too, but --seeds leaves them out of the report, which "
+            "replaces the one before.",
+            highlight=False,
+            markup=False,
+        )
+    return study, shown
+
+
+def _seeds_left_out(options: Namespace, study: "Study") -> list[int]:
+    """Return the seeds that have results and that `--seeds` does not name."""
+    if options.seeds is None:
+        return []
+    keys = {config.key for config in study.configs.values()}
+    return sorted(run_folder.seeds_with(run_folder.RESULT, study.runs, keys) - set(study.seeds))
 
 
 def study_behind(options: Namespace, study: "Study") -> "Study | None":

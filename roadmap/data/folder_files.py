@@ -181,7 +181,7 @@ def _list_below(root: Path, path: str, above: tuple[tuple[int, int], ...]) -> _F
             found.images.extend(below.images)
             found.left_out.extend(below.left_out)
         elif _is_image(entry.name):
-            found.images.append((name, *_look_at(root / name)))
+            found.images.append((name, *_look_at(entry)))
         else:
             found.left_out.append(name)
     return found
@@ -204,21 +204,21 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         ) from error
 
 
-def _look_at(path: Path) -> tuple[int, int]:
+def _look_at(entry: os.DirEntry[str]) -> tuple[int, int]:
     """Return an image's size and time.
 
     Raises:
         UserError: If it is no file with something in it, or cannot be read.
     """
     try:
-        about = path.stat()
+        about = entry.stat()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). Put a whole copy in its place.") from error
+        raise UserError(f"{entry.path}: cannot be read ({error.strerror}). Put a whole copy in its place.") from error
     if not stat.S_ISREG(about.st_mode) or not about.st_size:
         what = "is empty" if stat.S_ISREG(about.st_mode) else "is no file"
-        raise UserError(f"{path}: {what}. Put a whole copy in its place, or take it out.")
-    if not os.access(path, os.R_OK):
-        raise UserError(f"{path}: cannot be read (Permission denied). Make it readable, or take it out.")
+        raise UserError(f"{entry.path}: {what}. Put a whole copy in its place, or take it out.")
+    if not os.access(entry.path, os.R_OK):
+        raise UserError(f"{entry.path}: cannot be read (Permission denied). Make it readable, or take it out.")
     return about.st_size, int(about.st_mtime)
 
 

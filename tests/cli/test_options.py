@@ -7,9 +7,17 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from roadmap.cli.main import main
-from roadmap.cli.options import studies_beside, study_of, with_rungs_before, with_seeds_found, words_of
+from roadmap.cli.options import (
+    studies_beside,
+    study_of,
+    study_to_report,
+    with_rungs_before,
+    with_seeds_found,
+    words_of,
+)
 from roadmap.cli.parser import parse
 from roadmap.common import files
 from roadmap.jobs.launcher import prepare
@@ -52,6 +60,15 @@ def test_tables_take_every_seed_that_has_a_result_and_the_recipes(options: Parse
 def test_seeds_that_were_named_are_the_seeds(options: Parse) -> None:
     put_run(options("run"), "gelu", 2)
     assert study_of(with_seeds_found(options("report", "--seeds", "0", "1"))).seeds == (0, 1)
+
+
+@pytest.mark.parametrize(("seeds", "said"), [(["--seeds", "0"], True), ([], False), (["--seeds", "0", "2"], False)])
+def test_a_report_says_which_seeds_it_leaves_out(
+    seeds: list[str], said: bool, options: Parse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_run(options("run"), "gelu", 2)
+    study_to_report(options("report", *seeds), Console(width=200))
+    assert ("Seeds 2 have results too, but --seeds leaves them out of the report" in capsys.readouterr().out) == said
 
 
 def test_seeds_of_other_studies_do_not_count(options: Parse, tmp_path: Path) -> None:
