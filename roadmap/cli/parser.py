@@ -10,7 +10,6 @@ from roadmap.cli import arguments
 from roadmap.cli.arguments import Option
 from roadmap.cli.commands import COMMANDS, Command, owners_of
 from roadmap.common.errors import UserError, unknown
-from roadmap.common.files import check_name, in_unicode
 
 PROGRAM = "run_ladder.py"
 DEFAULT = "run"
@@ -146,6 +145,8 @@ def parse(words: Sequence[str], program: str = PROGRAM) -> Namespace:
 
 def _check_unicode(option: Option, value: Any) -> None:
     """Refuse a value that tables, logs and scripts could not hold."""
+    from roadmap.common.files import check_name, in_unicode
+
     for part in value if isinstance(value, list) else [value]:
         if option.path:
             check_name(part, option.name)
