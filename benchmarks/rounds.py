@@ -134,7 +134,8 @@ def table(ladders: int, scenarios: list[str]) -> str:
     text = [
         f"Margin {MARGIN}; at most {RUNS} runs a ladder.",
         "",
-        f"| noise and changes | ladders | false, % | rounds | right answers by {' / '.join(map(str, EQUAL))} equal seeds | "
+        "| noise and changes | ladders | false, % | rounds | "
+        f"right answers by {' / '.join(map(str, EQUAL))} equal seeds | "
         "runs in rounds for as many, as a share | mean |",
         "|---|---|---|---|---|---|---|",
     ]
