@@ -132,15 +132,16 @@ def simulate(draw: Callable[[np.random.Generator], Ladder], ladders: int, *, equ
 def table(ladders: int, scenarios: list[str]) -> str:
     """Return the table."""
     text = [
-        f"{ladders} ladders a row; margin {MARGIN}; at most {RUNS} runs.",
+        f"Margin {MARGIN}; at most {RUNS} runs a ladder.",
         "",
-        f"| ladders | false, % | looks | right answers by {' / '.join(map(str, EQUAL))} equal seeds | "
+        "| noise and changes | ladders | false, % | rounds | "
+        f"right answers by {' / '.join(map(str, EQUAL))} equal seeds | "
         "runs in rounds for as many, as a share | mean |",
-        "|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|",
     ]
     for name in scenarios:
         found = simulate(SCENARIOS[name], ladders, equal="no change" not in name)
-        line = f"| {name} | {100 * found.false / ladders:.1f} | {found.looks / ladders:.1f} |"
+        line = f"| {name} | {ladders} | {100 * found.false / ladders:.1f} | {found.looks / ladders:.1f} |"
         if "no change" in name:
             text.append(f"{line} | | |")
         else:
