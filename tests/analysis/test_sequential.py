@@ -1,7 +1,7 @@
 """Ladders whose seeds come in rounds: their answers, who gets the next seeds, and what to expect of a budget."""
 
 from statistics import median
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pandas as pd
@@ -207,11 +207,10 @@ def test_a_round_of_the_whole_ladder_is_chosen_in_a_fraction_of_a_second():
     rounds.look({rung: rng.normal(0, 1, 3) for rung in ROADMAP_COSTS})
     times = []
     for _ in range(5):
-        start = perf_counter()
+        start = process_time()
         assert next_round(rounds, ROADMAP_COSTS, 200).seeds
-        times.append(perf_counter() - start)
-    assert min(times) < 0.1
-    assert median(times) < 0.5
+        times.append(process_time() - start)
+    assert median(times) < 0.1
 
 
 def test_without_open_steps_there_is_no_next_round():
