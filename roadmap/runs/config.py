@@ -115,7 +115,7 @@ class RunConfig:
     def _check_pieces(self, processes: int) -> None:
         """Refuse pieces of a batch in which BatchNorm has a single value of each channel, by a step without memory."""
         recipe = self.recipe
-        if recipe.batch_size // (processes * recipe.accumulate) > 1:
+        if (recipe.ghost_batch or recipe.batch_size // (processes * recipe.accumulate)) > 1:
             return
         import torch
 
@@ -128,10 +128,12 @@ class RunConfig:
             model.train()(images)
         except ValueError as error:  # torch's, and there is no other
             parts = f"{processes} processes x {recipe.accumulate} pieces" if processes > 1 else f"{recipe.accumulate}"
+            piece, way = f"batch_size {recipe.batch_size} / {parts}", "a larger batch_size, or a smaller accumulate"
+            if recipe.ghost_batch:
+                piece, way = f"ghost_batch {recipe.ghost_batch}", "a larger one"
             raise UserError(
-                f"recipe '{recipe.name}': batch_size {recipe.batch_size} / {parts} leaves BatchNorm one image at a "
-                f"time, and one value of each channel to average ({error}). Use a larger batch_size, or a smaller "
-                "accumulate."
+                f"recipe '{recipe.name}': {piece} leaves BatchNorm one image at a time, and one value of each channel "
+                f"to average ({error}). Use {way}."
             ) from error
 
     def check_shared(self, processes: int) -> None:
