@@ -6,7 +6,6 @@ it its name. Who takes a run over moves the folders of all earlier attempts away
 whatever point they had fallen silent: there is no gap between seeing that the run is still ours and changing it.
 """
 
-import errno
 import json
 import os
 import re
@@ -235,7 +234,7 @@ def _make(folder: Path, number: int, me: Worker) -> Attempt | None:
     temporary = path.parent / f".{number:04d}.{uuid.uuid4().hex}"
     try:
         temporary.write_text(json.dumps(asdict(me)) + "\n")
-        _link(temporary, path)
+        files.link(temporary, path)
     except FileExistsError:
         return None
     except FileNotFoundError:
@@ -249,18 +248,3 @@ def _make(folder: Path, number: int, me: Worker) -> Attempt | None:
         path.unlink(missing_ok=True)  # somebody took this number, and ended, after we had looked
         return None
     return attempt
-
-
-def _link(temporary: Path, path: Path) -> None:
-    """Give a file its name, which, unlike a rename, fails where the name is taken."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        # NFS may have made the link and lost the answer: then the name is ours.
-        if temporary.stat().st_nlink != 2:
-            raise
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-            raise
-        with path.open("x") as file:  # a file system without links; for a moment the file is empty, as if damaged
-            file.write(temporary.read_text())
