@@ -17,6 +17,7 @@ from roadmap.data.batches import load_data
 from roadmap.data.datasets import load_arrays
 from roadmap.networks.families import BASES
 from roadmap.recipe import Recipe
+from roadmap.runs.claims import Writer
 from roadmap.runs.config import RunConfig
 from roadmap.training.loop import SAVE_EVERY_S, Stopped, _Training
 from roadmap.training.step import make_model
@@ -35,7 +36,7 @@ class OurLoop:
     def __init__(self, config: RunConfig, data_root: Path | None, folder: Path, device: str) -> None:
         data = load_data(config, data_root, device)
         self.data, self.classes = data, data.classes
-        self.run = _Training(config, self, folder, device, monotonic(), ALONE)
+        self.run = _Training(config, self, Writer(folder), device, monotonic(), ALONE)
         self.go, self.done = Semaphore(0), Semaphore(0)
         self.left, self.closing = 0, False
         self.pool = ThreadPoolExecutor(1)

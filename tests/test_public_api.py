@@ -109,9 +109,9 @@ def test_a_job_that_the_former_version_put_into_a_queue_runs(
     assert (job.launch, job.max_retries, job.needs_gpu, job.loggers) == ("launch", 1, False, ())
     recipe = write_recipes(epochs=1, warmup_epochs=0, seeds=[0, 1])
     study = plan_study(StudySpec("resnet50", recipe, only=["baseline"], data_root=small_images, runs=tmp_path / "made"))
-    (tmp_path / "runs").mkdir()
-    for run, folder in zip(prepare(study.planned()), job.folders, strict=True):
-        run.folder.rename(tmp_path / folder)
+    runs = prepare(study.planned())
+    (tmp_path / "made").rename(tmp_path / "runs")
+    job.folders = tuple(Path("runs") / run.folder.name for run in runs)  # a run's folder has its name
     (tmp_path / "images").symlink_to(small_images)
     monkeypatch.chdir(tmp_path)
     job()

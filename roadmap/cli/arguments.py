@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from roadmap.networks.naming import LIBRARIES
+from roadmap.networks.libraries import LIBRARIES
 
 
 @dataclass(frozen=True)

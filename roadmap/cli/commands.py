@@ -126,7 +126,7 @@ COMMANDS = {
         ),
         Command(
             "run", TRAINING, "train what is missing, with live progress, and report (the default)", "run_commands",
-            BUDGETED | STARTING | {"the report": (a.OUT, a.MARGIN, a.TEST, *LOOK)},
+            BUDGETED | STARTING | {"the report": (a.OUT, a.MARGIN, a.TEST, a.TITLE, a.WIDTH, a.LABELS)},
         ),
         Command(
             "launch", TRAINING, "start the jobs and return", "run_commands",

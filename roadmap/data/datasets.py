@@ -169,9 +169,7 @@ def describe_arrays(name: str, arrays: Arrays) -> DataConfig:
 
 
 def _describe_folder(root: Path | None, checksum: bool, needs_test: bool) -> DataConfig:
-    files = list_files(_folder_of(root))
-    if needs_test and not files.val:
-        raise UserError(f"{root}: no folder 'val'. An image folder has train/ and val/, each a folder a class.")
+    files = list_files(_folder_of(root), needs_test)
     fingerprint = f"{CONTENT}{files.content(FOLDER_VERSION)}" if checksum else files.fingerprint(FOLDER_VERSION)
     test_on: Literal["test", "nothing"] = "test" if files.val else "nothing"
     return DataConfig("folder", fingerprint, len(files.classes), 3, len(files.train), test_on)
@@ -185,4 +183,4 @@ def _folder_of(root: Path | None) -> Path:
 
 def notes_on_data(recipe: Recipe, root: Path | None) -> tuple[str, ...]:
     """Say what a recipe's data set holds that is not used, a line each; nothing where it was not looked at."""
-    return list_files(root).notes() if recipe.dataset == "folder" and root is not None else ()
+    return list_files(root, recipe.needs_test).notes() if recipe.dataset == "folder" and root is not None else ()

@@ -112,13 +112,17 @@ class _Found(NamedTuple):
 
 
 @cache
-def list_files(root: Path) -> FolderFiles:
+def list_files(root: Path, needs_test: bool = True) -> FolderFiles:
     """List the images of a folder; each is asked for its size and time, none is opened.
+
+    Args:
+        root: The folder.
+        needs_test: Whether there must be a val/.
 
     Raises:
         UserError: If it is no image folder, something in it cannot be read, or its two parts differ in classes.
     """
-    parts = PARTS if (root / "val").is_dir() else PARTS[:1]
+    parts = PARTS if needs_test or (root / "val").is_dir() else PARTS[:1]
     found = {part: _list_part(root, part) for part in parts}
     classes = {part: {name for name, below in of.items() if below.images} for part, of in found.items()}
     if odd := sorted(classes["train"] ^ classes.get("val", classes["train"])):

@@ -172,8 +172,8 @@ class Preparer:
 
 
 def open_folder(config: RunConfig, root: Path, device: str, workers: int, group: Group) -> FolderData:
-    """Return the batches of an image folder with train/ and val/."""
-    files = list_files(root)
+    """Return the batches of an image folder with train/ and, where runs are tested, val/."""
+    files = list_files(root, config.data.test_on != "nothing")
     readers = FolderReader(root, files.train), FolderReader(root, files.val)
     return FolderData(config, readers, files.classes, device, workers, group)
 

@@ -6,15 +6,14 @@ released code (models/convnext.py, models/convnext_isotropic.py), transformers (
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from roadmap.common.fields import diff
 from roadmap.networks.config import NetConfig
 from roadmap.networks.families import BASES, convnext
+from roadmap.networks.libraries import Library
 
-Library = Literal["timm", "torchvision", "official", "transformers"]
 Kind = Literal["ResNet", "ConvNeXt", "isotropic ConvNeXt"]
-LIBRARIES: tuple[Library, ...] = get_args(Library)
 BLOCK = "stages.{stage}.{block}"
 GAMMA = f"{BLOCK}.residual.layer_scale.gamma"
 LINEAR = (".residual.pointwise1.weight", ".residual.pointwise2.weight")

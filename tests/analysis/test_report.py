@@ -31,7 +31,8 @@ from roadmap.ladder.ladder import Ladder, read_ladder
 from roadmap.ladder.own_steps import load_steps
 from roadmap.ladder.references import REFERENCES
 from roadmap.runs import run_folder
-from roadmap.runs.attempts import Worker, take
+from roadmap.runs.attempts import Worker
+from roadmap.runs.claims import take
 from roadmap.study.plan import Study
 from roadmap.study.spec import StudySpec, plan_study
 from tests.processes import ROOT

@@ -236,8 +236,8 @@ def test_a_seed_that_only_one_of_two_rungs_has_gives_no_change(study: Study) -> 
 
 
 def test_runs_that_did_not_finish_are_not_compared(study: Study) -> None:
-    put(study, "kernel_7", 0, train_loss=2.0)
-    put(study, "gelu", 0, train_loss=1.5)
+    put(study, "kernel_7", 0, train_loss=2.0, top1=80.0)
+    put(study, "gelu", 0, train_loss=1.5, top1=80.0)
     put(study, "gelu", 1, state="diverged", train_loss=9.0)
     row = next(row for row in compare_step(StudyResults(study), "gelu").rows() if row["metric"] == "train_loss")
     assert (row["value"], row["delta"], row["n"]) == (1.5, -0.5, 1)

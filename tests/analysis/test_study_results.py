@@ -29,6 +29,7 @@ from roadmap.recipe import read_recipe
 from roadmap.runs import run_folder
 from roadmap.study.plan import Study
 from roadmap.study.spec import StudySpec, plan_study
+from tests.processes import writing
 from tests.samples import PAPER
 
 RUNGS = PAPER.climb("resnet50")
@@ -241,7 +242,8 @@ def test_predictions_of_a_run_that_did_not_finish_are_not_held_against_another(m
     finish(study, {"baseline": 80.0, "stage_ratio": 81.0})
     for rung in ("baseline", "stage_ratio"):
         for seed in study.seeds:
-            run_folder.write_predictions(study.folder(study.configs[rung, seed]), np.arange(9) % 4, np.arange(9) % 3)
+            with writing(study.folder(study.configs[rung, seed])) as writer:
+                run_folder.write_predictions(writer, np.arange(9) % 4, np.arange(9) % 3)
     told = StudyResults(study).steps.query("step == 'stage_ratio'").iloc[0]
     assert told["mcnemar_pairs"] == 2
     row = files.read_object(study.folder(study.configs["stage_ratio", 0]) / run_folder.RESULT) or {}

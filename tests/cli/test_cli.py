@@ -79,7 +79,7 @@ def run(folder: Path, *arguments: object) -> Outcome:
         ("--base resnet50 --widht 8", r"--widht: is no option of run\. .*'run --help' lists them\."),
         ("--widht 8 plan", r"--widht: is no option of plan\."),
         ("plan --base resnet50 --untl gelu", r"--untl: is no option of plan\. Did you mean --until\?"),
-        ("plan --base resnet50 --rec smoke", r"--rec: is no option of plan\. Did you mean --recipe\?"),
+        ("plan --base resnet50 --recipes smoke", r"--recipes: is no option of plan\. Did you mean --recipe\?"),
         ("run --base resnet50 --pric 1", r"--pric: is no option of run\. Did you mean --price\?"),
         ("status --device=a100", r"--device: is for plan, not for status\. Leave it out\."),
         (

@@ -50,6 +50,6 @@ def test_an_order_of_an_earlier_version_is_one_of_training(tmp_path: Path) -> No
 
 
 def test_a_runs_folder_that_a_scheduler_reads_as_a_pattern_is_refused_and_not_made(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--runs .*r%j: has a %, which stands for a job's number"):
+    with pytest.raises(UserError, match=r"r%j': jobs cannot name this folder: it has a '%', .* Choose another --runs"):
         JobOptions("local", tmp_path / "r%j", "name")
     assert not list(tmp_path.iterdir())

@@ -9,6 +9,7 @@ from roadmap.common.files import LostWorker, MayPass
 from roadmap.jobs.tasks import Failure, Setting
 from roadmap.jobs.worker import Job, _is_from_outside
 from roadmap.runs.attempts import End, ends
+from roadmap.runs.claims import Writer
 
 
 @pytest.mark.parametrize(
@@ -57,8 +58,8 @@ class Killed:
     def do(self, folder: Path, setting: Setting) -> tuple[End, str]:
         raise LostWorker("a decoding worker was killed (Bus error)")
 
-    def fail(self, folder: Path, reason: str, wall_s: float | None = None) -> None:
-        (folder / "failed").write_text(reason)
+    def fail(self, writer: Writer, reason: str, wall_s: float | None = None) -> None:
+        (writer.folder / "failed").write_text(reason)
 
 
 def test_a_run_whose_worker_is_always_killed_is_tried_so_often_and_says_why_it_failed(tmp_path: Path) -> None:

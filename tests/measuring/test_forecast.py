@@ -126,6 +126,7 @@ def test_without_anything_known_it_is_called_a_guess_and_with_runs_done_it_follo
     assert "rough guess" in forecast(study, BUSY).source
     for run, wall_s in zip(runs[1:3], (10.0, 20.0), strict=True):
         row = dict.fromkeys(run_folder.COLUMNS) | {"result_version": 1, "state": "finished", "wall_s": wall_s}
+        row["top1"] = 80.0
         files.write_json(run.folder / run_folder.RESULT, row)
     ahead = forecast(study, BUSY)
     assert ahead.source == "from the 2 runs done here"

@@ -30,6 +30,7 @@ DESCRIPTIVE = {
     "images",
     "classes",
     "seeds",
+    "budget",
     "width_divisor",
     "stem_stride",
     "for_base",

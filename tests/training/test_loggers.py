@@ -53,7 +53,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    files.write_json(tmp_path / "runs" / "some-s0" / run_folder.RUN, {"rungs": ["baseline", "twin"]})
+    files.write_json(tmp_path / "runs" / "some-s0" / run_folder.RUN, {"config": {}, "rungs": ["baseline", "twin"]})
     return tmp_path / "runs" / "some-s0"
 
 
