@@ -209,6 +209,6 @@ class _Family:
         p = np.exp(log_p)
         more_than_once = np.maximum(count - 1, 0).mean()
         open_share = self.share[told:].sum()
-        part = open_share / (len(limit) - told)  # the mean share of those that are open
+        part = open_share / (len(limit) - told) if open_share else 1.0  # the mean share of those that are open
         any_error = (open_share + self.share[within].sum() / 2) * p - more_than_once
         return float(np.clip(RESERVE * any_error / part, p, 1.0))
