@@ -36,7 +36,9 @@ class OurLoop:
     def __init__(self, config: RunConfig, data_root: Path | None, folder: Path, device: str) -> None:
         data = load_data(config, data_root, device)
         self.data, self.classes = data, data.classes
-        self.run = _Training(config, self, Writer(folder), device, monotonic(), ALONE)
+        writer = Writer(folder)
+        writer.open()
+        self.run = _Training(config, self, writer, device, monotonic(), ALONE)
         self.go, self.done = Semaphore(0), Semaphore(0)
         self.left, self.closing = 0, False
         self.pool = ThreadPoolExecutor(1)
@@ -55,6 +57,7 @@ class OurLoop:
         self.closing = True
         self.go.release()
         self.pool.shutdown()
+        self.run.writer.close()
 
     def epoch(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the run's batches, each when its turn has come."""

@@ -112,7 +112,7 @@ def test_the_pages_commands_are_those_of_this_study(study: Study, tmp_path: Path
     commands = re.findall(r"<code>python run_ladder\.py (.*)</code>", page)
     told = [parse(shlex.split(command)) for command in commands]
     assert [options.command for options in told] == ["plan", "run", "report", "compare"]
-    assert told[-1].step == "baseline"
+    assert told[-1].step == ["baseline"]
     assert all(words_of(options) == words for options in told)
     write_report(study, tmp_path / "out")
     assert "run --base resnet50 --recipe tiny --seeds 0 1</code>" in (tmp_path / "out" / "report.html").read_text()

@@ -22,7 +22,7 @@ from roadmap.export.safetensors_files import Form
 from roadmap.networks.config import NetConfig
 from roadmap.networks.convert import under_our_names
 from roadmap.networks.families import BASES
-from roadmap.networks.naming import LIBRARIES, Library
+from roadmap.networks.libraries import LIBRARIES, Library
 from roadmap.networks.timm_net import TimmNet
 from roadmap.networks.weight_files import read_weights
 from tests.networks.test_convert import random_weights

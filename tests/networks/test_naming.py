@@ -17,7 +17,8 @@ from roadmap.common.errors import UserError
 from roadmap.networks.config import NetConfig
 from roadmap.networks.convert import to_library, under_our_names, with_layer_scale
 from roadmap.networks.families import BASES, convnext
-from roadmap.networks.naming import LIBRARIES, NAMINGS, Library, Naming
+from roadmap.networks.libraries import LIBRARIES, Library
+from roadmap.networks.naming import NAMINGS, Naming
 from tests.networks.test_convert import logits, random_weights
 
 DEPTHS, WIDTHS, CLASSES = (1, 2, 1, 1), (8, 16, 24, 32), 5

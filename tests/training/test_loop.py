@@ -116,8 +116,8 @@ def test_a_run_that_goes_on_with_other_threads_says_so_and_its_row_has_their_num
     tiny_run: MakeRun, small_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tiny_run()
-    leave_checkpoint(config, small_images, tmp_path, 3)
-    row = train(config, tmp_path, data_root=small_images, threads=2)
+    leave_checkpoint(config, small_images, tmp_path / "run", 3)
+    row = train(config, tmp_path / "run", data_root=small_images, threads=2)
     assert "was trained with 1 threads so far, now with 2, which rounds differently" in capsys.readouterr().out
     assert row["threads"] == 2
 
