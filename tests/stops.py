@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import sys
 import time
 from collections.abc import Callable
@@ -110,7 +111,8 @@ def stop_and_continue(config: RunConfig, place: Path, images: Path, when: When) 
 
 def _work_and_stop(folder: Path, images: Path, when: When) -> None:
     attempts._space = lambda: "the first machine"  # type: ignore[assignment]
-    with Stop(folder, when, lambda: os.kill(os.getpid(), signal.SIGSTOP)):
+    # To this very thread, which a signal to the process may leave running for a moment.
+    with Stop(folder, when, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)):
         worker.Job((folder,), images)()
 
 

@@ -292,7 +292,7 @@ def test_a_run_that_is_killed_each_time_is_tried_so_often_and_reported_as_lost(e
     assert f"plain seed 0 lost: {times} (log:" in " ".join(ended.out.split())
     assert "1 runs did not finish. The same command goes on with them." in ended.out
     (run,) = endless.planned()
-    assert len(names(run.folder)) == most + 1
+    assert len([name for name in names(run.folder) if name.endswith(".json")]) == most + 1
     row, *_ = endless.start("status", "--json").wait().rows()
     assert (row["state"], row["note"]) == ("lost", times)
 
@@ -862,8 +862,8 @@ def test_a_scheduler_that_does_not_answer_keeps_nobody_waiting_but_for_what_it_m
 def test_cancel_counts_the_processes_that_are_at_a_run_here_or_on_another_machine(planned: list[PlannedRun]) -> None:
     folder, runs = planned[0].folder, planned[0].folder.parent
     for changed, counted in (
-        ({}, 1), ({"space": "elsewhere"}, 1), ({"born": 1}, 0), ({"job": "7"}, 0), ({"space": "x", "age_s": 999.0}, 0)
-    ):  # fmt: skip
+        ({}, 1), ({"space": "elsewhere"}, 1), ({"born": 1}, 0), ({"job": "7"}, 0), ({"space": "x", "age_s": 999.0}, 1)
+    ):  # fmt: skip  # the last: another machine's clock is not believed, so it may be at work
         leave_attempt(folder, **changed)  # type: ignore[arg-type]
         assert launcher.cancel([folder], runs) == counted, changed
     leave_attempt(folder, "stopped")
