@@ -2,8 +2,8 @@
 
 import os
 import signal
-import threading
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path

@@ -17,7 +17,7 @@ from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.networks.config import NetConfig
 from roadmap.networks.convert import naming_for, to_library, with_layer_scale
-from roadmap.networks.naming import Library
+from roadmap.networks.libraries import Library
 from roadmap.networks.timm_net import Net
 from roadmap.runs import run_folder
 

@@ -28,8 +28,8 @@ from roadmap.export.library_files import refusal, write_for_library
 from roadmap.export.onnx_files import check_installed, write_onnx
 from roadmap.export.timm_registry import LAYERS, PREFIX
 from roadmap.networks.config import NetConfig
+from roadmap.networks.libraries import Library
 from roadmap.networks.model import build_model
-from roadmap.networks.naming import Library
 from roadmap.networks.own_layers import TRUST
 from roadmap.networks.timm_net import TimmNet
 from roadmap.runs import run_folder

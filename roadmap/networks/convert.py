@@ -12,8 +12,9 @@ from torch import Tensor
 
 from roadmap.common.errors import UserError
 from roadmap.networks.config import NetConfig
+from roadmap.networks.libraries import Library
 from roadmap.networks.model import build_model
-from roadmap.networks.naming import NAMINGS, Library, Naming
+from roadmap.networks.naming import NAMINGS, Naming
 from roadmap.networks.structure import match_structure
 
 TRACKED = "num_batches_tracked"  # of BatchNorm; files of before 2018 have none, and evaluation needs none
