@@ -112,6 +112,7 @@ FORMAT = Option(
     "--format", f"roadmap (default), {', '.join(LIBRARIES)} or onnx (docs/weights.md)", "NAME",
     default="roadmap", choices=("roadmap", *LIBRARIES, "onnx"),
 )  # fmt: skip
+FOLD = Option("--fold-layer-scale", "multiply it into the convolution before it")
 SHELL = Option("SHELL", "bash or zsh", "SHELL", choices=("bash", "zsh"))
 DEVICE = Option("--device", "forecast for GPUs of this kind (a100, h100, ...)", "NAME")
 MEASURE = Option("--measure", "time a few networks on this machine first")

@@ -168,7 +168,8 @@ COMMANDS = {
         ),
         _of_study(
             "export", RESULTS, "trained weights with their configuration, for timm, others, or ONNX", "run_commands",
-            a.FORMAT, replace(a.OUT, help="where to (default: export/, or export-FORMAT/, in the report's folder)"),
+            a.FORMAT, a.FOLD,
+            replace(a.OUT, help="where to (default: export/, or export-FORMAT/, in the report's folder)"),
         ),
         _of_study(
             "measure", MACHINE, "time and memory of every rung, measured side by side", "measure_commands",

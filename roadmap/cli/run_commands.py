@@ -133,7 +133,7 @@ def export(options: Namespace) -> Exit:
     out = options.out or out_of(options, study) / folder
     check_writable(out)
     print_study(study, Console())
-    written, missing = export_study(study, out, options.data, options.format)
+    written, missing = export_study(study, out, options.data, options.format, fold=options.fold_layer_scale)
     for reason, names in missing.items():
         print(f"Not exported ({reason}): {', '.join(names)}")
     if not written:

@@ -9,7 +9,7 @@ An exported run is a folder as timm and the Hugging Face hub have them:
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from roadmap.export.library_files import refusal, write_for_library
 from roadmap.export.onnx_files import check_installed, write_onnx
 from roadmap.export.timm_registry import LAYERS, PREFIX
 from roadmap.networks.config import NetConfig
+from roadmap.networks.convert import fold_layer_scale, without_layer_scale
 from roadmap.networks.libraries import Library
 from roadmap.networks.model import build_model
 from roadmap.networks.own_layers import TRUST
@@ -46,7 +47,7 @@ EXPORT_VERSION = 1  # raised when what stands under `roadmap` changes; other ver
 
 
 def export_study(
-    study: Study, out: Path, data_root: Path | None = None, form: Form = "roadmap"
+    study: Study, out: Path, data_root: Path | None = None, form: Form = "roadmap", *, fold: bool = False
 ) -> tuple[list[Path], dict[str, list[str]]]:
     """Write every finished run of a study as a folder `<rung>-s<seed>`.
 
@@ -57,6 +58,7 @@ def export_study(
         out: Where the folders go; those of the same name are replaced.
         data_root: Where the data set lies, as for `describe_data`.
         form: "roadmap" for `load_model`; the library whose network each becomes (`roadmap.networks.naming`); or "onnx".
+        fold: Whether a layer scale is multiplied into the convolution before it, which gives the rung's own network.
 
     Returns:
         The folders written, and the names of the others by the reason why they are not.
@@ -80,11 +82,15 @@ def export_study(
         if data not in images:
             images[data] = describe_images(run.config, data_root)
         config = describe_run(study, run, row, images[data])
-        written.append(_write(out / name, weights, run.config, config, form))
+        trained = run.config
+        if fold and isinstance(trained.net, NetConfig):
+            trained = replace(trained, net=without_layer_scale(trained.net))
+            config["model_args"] = {"net": asdict(trained.net)}
+        written.append(_write(out / name, weights, trained, config, form))
         average = run.folder / run_folder.EMA_WEIGHTS
         if average.is_file():
             config["roadmap"] |= {"weights": "moving average", "top1": row["top1_ema"]}
-            written.append(_write(out / f"{name}-ema", average, run.config, config, form))
+            written.append(_write(out / f"{name}-ema", average, trained, config, form))
     return written, missing
 
 
@@ -256,6 +262,8 @@ def _write(folder: Path, weights: Path, run: RunConfig, config: dict[str, Any], 
         tensors = load(weights.read_bytes())
     except SafetensorError as error:
         raise UserError(f"{weights}: is damaged ({error}). Remove the run's folder to train it again.") from error
+    if isinstance(run.net, NetConfig) and run.net.block.layer_scale is None:
+        tensors = fold_layer_scale(tensors)
     if form == "onnx":
         model = build_model(run.net, num_classes=run.data.num_classes, in_channels=run.data.in_channels)
         model.load_state_dict(tensors)

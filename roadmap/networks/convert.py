@@ -131,6 +131,11 @@ def fold_layer_scale(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return folded
 
 
+def without_layer_scale(net: NetConfig) -> NetConfig:
+    """Return the network that `fold_layer_scale` gives weights for."""
+    return replace(net, block=replace(net.block, layer_scale=None))
+
+
 def with_layer_scale(weights: Mapping[str, Tensor], net: NetConfig) -> tuple[dict[str, Tensor], NetConfig]:
     """Return a network's weights and config with a layer scale of ones, which changes nothing, where it has none.
 

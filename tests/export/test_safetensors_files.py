@@ -3,6 +3,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from roadmap.data.batches import load_data
 from roadmap.data.datasets import describe_data, load_arrays
 from roadmap.export.safetensors_files import describe_images, export_study
 from roadmap.jobs.launcher import prepare
+from roadmap.networks.config import NetConfig
 from roadmap.networks.convert import to_timm
 from roadmap.networks.own_layers import load_module
 from roadmap.recipe import Recipe
@@ -93,6 +95,24 @@ def content_of(exported: Path) -> dict[str, Any]:
 
 
 # -- there and back
+
+
+def test_a_layer_scale_stays_or_is_multiplied_into_the_convolution_before_it(
+    tmp_path: Path, small_images: Path
+) -> None:
+    study = study_of(tmp_path, small_images, ["separate_downsampling"])
+    key = ("separate_downsampling", 0)
+    net = study.configs[key].net
+    assert isinstance(net, NetConfig)
+    study.configs[key] = replace(study.configs[key], net=replace(net, block=replace(net.block, layer_scale=0.5)))
+    (run,) = study.planned()
+    logits = pretend_trained(run)(IMAGES)
+    for fold, scale in ((False, 0.5), (True, None)):
+        ((folder,), missing) = export_study(study, tmp_path / str(fold), small_images, fold=fold)
+        assert not missing
+        assert content_of(folder)["model_args"]["net"]["block"]["layer_scale"] == scale
+        torch.testing.assert_close(load_model(folder)(IMAGES), logits)
+    assert not [name for name in load_file(folder / "model.safetensors") if name.endswith("gamma")]
 
 
 @pytest.mark.parametrize("rung", TRAINED)
