@@ -173,6 +173,13 @@ class Recipe:
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
+        wrong = self._number_errors() | self._ghost_batch_errors() | self._data_errors() | self._base_errors()
+        if wrong:
+            raise FieldErrors([((field,), text) for field, text in wrong.items()])
+        return self
+
+    def _number_errors(self) -> dict[str, str]:
+        """Return what is wrong with numbers by themselves and with each other, by the setting."""
         wrong: dict[str, str] = {}
         if self.lr <= 0:
             wrong["lr"] = f"lr is {self.lr}, but must be above 0."
@@ -212,7 +219,11 @@ class Recipe:
             wrong["batch_size"] = f"batch_size is {self.batch_size}, but mixup and cutmix mix pairs. Use an even one."
         if self.batch_size % self.accumulate:
             wrong["accumulate"] = f"accumulate is {self.accumulate}, but must divide batch_size, {self.batch_size}."
-        wrong |= self._ghost_batch_errors()
+        return wrong
+
+    def _data_errors(self) -> dict[str, str]:
+        """Return what does not go with the data set, by the setting."""
+        wrong: dict[str, str] = {}
         if not self.in_memory and self.dataset != "folder" and not self.reader:
             known = ", ".join(f"'{name}'" for name in (*IN_MEMORY, "folder"))
             names = ", ".join(f"'{name}/NAME'" for name in READERS)
@@ -236,6 +247,11 @@ class Recipe:
             )
         if not self.in_memory and self.shift:
             wrong["shift"] = "shift works on small images in memory. Use random_resized_crop on image folders."
+        return wrong
+
+    def _base_errors(self) -> dict[str, str]:
+        """Return what is wrong with the settings of single bases."""
+        wrong: dict[str, str] = {}
         for base in self.for_base:
             if base not in BASES:
                 wrong["for_base"] = str(unknown("base", base, BASES, place="for_base"))
@@ -243,9 +259,7 @@ class Recipe:
                 wrong["for_base"] = (
                     f"for_base.{base} sets {', '.join(sorted(fixed))}, which no base changes. Take it out."
                 )
-        if wrong:
-            raise FieldErrors([((field,), text) for field, text in wrong.items()])
-        return self
+        return wrong
 
     def _ghost_batch_errors(self) -> dict[str, str]:
         """Return what is wrong with ghost batches, by the setting."""

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import MaxDepthExceededError
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.tag import Tag
@@ -96,8 +96,9 @@ def read_yaml(path: Path, kind: type[T], keys: Keys) -> T:
         root, repeated, content = _parse(text)
     except MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        problem = f"nested more than {MOST_DEEP} deep" if isinstance(error, MaxDepthExceededError) else error.problem
         begin = f" in what begins on line {error.context_mark.line + 1}" if error.context_mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {error.problem}{begin}. Correct it there.") from error
+        raise UserError(f"{path}{line}: not valid YAML: {problem}{begin}. Correct it there.") from error
     except (YAMLError, ValueError, RecursionError) as error:  # ValueError: `_parse` counts too many values
         reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"{path}: not valid YAML: {reason}. Correct it there.") from error
@@ -125,7 +126,7 @@ def _parse(text: str) -> tuple[Node | None, list[tuple[int, str]], Any]:
     yaml = YAML(typ="safe", pure=True)
     yaml.Resolver, yaml.Constructor = _Resolver, _Constructor
     yaml.allow_duplicate_keys = True  # `_repeated_keys` names all of them
-    _check_depth(text)
+    yaml.max_depth = MOST_DEEP  # what is nested deeper takes long to read, and then fails
     root = yaml.compose(text)
     if root is None:
         return None, [], None
@@ -133,16 +134,6 @@ def _parse(text: str) -> tuple[Node | None, list[tuple[int, str]], Any]:
         raise ValueError(f"its aliases (*) make it {values:.0e} values, of which there may be {MOST_VALUES:,}")
     repeated = list(_repeated_keys(root))
     return root, repeated, yaml.constructor.construct_document(root)
-
-
-def _check_depth(text: str) -> None:
-    """Refuse a text that is nested so deeply that reading it would take long, and then fail."""
-    depth = 0
-    for event in YAML(typ="safe", pure=True).parse(text):
-        begins, ends = isinstance(event, CollectionStartEvent), isinstance(event, CollectionEndEvent)
-        depth += begins - ends
-        if depth > MOST_DEEP:
-            raise ValueError(f"it is nested more than {MOST_DEEP} deep")
 
 
 def _children(node: Node) -> list[Node]:
