@@ -68,6 +68,7 @@ def describe_data(
             "or choose a recipe for your data: its 'dataset' says which."
         )
     if recipe.reader:
+        describe_source.cache_clear()  # files may have changed since they were last looked at
         config = describe_source(Source.of(recipe, root), checksum).config
     else:
         config = _describe_folder(root, checksum, needs_test) if name == "folder" else _describe_arrays(name, root)
@@ -169,7 +170,7 @@ def describe_arrays(name: str, arrays: Arrays) -> DataConfig:
 
 
 def _describe_folder(root: Path | None, checksum: bool, needs_test: bool) -> DataConfig:
-    files = list_files(_folder_of(root), needs_test)
+    files = list_files(_folder_of(root), needs_test, anew=True)
     fingerprint = f"{CONTENT}{files.content(FOLDER_VERSION)}" if checksum else files.fingerprint(FOLDER_VERSION)
     test_on: Literal["test", "nothing"] = "test" if files.val else "nothing"
     return DataConfig("folder", fingerprint, len(files.classes), 3, len(files.train), test_on)

@@ -111,18 +111,24 @@ class _Found(NamedTuple):
     left_out: list[str]
 
 
-@cache
-def list_files(root: Path, needs_test: bool = True) -> FolderFiles:
-    """List the images of a folder; each is asked for its size and time, none is opened.
+def list_files(root: Path, needs_test: bool = True, *, anew: bool = False) -> FolderFiles:
+    """List the images of a folder; each is asked for its size and time, none is opened. A list is kept in memory.
 
     Args:
         root: The folder.
         needs_test: Whether there must be a val/.
+        anew: Whether to look again, at what may have changed since it was listed.
 
     Raises:
         UserError: If it is no image folder, something in it cannot be read, or its two parts differ in classes.
     """
-    parts = PARTS if needs_test or (root / "val").is_dir() else PARTS[:1]
+    if anew:
+        _list.cache_clear()
+    return _list(root, PARTS if needs_test or (root / "val").is_dir() else PARTS[:1])
+
+
+@cache
+def _list(root: Path, parts: tuple[str, ...]) -> FolderFiles:
     found = {part: _list_part(root, part) for part in parts}
     classes = {part: {name for name, below in of.items() if below.images} for part, of in found.items()}
     if odd := sorted(classes["train"] ^ classes.get("val", classes["train"])):

@@ -1,6 +1,7 @@
 """Launches, as the runs folder knows them: runs/jobs/<launch>/ has what its jobs are to train, and their logs."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, with_config
@@ -11,6 +12,7 @@ from roadmap.common.errors import UserError
 
 JOBS = "jobs"  # folder of all launches, in the runs folder
 LAUNCH = "launch.json"  # the executor, and the items of each job: runs, or RUN/TASK
+WRITTEN_WITHIN_S = 600.0  # what is still half-written after this time, nobody writes any more
 CANCELLED = "cancelled"  # the items of the launch that 'cancel' ended, as JSON
 
 
@@ -41,8 +43,17 @@ def make_logs(runs: Path, name: str, executor: str, jobs: Sequence[Sequence[str]
         logs.chmod(0o755)  # whatever the user's files are usually given
     except OSError as error:
         raise UserError(f"{logs}: cannot be made ({error.strerror}). Choose another place with --runs.") from error
+    _sweep(runs, logs.stat().st_mtime)
     files.write_json(logs / LAUNCH, {"executor": executor, "jobs": [list(job) for job in jobs]})
     return logs
+
+
+def _sweep(runs: Path, now: float) -> None:
+    """Remove what launchers that were killed while they wrote have left; `now` is by the file system's own clock."""
+    for path in (runs / JOBS).glob(f"*/.{LAUNCH}.*"):
+        with suppress(OSError):
+            if now - path.stat().st_mtime > WRITTEN_WITHIN_S:
+                path.unlink()
 
 
 def read_launches(runs: Path) -> Iterator[tuple[Path, str, list[list[str]]]]:

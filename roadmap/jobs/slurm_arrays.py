@@ -44,6 +44,13 @@ exit $code"""
 CHECK_OWNER = """\
 [ "$(stat -c %u "$logs")" = "$owner" ] || { echo "$logs: belongs to another user; not started." >&2; exit 1; }"""
 
+# submitit gives a job its order, which it waits for, once it knows the job's number. A launcher that was killed just
+# after sbatch never does, so each job's order also lies there from before.
+ORDER = "order-{}.pkl"
+TAKE_ORDER = f"""\
+order="$logs/${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}${{SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}}_submitted.pkl"
+[ -e "$order" ] || ln "$logs/{ORDER.format("${SLURM_ARRAY_TASK_ID:-0}")}" "$order" 2>/dev/null"""
+
 
 @dataclass
 class SlurmLaunch:
@@ -93,8 +100,10 @@ def launch_on_slurm(job: Job, name: str, options: JobOptions) -> SlurmLaunch:
             executor.update_parameters(**_parameters(own, logs, options))
             # Its own print of a refusal would be the second.
             with slurm_queue.no_options_from_outside(), redirect_stderr(io.StringIO()), executor.batch():
-                for part in mine:
-                    executor.submit(replace(part, logs=logs))
+                for index, part in enumerate(mine):
+                    own_job = replace(part, logs=logs)
+                    _write_order(own_job, logs / ORDER.format(index), options.cluster)
+                    executor.submit(own_job)
         except Exception as error:
             (logs / LAUNCH).unlink(missing_ok=True)  # nothing is in the queue under its name
             if not isinstance(error, RuntimeError | OSError | subprocess.SubprocessError):
@@ -121,6 +130,15 @@ def sbatch_text(folders: Sequence[Path], options: JobOptions) -> str:
     return text
 
 
+def _write_order(job: Job, path: Path, cluster: Cluster) -> None:
+    """Write what a job is to do, as submitit does once it knows the job's number."""
+    from submitit.core.utils import DelayedSubmission
+
+    order = DelayedSubmission(job)
+    order.set_timeout(cluster.time_min, cluster.max_timeouts)
+    order.dump(path)
+
+
 def _check_time(cluster: Cluster) -> None:
     """Refuse jobs that would wait for ever, where Slurm lets them into the queue.
 
@@ -143,6 +161,7 @@ def _parameters(name: str, logs: Path, options: JobOptions) -> dict[str, Any]:
         f"logs={shlex.quote(str(logs))} owner={logs.stat().st_uid if logs.exists() else os.getuid()} most={most_kills}",
         CHECK_OWNER,
         "set +e",
+        TAKE_ORDER,
         "unset SLURM_EXPORT_ENV",
         *environment_lines("$SLURM_CPUS_PER_TASK"),
     ]

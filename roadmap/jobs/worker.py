@@ -304,7 +304,8 @@ def _is_from_outside(error: BaseException) -> bool:
     """Whether a run has died of something outside itself: no room on a disk or in memory, a worker that was killed."""
     torch = sys.modules.get("torch")
     kinds = (files.LostWorker, MemoryError, *([torch.OutOfMemoryError] if torch else []))
-    return files.may_pass(error) or isinstance(error, kinds)
+    # For want of a processor's memory torch raises no error of its own kind: the allocator's name is what there is.
+    return files.may_pass(error) or isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
 
 def _has_used_gpu() -> bool:

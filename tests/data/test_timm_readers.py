@@ -21,7 +21,6 @@ from roadmap.common.process_group import ALONE, Group
 from roadmap.data import timm_readers
 from roadmap.data.batches import load_data
 from roadmap.data.datasets import describe_data
-from roadmap.data.timm_readers import describe_source
 from roadmap.recipe import Recipe
 from roadmap.runs.config import RunConfig
 from tests.conftest import NET, TINY
@@ -44,7 +43,6 @@ def recipe_of(dataset: str, **settings: Any) -> Recipe:
 
 
 def config_of(recipe: Recipe, root: Path) -> RunConfig:
-    describe_source.cache_clear()
     return RunConfig(NET, recipe, describe_data(recipe, root), 0)
 
 

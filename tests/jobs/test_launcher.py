@@ -762,6 +762,20 @@ def test_jobs_import_nothing_from_the_current_folder_and_only_their_owner_writes
     assert logs.stat().st_mode & 0o022 == 0
 
 
+def test_a_launch_sweeps_what_a_killed_launcher_left_half_written_and_nothing_that_is_being_written(
+    tmp_path: Path,
+) -> None:
+    old, fresh = (
+        launch_folders.make_logs(tmp_path, name, "local", []) / f".{launch_folders.LAUNCH}.abc" for name in "ab"
+    )
+    for path in (old, fresh):
+        path.write_text("{")
+    long_ago = old.stat().st_mtime - 1.1 * launch_folders.WRITTEN_WITHIN_S
+    os.utime(old, (long_ago, long_ago))
+    launch_folders.make_logs(tmp_path, "c", "local", [])
+    assert (old.exists(), fresh.exists()) == (False, True)
+
+
 def test_a_command_names_the_log_of_jobs_that_died_before_they_began(
     planned: list[PlannedRun], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """Ladders on a real Slurm of two nodes, which the tests start where the machine has one."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -192,6 +193,21 @@ def test_ctrl_c_leaves_the_jobs_and_the_same_command_waits_for_them(slurm: Slurm
     slurm.wait_idle()
     assert [attempt.end for attempt in attempts_of(ladder.run().folder)] == ["finished"]
     assert len(list((ladder.folder / "work" / "runs" / JOBS).iterdir())) == 1
+
+
+def test_jobs_of_a_launcher_that_was_killed_when_slurm_had_just_taken_them_train_their_runs(
+    slurm: Slurm, make_ladder: MakeLadder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ladder, shims = make_ladder(), tmp_path / "shims"
+    shims.mkdir()
+    (shims / "sbatch").write_text(f'#!/bin/sh\n{shutil.which("sbatch")} "$@"\nkill -9 $PPID\n')
+    (shims / "sbatch").chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{shims}:{os.environ['PATH']}")
+        assert ladder.start("launch", *RUNG, "gelu", "--runs-per-job", "1").wait().code == -signal.SIGKILL
+    folders = [run.folder for run in ladder.planned("work", RUNG[1], "gelu")]
+    wait_for(lambda: all(map(run_folder.is_done, folders)), what="the results", timeout_s=120)
+    slurm.wait_idle()
 
 
 def test_status_is_right_while_the_controller_is_down_and_after_it_is_back(

@@ -27,6 +27,12 @@ def test_what_comes_from_outside_a_run_is_known_by_its_kind_and_tried_again(erro
     assert _is_from_outside(error)
 
 
+def test_want_of_a_processors_memory_comes_from_outside() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(10**15)
+    assert _is_from_outside(raised.value)
+
+
 @pytest.mark.parametrize(
     "error",
     [
