@@ -18,8 +18,8 @@ type:
 docs:  # into build/site, strictly: a broken link or reference fails it
 	python docs/build.py
 
-test:  # three files at a time, in their order: many tests wait most of their time
-	python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+test:  # four files at a time, in their order: many tests wait most of their time
+	python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 check: lint type docs test
 

@@ -32,8 +32,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests of Slurm, which wait for minutes: beside others that costs nothing, at the end all of it."""
-    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+    """Begin with the tests of Slurm, then those that are slow: beside others their waits cost nothing, at the end all."""
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("slurm", "slow")])
 
 
 TINY = {
