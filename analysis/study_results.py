@@ -11,7 +11,8 @@ from analysis.agreement import agreement, correlation_in_words, correlations
 from analysis.design_effects import effects_beside
 from analysis.history import RunHistory, collect_histories, curves_of
 from analysis.ladder_table import ladder_table, with_answers
-from analysis.metrics import COSTS, METRICS, SPEEDS
+from analysis.metrics import COSTS, METRICS, SPEEDS, TOP1, Evaluated, declared, metric_of
+from analysis.own_metrics import OwnMetrics, collect_own_metrics, runs_of
 from analysis.robustness import Robustness, collect_robustness
 from analysis.run_frames import collect, collect_measured, collect_right_images
 from analysis.sentences import headline, more_runs
@@ -85,6 +86,16 @@ class StudyResults:
     def robustness(self) -> Robustness:
         """What was found of the networks' robustness."""
         return collect_robustness(self.study)
+
+    @cached_property
+    def own_metrics(self) -> OwnMetrics:
+        """What functions of the user's own measured of the networks."""
+        return collect_own_metrics(self.study)
+
+    @cached_property
+    def evaluated(self) -> tuple[Evaluated, ...]:
+        """What was found of the trained networks after their runs."""
+        return declared(self.robustness, self.own_metrics)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -166,14 +177,26 @@ class StudyResults:
     @cached_property
     def design_effects(self) -> dict[str, pd.DataFrame]:
         """The steps' effects by each design that has results: name -> frame (`design_effects.design_effects`)."""
-        return {} if self.means_nothing else effects_beside(self.study, self.beside)
+        return self.effects_on(TOP1)
 
     @cached_property
     def shapley(self) -> pd.DataFrame:
         """Shapley values with the columns of `shapley.SHAPLEY_COLUMNS`, for the design "orders"."""
+        return self.shapley_of(TOP1)
+
+    def runs_with(self, metric: str) -> pd.DataFrame:
+        """Return a row a run with the columns rung, seed, state and a metric of runs, or one of the user's own."""
+        return self.runs if metric in METRICS else runs_of(self.own_metrics, metric)
+
+    def effects_on(self, metric: str) -> dict[str, pd.DataFrame]:
+        """Return the steps' effects on a metric, the user's own too, by each design that has results."""
+        return {} if self.means_nothing else effects_beside(self.study, self.beside, metric)
+
+    def shapley_of(self, metric: str) -> pd.DataFrame:
+        """Return Shapley values of a metric, the user's own too, for the design "orders"."""
         if self.study.design != "orders" or self.means_nothing:
             return pd.DataFrame()
-        return shapley(self.runs, self.study.layout.orders)
+        return shapley(self.runs_with(metric), self.study.layout.orders, metric)
 
     @cached_property
     def correlations(self) -> pd.DataFrame:
@@ -226,8 +249,10 @@ class StudyResults:
                 "its interval says less than it seems to."
             )
         elif study.design == "pairs":
-            sentences.append(interaction_in_words(self.runs, study.layout.square, study.layout.design.steps))
-        return sentences + list(self.robustness.notes)
+            for metric in (TOP1, *self.own_metrics.metrics):
+                runs = self.runs_with(metric)
+                sentences.append(interaction_in_words(runs, study.layout.square, study.layout.design.steps, metric))
+        return sentences + [note for found in self.evaluated for note in found.notes]
 
     # -- for any changes
 
@@ -245,13 +270,16 @@ class StudyResults:
         apart = references.difference(*pairs)  # a step's answer does not depend on their noise
         runs = self.runs[~self.runs["rung"].isin(apart)]
         tables = [self._judge_runs(runs, pairs, metric) for metric in METRICS]
-        examined = self.robustness.frame.assign(state="finished")
-        robust = [self._judge_runs(examined, pairs, metric) for metric in self.robustness.metrics]
+        later = [
+            self._judge_runs(found.frame.assign(state="finished"), pairs, metric)
+            for found in self.evaluated
+            for metric in found.metrics
+        ]
         if self.means_nothing:
-            tables, robust = [list(map(without_answers, some)) for some in (tables, robust)]
+            tables, later = [list(map(without_answers, some)) for some in (tables, later)]
         tables += [speed_table(self.measured, pairs, metric) for metric in SPEEDS]
         tables += [cost_table(self.costs if costs is None else costs, pairs, metric) for metric in COSTS]
-        return pd.concat([*tables, *robust], ignore_index=True)
+        return pd.concat([*tables, *later], ignore_index=True)
 
     def _judge_runs(self, runs: pd.DataFrame, pairs: Pairs, metric: str) -> pd.DataFrame:
         """Judge changes in a metric of runs."""
@@ -274,24 +302,25 @@ class StudyResults:
         return costs.join(self.measured.groupby("rung")[["activations", "peak_memory_mb"]].first())
 
 
-def interaction_in_words(runs: pd.DataFrame, square: Sequence[str], steps: Sequence[str]) -> str:
-    """Say what two steps do to top-1 beyond the sum of what each does alone.
+def interaction_in_words(runs: pd.DataFrame, square: Sequence[str], steps: Sequence[str], metric: str = TOP1) -> str:
+    """Say what two steps do to a metric beyond the sum of what each does alone.
 
     Args:
         runs: The frame of `run_frames.collect`.
         square: The rungs with neither, the first, the second and both steps.
         steps: The two.
+        metric: A column of the frame.
     """
     base, x, y, both = square
-    found = interaction(runs, base, x, y, both)
+    found = interaction(runs, base, x, y, both, metric)
     first, second = steps
+    about = metric_of(metric)
+    name, digits = about.name, about.digits
+    by = f"{change(found['value'], digits)} {about.unit}".strip()
     if math.isnan(found["value"]):
-        return f"How '{first}' and '{second}' interact: nothing to say; not all four rungs have results yet."
-    text = (
-        f"Together '{first}' and '{second}' change top-1 by {change(found['value'], '.2f')} points beyond the sum of "
-        "what each does alone"
-    )
+        return f"How '{first}' and '{second}' interact in {name}: nothing to say; not all four rungs have results yet."
+    text = f"Together '{first}' and '{second}' change {name} by {by} beyond the sum of what each does alone"
     if math.isnan(found["ci_low"]):
         return f"{text}. A rung with one seed has no spread, so nothing is known of how sure that is."
     p = "no spread to test" if math.isnan(found["p"]) else f"p = {found['p']:.3f}"
-    return f"{text} (95% interval {interval(found['ci_low'], found['ci_high'], '.2f')}; Welch, {p})."
+    return f"{text} (95% interval {interval(found['ci_low'], found['ci_high'], digits)}; Welch, {p})."

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from analysis.metrics import METRICS, SPEEDS, Metric, metric_of
+from analysis.metrics import METRICS, SPEEDS, metric_of
 from analysis.sentences import in_words
 from analysis.stats.answers import SHARED, Answer, Test, judge_summary, summarize
 from analysis.stats.power import seeds_needed
@@ -16,6 +16,7 @@ from analysis.stats.sequential import Look, judge_in_rounds
 from analysis.stats.tests import holm, mcnemar_p, paired_p
 from roadmap.ladder.ladder import Ladder
 from roadmap.ladder.rung import Rung
+from roadmap.runs.metrics import Metric
 
 # A row of a verdict table: column -> meaning and unit.
 VERDICT_COLUMNS = {

@@ -9,9 +9,10 @@ import pandas as pd
 
 from analysis.agreement import AGREEMENT_COLUMNS, agreement, correlation_in_words
 from analysis.ladder_table import with_answers
-from analysis.metrics import COSTS, METRICS, SPEEDS
+from analysis.metrics import COSTS, METRICS, SPEEDS, Evaluated, declared
+from analysis.own_metrics import OwnMetrics, read_described
 from analysis.report.csv_text import as_written
-from analysis.report.record import Record
+from analysis.report.record import RECORD, Record
 from analysis.robustness import Robustness
 from analysis.sentences import headline, more_runs
 from analysis.stats.answers import SHARED, Test
@@ -71,9 +72,22 @@ class RecordResults:
         return Robustness(frame, radii, str(errors.idxmin()) if errors.notna().any() else None)
 
     @cached_property
+    def own_metrics(self) -> OwnMetrics:
+        """What functions of the user's own measured of the networks."""
+        described = self.record.about.get("own_metrics", {})
+        if not described or not (self.record.folder / "own_metrics.csv").is_file():
+            return OwnMetrics(pd.DataFrame())
+        return OwnMetrics(self._read("own_metrics.csv"), read_described(described, self.record.folder / RECORD))
+
+    @cached_property
+    def evaluated(self) -> tuple[Evaluated, ...]:
+        """What was found of the trained networks after their runs."""
+        return declared(self.robustness, self.own_metrics)
+
+    @cached_property
     def verdicts(self) -> list[pd.DataFrame]:
         """A table a metric, top-1 with what each step costs first, with the columns of `verdicts.VERDICT_COLUMNS`."""
-        metrics = [*METRICS, *SPEEDS, *COSTS, *self.robustness.metrics]
+        metrics = [*METRICS, *SPEEDS, *COSTS, *(name for found in self.evaluated for name in found.metrics)]
         tables = [pd.concat([self._judge(metric, pairs) for pairs in self._families()]) for metric in metrics]
         return [rows.reset_index(drop=True) for rows in tables if rows["delta"].notna().any()]
 
@@ -124,8 +138,9 @@ class RecordResults:
             counts = {name: rows[name].fillna(0).astype(int) for name in ("n", "n_against")}
             words = {name: rows[name].astype(object).fillna("") for name in ("answer", "verdict")}
             return rows.assign(metric=metric, **counts, **words)
-        if metric in self.robustness.metrics:
-            return self._judge_runs(self.robustness.frame.assign(state="finished"), pairs, metric)
+        for found in self.evaluated:
+            if metric in found.metrics:
+                return self._judge_runs(found.frame.assign(state="finished"), pairs, metric)
         table = self.record.table
         apart = set(table.loc[table["section"] == SECTION, "rung"]).difference(*pairs)
         runs = self.runs[~self.runs["rung"].isin(apart)]

@@ -6,8 +6,8 @@ import torch
 
 from roadmap.common.errors import UserError
 from roadmap.common.files import LostWorker, MayPass
-from roadmap.jobs.tasks import Failure, Setting
-from roadmap.jobs.worker import Job, _is_from_outside
+from roadmap.jobs.tasks import Failure, Setting, is_from_outside
+from roadmap.jobs.worker import Job
 from roadmap.runs.attempts import End, ends
 from roadmap.runs.claims import Writer
 
@@ -24,7 +24,7 @@ from roadmap.runs.claims import Writer
     ],
 )
 def test_what_comes_from_outside_a_run_is_known_by_its_kind_and_tried_again(error: Exception) -> None:
-    assert _is_from_outside(error)
+    assert is_from_outside(error)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_what_comes_from_outside_a_run_is_known_by_its_kind_and_tried_again(erro
     ],
 )
 def test_what_a_run_does_itself_is_not(error: Exception) -> None:
-    assert not _is_from_outside(error)
+    assert not is_from_outside(error)
 
 
 class Killed:
