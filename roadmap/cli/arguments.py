@@ -118,5 +118,5 @@ DEVICE = Option("--device", "forecast for GPUs of this kind (a100, h100, ...)", 
 MEASURE = Option("--measure", "time a few networks on this machine first")
 PRICE = Option("--price", "of an hour of a GPU (or core), in any currency", "P")
 IMAGES = Option("--images", "test images for each network (default: 500)", "N")
-METRIC = Option("--metric", "functions that measure trained networks", "FILE:FUNCTION", "+")
+METRIC = Option("--metric", "functions that measure trained networks", "FILE:F", "+")
 RADII = Option("--radii", "of attacks, in 255ths of a pixel's range (2 4 8)", "R", "+")

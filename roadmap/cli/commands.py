@@ -116,8 +116,8 @@ COMMANDS = {
         ),
         _of_study(
             "plan", BEFORE, "what would run, its time and price, and what is done already", "plan_commands",
-            a.JOBS, a.DEVICE, a.MEASURE, a.METRIC, a.PRICE, replace(a.BUDGET, help="what it answers: 60runs, 8h, 200gpuh"),
-            replace(a.STEP, help="with --budget: these steps alone"), a.MARGIN,
+            a.JOBS, a.DEVICE, a.MEASURE, a.PRICE, replace(a.BUDGET, help="what it answers: 60runs, 8h, 200gpuh"),
+            a.METRIC, replace(a.STEP, help="with --budget: these steps alone"), a.MARGIN,
             replace(a.RECORD, help="with --budget: whose noise the forecast takes"), a.JSON,
         ),
         Command(
