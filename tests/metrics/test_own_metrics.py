@@ -27,7 +27,7 @@ from roadmap.common.process_group import ALONE
 from roadmap.jobs.tasks import Setting, Stopped
 from roadmap.jobs.worker import Job
 from roadmap.ladder.ladder import read_ladder
-from roadmap.metrics.own_metrics import OwnMetric, find_metric
+from roadmap.metrics.own_metrics import find_metric
 from roadmap.metrics.tasks import OwnMetricsTask
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import attempts_of
