@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from analysis.fractions import fraction_verdicts
 from analysis.metrics import METRICS
 from analysis.own_metrics import collect_own_metrics, runs_of
 from analysis.run_frames import collect
@@ -17,6 +18,7 @@ NAMES = {
     "leave-one-out": ("lost when left out", "without_"),
     "add-one": ("alone on the base", "only_"),
     "orders": ("Shapley value", ""),
+    "fractional": ("average over combinations", ""),
 }
 EFFECT_COLUMNS = ("step", "value", "ci_low", "ci_high")
 
@@ -38,7 +40,9 @@ def design_effects(studies: Mapping[str, Study], metric: str = "top1") -> dict[s
             continue
         study = studies[design]
         runs = collect(study) if metric in METRICS else runs_of(collect_own_metrics(study), metric)
-        if design == "orders":
+        if design == "fractional":
+            effect = _of_one_step(study, runs, metric)
+        elif design == "orders":
             effect = shapley(runs, study.layout.orders, metric)
         else:
             effect = _judged(study, runs, prefix, metric)
@@ -76,6 +80,14 @@ def has_runs_beyond(study: Study, others: Iterable[Study]) -> bool:
     known = {config.id for other in others for config in other.configs.values()}
     first = (study.configs[rung.id, study.seeds[0]] for rung in study.rungs)
     return any(study.folder(config).is_dir() for config in first if config.id not in known)
+
+
+def _of_one_step(study: Study, runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the effects of single steps by a factorial plan, under the steps' own names."""
+    fraction = study.layout.fraction
+    assert fraction
+    judged = fraction_verdicts(runs, fraction, metric).iloc[: len(fraction.steps)]
+    return judged.assign(step=list(fraction.steps), value=judged["delta"])
 
 
 def _judged(study: Study, runs: pd.DataFrame, prefix: str, metric: str) -> pd.DataFrame:

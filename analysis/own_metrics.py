@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
+from analysis.metrics import Evaluated
 from roadmap.common.errors import UserError
 from roadmap.runs import run_folder
 from roadmap.runs.metrics import Measured, Metric, all_measured, file_fingerprint, read_failed
@@ -61,7 +62,7 @@ def collect_own_metrics(study: Study) -> OwnMetrics:
     return OwnMetrics(frame, metrics, tuple(notes))
 
 
-def runs_of(found: OwnMetrics, metric: str) -> pd.DataFrame:
+def runs_of(found: Evaluated, metric: str) -> pd.DataFrame:
     """Return what was found as a frame of runs, with the columns rung, seed, state and the metric, known or not."""
     frame = found.frame if metric in found.frame else found.frame.assign(**{metric: float("nan")})
     return frame.assign(state="finished")

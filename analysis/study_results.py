@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.agreement import agreement, correlation_in_words, correlations
 from analysis.design_effects import effects_beside
+from analysis.fractions import effect_rows, fraction_costs, fraction_verdicts, missing_networks
 from analysis.history import RunHistory, collect_histories, curves_of
 from analysis.ladder_table import ladder_table, with_answers
 from analysis.metrics import COSTS, METRICS, SPEEDS, TOP1, Evaluated, declared, metric_of
@@ -32,6 +33,8 @@ from analysis.verdicts import (
     without_answers,
 )
 from roadmap.common.formats import change, interval
+from roadmap.ladder.fractions import Fraction
+from roadmap.ladder.references import SECTION
 from roadmap.ladder.rung import Rung
 from roadmap.study.plan import Study
 
@@ -119,10 +122,33 @@ class StudyResults:
         families = [pairs for pairs in (pairs_of(self.study.rungs), reference_pairs(self.study.rungs)) if pairs]
         if self.means_nothing:
             families = []
-        tables = [self.judge(pairs) for pairs in families or [[]]]
+        tables = [self.judge(pairs) for pairs in families]
+        if self.fraction and not self.means_nothing:
+            tables.insert(0, self._judge_fraction(self.fraction))
+        tables = tables or [self.judge([])]
         together = pd.concat(tables) if len(tables) > 1 else tables[0]
         places = {name: place for place, name in enumerate(dict.fromkeys(together["metric"]))}
         return together.sort_values("metric", key=lambda found: found.map(places), kind="stable", ignore_index=True)
+
+    @property
+    def fraction(self) -> Fraction | None:
+        """Which steps each network has, for the design "fractional"; None for any other, and for a part of one."""
+        fraction = self.study.layout.fraction
+        there = {rung.id for rung in self.study.rungs}
+        return fraction if fraction and there.issuperset(fraction.rungs) else None
+
+    def _judge_fraction(self, fraction: Fraction) -> pd.DataFrame:
+        """Judge the effects of a factorial plan in every metric, each metric's effects together."""
+        tables = [fraction_verdicts(self.runs, fraction, name, self._margin_of(name)) for name in METRICS]
+        tables += [fraction_costs(self.costs, fraction, metric) for metric in COSTS]
+        for found in self.evaluated:
+            runs = found.frame.assign(state="finished")
+            tables += [fraction_verdicts(runs, fraction, metric) for metric in found.metrics]
+        return pd.concat(tables, ignore_index=True)
+
+    def _margin_of(self, metric: str) -> float | None:
+        """Return the margin that was asked for; None where the metric has its own."""
+        return self.margin if metric == TOP1 else None
 
     @cached_property
     def rounds(self) -> pd.DataFrame:
@@ -145,6 +171,14 @@ class StudyResults:
     def top1(self) -> pd.DataFrame:
         """The rows of `verdicts` on top-1, with what each step costs (`verdicts.FACTOR_COLUMNS`)."""
         return with_costs(self.verdicts, self.measured)
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """What is judged and what it is called, for figures: columns rung, label, section, adopted and others."""
+        if self.fraction is None:
+            return self.table
+        references = self.table[self.table["section"] == SECTION]
+        return pd.concat([effect_rows(self.fraction), references[["rung", "label", "section", "adopted"]]])
 
     @property
     def steps(self) -> pd.DataFrame:
@@ -225,6 +259,8 @@ class StudyResults:
                 f"These numbers mean nothing: recipe '{self.study.recipe.name}' trains for a few steps, to show that "
                 "everything works. Nothing is claimed of any step."
             )
+        if self.fraction:
+            return headline(self.steps, noun="effect")
         done = self.runs[self.runs["state"] == "finished"]
         more = more_runs(self.steps, {str(rung): float(s) for rung, s in done.groupby("rung")["wall_s"].mean().items()})
         return headline(self.steps, noun="step" if self.study.design == "ladder" else "change", more=more)
@@ -248,11 +284,22 @@ class StudyResults:
                 "Not all drawn orders are trained: a value that fewer of them count for is not of random orders, and "
                 "its interval says less than it seems to."
             )
+        elif study.design == "fractional":
+            sentences += self._about_the_fraction()
         elif study.design == "pairs":
             for metric in (TOP1, *self.own_metrics.metrics):
                 runs = self.runs_with(metric)
                 sentences.append(interaction_in_words(runs, study.layout.square, study.layout.design.steps, metric))
         return sentences + [note for found in self.evaluated for note in found.notes]
+
+    def _about_the_fraction(self) -> list[str]:
+        """Say why effects are not judged, if they are not."""
+        if self.fraction is None:
+            return ["Effects are judged of the whole design alone: --only and --until leave networks of it out."]
+        if missing := missing_networks(self.runs, self.fraction):
+            total = len(self.fraction.rungs)
+            return [f"{missing} of {total} networks have no result yet: effects are judged when all have one."]
+        return []
 
     # -- for any changes
 
@@ -289,7 +336,7 @@ class StudyResults:
             pairs,
             metric,
             {step for step, against in pairs if step in study.sought or (step, against) not in steps},
-            margin=self.margin if metric == "top1" else None,
+            margin=self._margin_of(metric),
             right_images=self.right_images,
             test=self.test,
             looks=study.looks,

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from analysis.fractions import AGAINST
 from analysis.frame_results import FrameResults
 from analysis.metrics import COSTS, COUNTED, SPEEDS, TOP1, metric_of
 from analysis.own_metrics import own_metric_cells
@@ -45,6 +46,9 @@ def print_results(results: StudyResults, console: Console) -> None:
     say(results.headline, console)
     console.print()
     print_ladder(results.table, console)
+    if results.fraction:
+        console.print()
+        print_verdicts(results.steps, console)
     for metric, rows in results.verdicts.groupby("metric", sort=False):
         if metric == TOP1 or rows["delta"].isna().all():
             continue
@@ -115,10 +119,11 @@ def print_verdicts(judged: pd.DataFrame, console: Console) -> None:
             seeds_in_words(row.seeds_needed) if undecided else "",
         )
     console.print(table)
+    is_plan = judged["against"].iloc[0] in AGAINST.values()
+    what = f"Effects on {metric.label}" if is_plan else f"Changes of {metric.label} from the rung before"
     say(
-        f"Changes of {metric.label} from the rung before. p allows for all steps. No effect: within "
-        f"{judged['margin'].iloc[0]:g}. Seeds needed: a rung, to answer a change of this size with a probability of "
-        "80%.",
+        f"{what}. p allows for all of them. No effect: within {judged['margin'].iloc[0]:g}. Seeds needed: a rung, to "
+        "answer a change of this size with a probability of 80%.",
         console,
     )
 

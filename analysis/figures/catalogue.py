@@ -155,11 +155,11 @@ def drawings_of(results: StudyResults, about: About, labels: pd.DataFrame, *, cl
     top1 = results.verdicts[results.verdicts["metric"] == "top1"]
     if top1["delta"].notna().any():
         published = results.table[["rung", "paper_top1_delta"]].set_axis(["step", "delta"], axis=1)
-        yield forest(top1, results.table, about, published)
+        yield forest(top1, results.rows, about, published)
     for metric in results.own_metrics.metrics:
         judged = results.verdicts[results.verdicts["metric"] == metric]
         if judged["delta"].notna().any():
-            yield own_forest(judged, results.table, about)
+            yield own_forest(judged, results.rows, about)
     if len(results.rounds):
         yield rounds(results.rounds, results.table, about)
     if results.design_effects:

@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.design_effects import has_runs_beyond
 from analysis.figures import catalogue
 from analysis.figures.roadmap import Chart
+from analysis.fractions import alias_cells, network_cells
 from analysis.frame_results import FrameResults
 from analysis.ladder_table import ladder_table, published_table, with_answers
 from analysis.metrics import METRICS, TOP1, metric_of
@@ -249,6 +250,11 @@ def _tables(results: StudyResults) -> list[tuple[str, Sequence[Cells]]]:
         if len(values := results.shapley_of(metric)):
             title = f"Shapley values of {metric_of(metric).name}, the mean change over the drawn orders"
             tables.append((title, value_cells(values, metric)))
+    if results.fraction:
+        tables.append(("The networks: + has the step", network_cells(results.fraction)))
+        if aliases := alias_cells(results.fraction):
+            title = "Effects that this plan cannot tell apart: what is seen of one is the sum of all beside it"
+            tables.append((title, aliases))
     return tables + robustness_tables(results.robustness) + own_metric_tables(results.own_metrics)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from roadmap.common.errors import UserError
-from roadmap.ladder.designs import SAMPLES, Design, Layout, lay_out
+from roadmap.ladder.designs import SAMPLED, Design, Layout, lay_out
 from roadmap.ladder.ladder import Ladder, find_ladder, known_ladders
 from roadmap.ladder.schema import Match
 from roadmap.recipe import MOST_SEED
@@ -57,9 +57,9 @@ def base_of(options: Namespace) -> str:
 def design_of(options: Namespace) -> Design:
     """Return the design that was named; the ladder, if none was."""
     name, *steps = options.design or ["ladder"]
-    if options.samples is not None and name != "orders":
-        raise UserError(f"--samples: is for --design orders, not for {name}. Leave it out.")
-    samples = SAMPLES if options.samples is None else whole(options.samples, "--samples", 1)
+    if options.samples is not None and name not in SAMPLED:
+        raise UserError(f"--samples: is for --design {' and '.join(SAMPLED)}, not for {name}. Leave it out.")
+    samples = None if options.samples is None else whole(options.samples, "--samples", 1)
     return Design(name, tuple(steps), samples)
 
 
