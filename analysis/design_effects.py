@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from analysis.fractions import fraction_verdicts
+from analysis.metrics import METRICS
+from analysis.own_metrics import collect_own_metrics, runs_of
 from analysis.run_frames import collect
 from analysis.stats.shapley import shapley
 from analysis.verdicts import pairs_of, verdict_table
@@ -15,6 +18,7 @@ NAMES = {
     "leave-one-out": ("lost when left out", "without_"),
     "add-one": ("alone on the base", "only_"),
     "orders": ("Shapley value", ""),
+    "fractional": ("average over combinations", ""),
 }
 EFFECT_COLUMNS = ("step", "value", "ci_low", "ci_high")
 
@@ -24,7 +28,7 @@ def design_effects(studies: Mapping[str, Study], metric: str = "top1") -> dict[s
 
     Args:
         studies: Design -> its study, all from one base under one recipe.
-        metric: One of `analysis.metrics.METRICS`.
+        metric: One of `analysis.metrics.METRICS`, or one of the user's own.
 
     Returns:
         What an effect is called -> a frame with the columns of `EFFECT_COLUMNS` (95% intervals), a row a step by its
@@ -35,8 +39,10 @@ def design_effects(studies: Mapping[str, Study], metric: str = "top1") -> dict[s
         if design not in studies:
             continue
         study = studies[design]
-        runs = collect(study)
-        if design == "orders":
+        runs = collect(study) if metric in METRICS else runs_of(collect_own_metrics(study), metric)
+        if design == "fractional":
+            effect = _of_one_step(study, runs, metric)
+        elif design == "orders":
             effect = shapley(runs, study.layout.orders, metric)
         else:
             effect = _judged(study, runs, prefix, metric)
@@ -48,12 +54,13 @@ def design_effects(studies: Mapping[str, Study], metric: str = "top1") -> dict[s
     return effects
 
 
-def effects_beside(study: Study, beside: Mapping[str, Study]) -> dict[str, pd.DataFrame]:
+def effects_beside(study: Study, beside: Mapping[str, Study], metric: str = "top1") -> dict[str, pd.DataFrame]:
     """Return the steps' effects by a study's design and those beside it, where a design other than the ladder has any.
 
     Args:
         study: The study.
         beside: Design -> the same steps from the same base under the same recipe, in other designs.
+        metric: As for `design_effects`.
     """
     ladder = study if study.design == "ladder" else beside.get("ladder")
     if ladder is None or study.design == "pairs":
@@ -64,7 +71,7 @@ def effects_beside(study: Study, beside: Mapping[str, Study]) -> dict[str, pd.Da
         others = [other for other in studies.values() if other is not one]
         if one is ladder or one is study or has_runs_beyond(one, others):
             shown[design] = one
-    effects = design_effects(shown) if len(shown) > 1 else {}
+    effects = design_effects(shown, metric) if len(shown) > 1 else {}
     return effects if effects.keys() - {NAMES["ladder"][0]} else {}
 
 
@@ -73,6 +80,14 @@ def has_runs_beyond(study: Study, others: Iterable[Study]) -> bool:
     known = {config.id for other in others for config in other.configs.values()}
     first = (study.configs[rung.id, study.seeds[0]] for rung in study.rungs)
     return any(study.folder(config).is_dir() for config in first if config.id not in known)
+
+
+def _of_one_step(study: Study, runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the effects of single steps by a factorial plan, under the steps' own names."""
+    fraction = study.layout.fraction
+    assert fraction
+    judged = fraction_verdicts(runs, fraction, metric).iloc[: len(fraction.steps)]
+    return judged.assign(step=list(fraction.steps), value=judged["delta"])
 
 
 def _judged(study: Study, runs: pd.DataFrame, prefix: str, metric: str) -> pd.DataFrame:

@@ -7,11 +7,12 @@ from functools import cached_property
 import pandas as pd
 
 from analysis.ladder_table import LADDER_COLUMNS, with_answers
-from analysis.metrics import Metric, metric_of
+from analysis.metrics import metric_of
 from analysis.sentences import headline, more_runs
 from analysis.stats.answers import SHARED, Test
 from analysis.verdicts import verdict_table
 from roadmap.common.errors import UserError, unknown
+from roadmap.runs.metrics import Metric
 
 PREVIOUS = "previous"
 MOST_RUNGS = 200  # a figure has a row for each

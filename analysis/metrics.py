@@ -1,34 +1,14 @@
 """The metrics that a step can change: their names and units, which way is better, which changes are as good as none."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Protocol
 
-from roadmap.robustness.settings import FGSM, PGD, STEPS
+import pandas as pd
 
-ATTACKS = {FGSM: "FGSM", PGD: f"PGD-{STEPS}"}  # what they are called
+from roadmap.runs import run_folder
+from roadmap.runs.metrics import Metric
+
 TOP1 = "top1"  # the metric that a ladder is about
-ROBUST_MARGIN = 1.0  # points
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A quantity that a step can change.
-
-    Attributes:
-        label: Its name in tables, with the unit.
-        better: 1 where more is better, -1 where less is.
-        margin: Changes within it are as good as none, in the metric's unit; settable on the command line for top-1.
-        digits: How its values are printed.
-        unit: The unit of a change, as a sentence says it; empty where there is none.
-        samples: What it was measured over: seeds, or rounds of one process.
-    """
-
-    label: str
-    better: int
-    margin: float
-    digits: str = ".2f"
-    unit: str = "points"
-    samples: str = "seeds"
-
 
 # What a run measures.
 METRICS = {
@@ -51,23 +31,43 @@ COSTS = {
     "peak_memory_mb": Metric("peak memory (MB)", -1, 0.0, ",.1f", "MB"),
 }
 COUNTED = ("macs", "params", "activations")
+NAMES_TAKEN = METRICS | SPEEDS | COSTS | dict.fromkeys((*run_folder.COLUMNS, "base", "rung", "run", "recipe"))
+
+_declared: dict[str, Metric] = {}
+
+
+class Evaluated(Protocol):
+    """What was found of a study's trained networks after their runs: by attacks, by a user's own functions.
+
+    Attributes:
+        frame: A row a run with the columns rung, seed and those of the metrics, and others; NaN where nothing is known.
+        metrics: Column -> what it is: these are judged as top-1 is.
+        notes: What a reader should know beside the numbers, a sentence each.
+    """
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """See the class."""
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """See the class."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See the class."""
+
+
+def declared(*evaluated: Evaluated) -> tuple[Evaluated, ...]:
+    """Return what was found of trained networks, having made its metrics known to `metric_of`, the last of a name."""
+    for found in evaluated:
+        _declared.update(found.metrics)
+    return evaluated
 
 
 def metric_of(name: str) -> Metric:
-    """Return what a metric is: of runs, of speeds, of costs, of robustness; any other name is a user's own metric.
+    """Return what a metric is: of runs, of speeds, of costs, or one that was declared.
 
-    Of a user's own metric more is better and no change is small enough to be none, unless a table says otherwise.
+    Of any other more is better and no change is small enough to be none, unless a table says otherwise.
     """
-    return (METRICS | SPEEDS | COSTS).get(name) or _robust_metric(name) or Metric(name, 1, 0.0, ".3g", "")
-
-
-def _robust_metric(name: str) -> Metric | None:
-    """Return what a column of accuracies under attacks and corruptions is; None for any other column."""
-    if name == "mce":
-        return Metric("mean corr. error (%)", -1, ROBUST_MARGIN)
-    if name == "corrupted_top1":
-        return Metric("corrupted (%)", 1, ROBUST_MARGIN)
-    attack, _, radius = name.partition("_")
-    if attack in ATTACKS and radius.replace(".", "", 1).isdecimal():
-        return Metric(f"{ATTACKS[attack]} {radius}/255 (%)", 1, ROBUST_MARGIN)
-    return None
+    return (_declared | METRICS | SPEEDS | COSTS).get(name) or Metric(name, 1, 0.0, ".3g", "")

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.metrics import ATTACKS
 from roadmap.common.formats import clock
 from roadmap.robustness.settings import (
     CHECKED,
@@ -27,7 +26,11 @@ from roadmap.robustness.settings import (
     read_found,
 )
 from roadmap.runs import run_folder
+from roadmap.runs.metrics import Metric
 from roadmap.study.plan import Study
+
+ATTACKS = {FGSM: "FGSM", PGD: f"PGD-{STEPS}"}  # what they are called
+MARGIN = 1.0  # points
 
 # A row a run: column -> meaning and unit. Accuracies are top-1 on `images` test images, percent.
 ROBUSTNESS_COLUMNS = {
@@ -60,7 +63,7 @@ ROBUSTNESS_COLUMNS = {
 
 @dataclass(frozen=True)
 class Robustness:
-    """What was found of a study's networks.
+    """What was found of a study's networks (an `analysis.metrics.Evaluated`).
 
     Attributes:
         frame: A row a run that was examined to its end, with the columns of `ROBUSTNESS_COLUMNS`; empty without any.
@@ -75,12 +78,23 @@ class Robustness:
     notes: tuple[str, ...] = ()
 
     @property
-    def metrics(self) -> list[str]:
-        """The columns that verdicts are given on."""
+    def metrics(self) -> dict[str, Metric]:
+        """The columns that verdicts are given on, and what they are."""
         if self.frame.empty:
-            return []
-        attacks = [name_of(attack, radius) for attack in (FGSM, PGD) for radius in self.radii]
-        return [*attacks, "corrupted_top1", *(["mce"] if self.reference else [])]
+            return {}
+        metrics = metrics_under(self.radii)
+        return metrics if self.reference else {name: metric for name, metric in metrics.items() if name != "mce"}
+
+
+def metrics_under(radii: Sequence[float]) -> dict[str, Metric]:
+    """Return what is judged of robustness, by its columns, under attacks of these radii (in 255ths)."""
+    attacks = {
+        name_of(attack, radius): Metric(f"{ATTACKS[attack]} {radius:g}/255 (%)", 1, MARGIN)
+        for attack in (FGSM, PGD)
+        for radius in radii
+    }
+    corruptions = {"corrupted_top1": Metric("corrupted (%)", 1, MARGIN)}
+    return attacks | corruptions | {"mce": Metric("mean corr. error (%)", -1, MARGIN)}
 
 
 def collect_robustness(study: Study) -> Robustness:

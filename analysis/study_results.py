@@ -9,9 +9,11 @@ import pandas as pd
 
 from analysis.agreement import agreement, correlation_in_words, correlations
 from analysis.design_effects import effects_beside
+from analysis.fractions import effect_rows, fraction_costs, fraction_verdicts, missing_networks
 from analysis.history import RunHistory, collect_histories, curves_of
 from analysis.ladder_table import ladder_table, with_answers
-from analysis.metrics import COSTS, METRICS, SPEEDS
+from analysis.metrics import COSTS, METRICS, SPEEDS, TOP1, Evaluated, declared, metric_of
+from analysis.own_metrics import OwnMetrics, collect_own_metrics, runs_of
 from analysis.robustness import Robustness, collect_robustness
 from analysis.run_frames import collect, collect_measured, collect_right_images
 from analysis.sentences import headline, more_runs
@@ -31,6 +33,8 @@ from analysis.verdicts import (
     without_answers,
 )
 from roadmap.common.formats import change, interval
+from roadmap.ladder.fractions import Fraction
+from roadmap.ladder.references import SECTION
 from roadmap.ladder.rung import Rung
 from roadmap.study.plan import Study
 
@@ -87,6 +91,16 @@ class StudyResults:
         return collect_robustness(self.study)
 
     @cached_property
+    def own_metrics(self) -> OwnMetrics:
+        """What functions of the user's own measured of the networks."""
+        return collect_own_metrics(self.study)
+
+    @cached_property
+    def evaluated(self) -> tuple[Evaluated, ...]:
+        """What was found of the trained networks after their runs."""
+        return declared(self.robustness, self.own_metrics)
+
+    @cached_property
     def curves(self) -> pd.DataFrame:
         """A row a rung, seed and epoch, with the columns of `history.CURVE_COLUMNS`."""
         return curves_of(self.study, self.histories)
@@ -108,10 +122,33 @@ class StudyResults:
         families = [pairs for pairs in (pairs_of(self.study.rungs), reference_pairs(self.study.rungs)) if pairs]
         if self.means_nothing:
             families = []
-        tables = [self.judge(pairs) for pairs in families or [[]]]
+        tables = [self.judge(pairs) for pairs in families]
+        if self.fraction and not self.means_nothing:
+            tables.insert(0, self._judge_fraction(self.fraction))
+        tables = tables or [self.judge([])]
         together = pd.concat(tables) if len(tables) > 1 else tables[0]
         places = {name: place for place, name in enumerate(dict.fromkeys(together["metric"]))}
         return together.sort_values("metric", key=lambda found: found.map(places), kind="stable", ignore_index=True)
+
+    @property
+    def fraction(self) -> Fraction | None:
+        """Which steps each network has, for the design "fractional"; None for any other, and for a part of one."""
+        fraction = self.study.layout.fraction
+        there = {rung.id for rung in self.study.rungs}
+        return fraction if fraction and there.issuperset(fraction.rungs) else None
+
+    def _judge_fraction(self, fraction: Fraction) -> pd.DataFrame:
+        """Judge the effects of a factorial plan in every metric, each metric's effects together."""
+        tables = [fraction_verdicts(self.runs, fraction, name, self._margin_of(name)) for name in METRICS]
+        tables += [fraction_costs(self.costs, fraction, metric) for metric in COSTS]
+        for found in self.evaluated:
+            runs = found.frame.assign(state="finished")
+            tables += [fraction_verdicts(runs, fraction, metric) for metric in found.metrics]
+        return pd.concat(tables, ignore_index=True)
+
+    def _margin_of(self, metric: str) -> float | None:
+        """Return the margin that was asked for; None where the metric has its own."""
+        return self.margin if metric == TOP1 else None
 
     @cached_property
     def rounds(self) -> pd.DataFrame:
@@ -134,6 +171,14 @@ class StudyResults:
     def top1(self) -> pd.DataFrame:
         """The rows of `verdicts` on top-1, with what each step costs (`verdicts.FACTOR_COLUMNS`)."""
         return with_costs(self.verdicts, self.measured)
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """What is judged and what it is called, for figures: columns rung, label, section, adopted and others."""
+        if self.fraction is None:
+            return self.table
+        references = self.table[self.table["section"] == SECTION]
+        return pd.concat([effect_rows(self.fraction), references[["rung", "label", "section", "adopted"]]])
 
     @property
     def steps(self) -> pd.DataFrame:
@@ -166,14 +211,26 @@ class StudyResults:
     @cached_property
     def design_effects(self) -> dict[str, pd.DataFrame]:
         """The steps' effects by each design that has results: name -> frame (`design_effects.design_effects`)."""
-        return {} if self.means_nothing else effects_beside(self.study, self.beside)
+        return self.effects_on(TOP1)
 
     @cached_property
     def shapley(self) -> pd.DataFrame:
         """Shapley values with the columns of `shapley.SHAPLEY_COLUMNS`, for the design "orders"."""
+        return self.shapley_of(TOP1)
+
+    def runs_with(self, metric: str) -> pd.DataFrame:
+        """Return a row a run with the columns rung, seed, state and a metric of runs, or one of the user's own."""
+        return self.runs if metric in METRICS else runs_of(self.own_metrics, metric)
+
+    def effects_on(self, metric: str) -> dict[str, pd.DataFrame]:
+        """Return the steps' effects on a metric, the user's own too, by each design that has results."""
+        return {} if self.means_nothing else effects_beside(self.study, self.beside, metric)
+
+    def shapley_of(self, metric: str) -> pd.DataFrame:
+        """Return Shapley values of a metric, the user's own too, for the design "orders"."""
         if self.study.design != "orders" or self.means_nothing:
             return pd.DataFrame()
-        return shapley(self.runs, self.study.layout.orders)
+        return shapley(self.runs_with(metric), self.study.layout.orders, metric)
 
     @cached_property
     def correlations(self) -> pd.DataFrame:
@@ -202,6 +259,8 @@ class StudyResults:
                 f"These numbers mean nothing: recipe '{self.study.recipe.name}' trains for a few steps, to show that "
                 "everything works. Nothing is claimed of any step."
             )
+        if self.fraction:
+            return headline(self.steps, noun="effect")
         done = self.runs[self.runs["state"] == "finished"]
         more = more_runs(self.steps, {str(rung): float(s) for rung, s in done.groupby("rung")["wall_s"].mean().items()})
         return headline(self.steps, noun="step" if self.study.design == "ladder" else "change", more=more)
@@ -225,9 +284,22 @@ class StudyResults:
                 "Not all drawn orders are trained: a value that fewer of them count for is not of random orders, and "
                 "its interval says less than it seems to."
             )
+        elif study.design == "fractional":
+            sentences += self._about_the_fraction()
         elif study.design == "pairs":
-            sentences.append(interaction_in_words(self.runs, study.layout.square, study.layout.design.steps))
-        return sentences + list(self.robustness.notes)
+            for metric in (TOP1, *self.own_metrics.metrics):
+                runs = self.runs_with(metric)
+                sentences.append(interaction_in_words(runs, study.layout.square, study.layout.design.steps, metric))
+        return sentences + [note for found in self.evaluated for note in found.notes]
+
+    def _about_the_fraction(self) -> list[str]:
+        """Say why effects are not judged, if they are not."""
+        if self.fraction is None:
+            return ["Effects are judged of the whole design alone: --only and --until leave networks of it out."]
+        if missing := missing_networks(self.runs, self.fraction):
+            total = len(self.fraction.rungs)
+            return [f"{missing} of {total} networks have no result yet: effects are judged when all have one."]
+        return []
 
     # -- for any changes
 
@@ -245,13 +317,16 @@ class StudyResults:
         apart = references.difference(*pairs)  # a step's answer does not depend on their noise
         runs = self.runs[~self.runs["rung"].isin(apart)]
         tables = [self._judge_runs(runs, pairs, metric) for metric in METRICS]
-        examined = self.robustness.frame.assign(state="finished")
-        robust = [self._judge_runs(examined, pairs, metric) for metric in self.robustness.metrics]
+        later = [
+            self._judge_runs(found.frame.assign(state="finished"), pairs, metric)
+            for found in self.evaluated
+            for metric in found.metrics
+        ]
         if self.means_nothing:
-            tables, robust = [list(map(without_answers, some)) for some in (tables, robust)]
+            tables, later = [list(map(without_answers, some)) for some in (tables, later)]
         tables += [speed_table(self.measured, pairs, metric) for metric in SPEEDS]
         tables += [cost_table(self.costs if costs is None else costs, pairs, metric) for metric in COSTS]
-        return pd.concat([*tables, *robust], ignore_index=True)
+        return pd.concat([*tables, *later], ignore_index=True)
 
     def _judge_runs(self, runs: pd.DataFrame, pairs: Pairs, metric: str) -> pd.DataFrame:
         """Judge changes in a metric of runs."""
@@ -261,7 +336,7 @@ class StudyResults:
             pairs,
             metric,
             {step for step, against in pairs if step in study.sought or (step, against) not in steps},
-            margin=self.margin if metric == "top1" else None,
+            margin=self._margin_of(metric),
             right_images=self.right_images,
             test=self.test,
             looks=study.looks,
@@ -274,24 +349,25 @@ class StudyResults:
         return costs.join(self.measured.groupby("rung")[["activations", "peak_memory_mb"]].first())
 
 
-def interaction_in_words(runs: pd.DataFrame, square: Sequence[str], steps: Sequence[str]) -> str:
-    """Say what two steps do to top-1 beyond the sum of what each does alone.
+def interaction_in_words(runs: pd.DataFrame, square: Sequence[str], steps: Sequence[str], metric: str = TOP1) -> str:
+    """Say what two steps do to a metric beyond the sum of what each does alone.
 
     Args:
         runs: The frame of `run_frames.collect`.
         square: The rungs with neither, the first, the second and both steps.
         steps: The two.
+        metric: A column of the frame.
     """
     base, x, y, both = square
-    found = interaction(runs, base, x, y, both)
+    found = interaction(runs, base, x, y, both, metric)
     first, second = steps
+    about = metric_of(metric)
+    name, digits = about.name, about.digits
+    by = f"{change(found['value'], digits)} {about.unit}".strip()
     if math.isnan(found["value"]):
-        return f"How '{first}' and '{second}' interact: nothing to say; not all four rungs have results yet."
-    text = (
-        f"Together '{first}' and '{second}' change top-1 by {change(found['value'], '.2f')} points beyond the sum of "
-        "what each does alone"
-    )
+        return f"How '{first}' and '{second}' interact in {name}: nothing to say; not all four rungs have results yet."
+    text = f"Together '{first}' and '{second}' change {name} by {by} beyond the sum of what each does alone"
     if math.isnan(found["ci_low"]):
         return f"{text}. A rung with one seed has no spread, so nothing is known of how sure that is."
     p = "no spread to test" if math.isnan(found["p"]) else f"p = {found['p']:.3f}"
-    return f"{text} (95% interval {interval(found['ci_low'], found['ci_high'], '.2f')}; Welch, {p})."
+    return f"{text} (95% interval {interval(found['ci_low'], found['ci_high'], digits)}; Welch, {p})."

@@ -1,4 +1,4 @@
-"""Results on a terminal of 80 columns: a ladder's answers, one step closely, costs, robustness, Table 1."""
+"""Results on a terminal of 80 columns: a ladder's answers, one step, costs, robustness, own metrics, Table 1."""
 
 from typing import Any
 
@@ -7,12 +7,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from analysis.fractions import AGAINST
 from analysis.frame_results import FrameResults
 from analysis.metrics import COSTS, COUNTED, SPEEDS, TOP1, metric_of
+from analysis.own_metrics import own_metric_cells
 from analysis.report.table1 import TRAINING, models_cells
 from analysis.report.tables import p_value, seeds_in_words
 from analysis.robustness import Robustness
-from analysis.sentences import MARKS, marked, metric_headline
+from analysis.sentences import MARKS, headline, marked, metric_headline, more_runs
 from analysis.stats.answers import Answer
 from analysis.step_comparison import Comparison
 from analysis.study_results import StudyResults
@@ -44,6 +46,9 @@ def print_results(results: StudyResults, console: Console) -> None:
     say(results.headline, console)
     console.print()
     print_ladder(results.table, console)
+    if results.fraction:
+        console.print()
+        print_verdicts(results.steps, console)
     for metric, rows in results.verdicts.groupby("metric", sort=False):
         if metric == TOP1 or rows["delta"].isna().all():
             continue
@@ -114,10 +119,11 @@ def print_verdicts(judged: pd.DataFrame, console: Console) -> None:
             seeds_in_words(row.seeds_needed) if undecided else "",
         )
     console.print(table)
+    is_plan = judged["against"].iloc[0] in AGAINST.values()
+    what = f"Effects on {metric.label}" if is_plan else f"Changes of {metric.label} from the rung before"
     say(
-        f"Changes of {metric.label} from the rung before. p allows for all steps. No effect: within "
-        f"{judged['margin'].iloc[0]:g}. Seeds needed: a rung, to answer a change of this size with a probability of "
-        "80%.",
+        f"{what}. p allows for all of them. No effect: within {judged['margin'].iloc[0]:g}. Seeds needed: a rung, to "
+        "answer a change of this size with a probability of 80%.",
         console,
     )
 
@@ -189,7 +195,7 @@ def _words(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-# -- costs, robustness, Table 1
+# -- costs, robustness, own metrics, Table 1
 
 
 def print_costs(rows: list[dict[str, Any]], console: Console) -> None:
@@ -234,6 +240,28 @@ def print_robustness(found: Robustness, console: Console) -> None:
         means = [number(rows[name].mean(), ".1f") for name in shown.values()]
         table.add_row(escape(str(rung)), *means, "YES" if rows["masks_gradients"].any() else "no")
     console.print(table)
+    for note in found.notes:
+        say(note, console)
+
+
+def print_own_metrics(results: StudyResults, console: Console) -> None:
+    """Print what a user's functions measured of a study's networks: the means of every rung, then the answers."""
+    found = results.own_metrics
+    if found.frame.empty:
+        console.print(
+            "No trained network has been measured yet.", *found.notes, sep="\n", highlight=False, markup=False
+        )
+        return
+    cells = own_metric_cells(found)
+    table = _narrow_table(*cells[0])
+    for row in cells:
+        table.add_row(*map(escape, row.values()))
+    console.print(table)
+    for metric, judged in results.verdicts.groupby("metric", sort=False):
+        if metric in found.metrics and judged["answer"].any():
+            console.print()
+            say(f"{metric_of(str(metric)).name}: {headline(judged, more=more_runs(judged))}", console)
+            print_verdicts(judged, console)
     for note in found.notes:
         say(note, console)
 

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from analysis.metrics import METRICS, SPEEDS, Metric, metric_of
+from analysis.metrics import METRICS, SPEEDS, metric_of
 from analysis.sentences import in_words
 from analysis.stats.answers import SHARED, Answer, Test, judge_summary, summarize
 from analysis.stats.power import seeds_needed
@@ -16,6 +16,7 @@ from analysis.stats.sequential import Look, judge_in_rounds
 from analysis.stats.tests import holm, mcnemar_p, paired_p
 from roadmap.ladder.ladder import Ladder
 from roadmap.ladder.rung import Rung
+from roadmap.runs.metrics import Metric
 
 # A row of a verdict table: column -> meaning and unit.
 VERDICT_COLUMNS = {
@@ -112,7 +113,7 @@ def verdict_table(
     else:
         summary = summarize({rung: series.to_numpy(float) for rung, series in by_seed.items()})
         judged = _judged(summary, pairs, about, margin, test)
-    table = _with_words(judged, metric, about, margin)
+    table = with_words(judged, metric, about, margin)
     table["p_paired"] = [paired_p(_changes(by_seed, step, against)) for step, against in pairs]
     if right_images is not None and metric == "top1":
         images = [_compare_images(right_images.get(against, {}), right_images.get(step, {})) for step, against in pairs]
@@ -174,7 +175,7 @@ def published_verdicts(
     margin = about.margin if margin is None else margin
     pairs = pairs_of(rungs) if pairs is None else pairs
     judged = _judged(summary, pairs, about, margin, test, rounded_to=PRINTED)
-    return _with_words(judged, "top1", about, margin)
+    return with_words(judged, "top1", about, margin)
 
 
 def speed_table(measured: pd.DataFrame, pairs: Pairs, metric: str) -> pd.DataFrame:
@@ -206,7 +207,7 @@ def speed_table(measured: pd.DataFrame, pairs: Pairs, metric: str) -> pd.DataFra
     answers[(p < ALPHA) & (log_ratio > 0)] = Answer.HELPS
     answers[(p < ALPHA) & (log_ratio < 0)] = Answer.HURTS
     judged = judged.assign(p_adjusted=p, p_same=p_same, p_paired=judged["p"], answer=answers)
-    return _with_words(judged, metric, about, about.margin * judged["value_against"].to_numpy(float))
+    return with_words(judged, metric, about, about.margin * judged["value_against"].to_numpy(float))
 
 
 def _ratio_test(new: "pd.Series[float]", old: "pd.Series[float]", margin: float) -> dict[str, float]:
@@ -242,7 +243,7 @@ def cost_table(costs: pd.DataFrame, pairs: Pairs, metric: str) -> pd.DataFrame:
     words = np.select([delta > 0, delta < 0, delta == 0], ["more", "less", "the same"], "not known")
     table = pd.DataFrame(list(pairs), columns=["step", "against"])
     table = table.assign(value=value, value_against=before, delta=delta, n=0, n_against=0)
-    return _in_columns(table.assign(metric=metric, answer="", verdict=words))
+    return in_columns(table.assign(metric=metric, answer="", verdict=words))
 
 
 def with_costs(verdicts: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
@@ -329,17 +330,17 @@ def _judged_in_rounds(
     return _with_needs(judged, (mean, std, n), pairs, margin)
 
 
-def _with_words(judged: pd.DataFrame, name: str, about: Metric, margin: float | NDArray[np.float64]) -> pd.DataFrame:
+def with_words(judged: pd.DataFrame, name: str, about: Metric, margin: float | NDArray[np.float64]) -> pd.DataFrame:
     """Return judged changes with the columns of `VERDICT_COLUMNS`."""
     table = judged.assign(metric=name, margin=np.broadcast_to(margin, len(judged)).astype(float))
     if "p_welch" in table:
         table["p_holm"] = holm(table["p_welch"])
     rows: list[Any] = list(table.itertuples())
     table["verdict"] = [in_words(row.answer, row, about.samples) for row in rows]
-    return _in_columns(table)
+    return in_columns(table)
 
 
-def _in_columns(table: pd.DataFrame) -> pd.DataFrame:
+def in_columns(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with the columns of `VERDICT_COLUMNS`, NaN where nothing is known."""
     table = table.reindex(columns=list(VERDICT_COLUMNS))
     numbers = [name for name in VERDICT_COLUMNS if name not in (*WORDS, "n", "n_against")]

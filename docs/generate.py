@@ -13,9 +13,10 @@ import pandas as pd
 
 from analysis.agreement import agreement
 from analysis.ladder_table import with_answers
-from analysis.metrics import metric_of
+from analysis.metrics import declared
 from analysis.report.record import read_record
 from analysis.report.tables import verdict_markdown
+from analysis.robustness import Robustness
 from analysis.sentences import headline, more_runs
 from analysis.verdicts import FACTOR_COLUMNS, published_verdicts, verdict_table
 from roadmap.cli.parser import command_parsers
@@ -25,7 +26,7 @@ from roadmap.study.deviations import DEVIATIONS
 ROOT = Path(__file__).parents[1]
 DOCS, RECORDS = ROOT / "docs", ROOT / "records"
 BLOCK = re.compile(r"(<!-- (\w+): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-ATTACKED = ("fgsm_2", "fgsm_4", "fgsm_8", "pgd_2", "pgd_4", "pgd_8", "corrupted_top1", "mce")
+RADII = (2.0, 4.0, 8.0)  # of the attacks in records of robustness
 
 
 def write_commands() -> str:
@@ -87,10 +88,11 @@ def write_published(base: str) -> str:
 def write_robustness(record: str) -> str:
     """Return which steps of a record are answered in each accuracy under attack and corruption."""
     runs = pd.read_csv(RECORDS / record / "robustness.csv").assign(state="finished")
+    [found] = declared(Robustness(runs, RADII, reference="baseline"))
     lines = []
-    for metric in ATTACKED:
-        answers = verdict_table(runs, _pairs(record), metric)
-        lines.append(f"| {metric_of(metric).label} | {headline(answers, more=more_runs(answers))} |")
+    for name, about in found.metrics.items():
+        answers = verdict_table(runs, _pairs(record), name)
+        lines.append(f"| {about.label} | {headline(answers, more=more_runs(answers))} |")
     return "\n".join(["| metric | answers |", "| --- | --- |", *lines])
 
 

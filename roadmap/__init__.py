@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from roadmap.networks.model import build_model
     from roadmap.networks.own_layers import own_layer
     from roadmap.recipe import Recipe, read_recipe
+    from roadmap.runs.metrics import Metric, measures
     from roadmap.study.plan import Study
     from roadmap.study.spec import StudySpec, plan_study
     from roadmap.training import train
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BlockConfig": "networks.config",
     "Ladder": "ladder.ladder",
+    "Metric": "runs.metrics",
     "NetConfig": "networks.config",
     "Recipe": "recipe",
     "Rung": "ladder.rung",
@@ -32,6 +34,7 @@ _HOMES = {
     "count_macs": "networks.cost",
     "count_params": "networks.cost",
     "load_model": "export.safetensors_files",
+    "measures": "runs.metrics",
     "own_layer": "networks.own_layers",
     "plan_study": "study.spec",
     "read_ladder": "ladder.ladder",
@@ -41,6 +44,7 @@ _HOMES = {
 __all__ = [
     "BlockConfig",
     "Ladder",
+    "Metric",
     "NetConfig",
     "Recipe",
     "Rung",
@@ -51,6 +55,7 @@ __all__ = [
     "count_macs",
     "count_params",
     "load_model",
+    "measures",
     "own_layer",
     "plan_study",
     "read_ladder",

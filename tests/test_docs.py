@@ -5,20 +5,29 @@ import io
 import json
 import re
 import shlex
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import run_ladder
+from analysis.metrics import NAMES_TAKEN
 from docs.build import FIRST, links_of
 from docs.generate import BLOCK, generated, write_page
 from roadmap.cli.commands import COMMANDS
 from roadmap.cli.parser import parse
 from roadmap.common.paths import RECIPES
+from roadmap.data.batches import load_data
 from roadmap.jobs.cluster import read_cluster
 from roadmap.ladder.ladder import read_ladder
+from roadmap.metrics.own_metrics import find_metric
+from roadmap.networks.model import build_model
 from roadmap.robustness.settings import CORRUPTION_NAMES
+from roadmap.runs.config import RunConfig
+from roadmap.runs.metrics import values_of
+from tests.conftest import NET
 from tests.processes import ROOT
 from tests.samples import LADDERS
 
@@ -119,6 +128,23 @@ def test_the_example_of_an_own_step_is_that_of_its_record_and_keeps_what_a_step_
     assert re.search(r"^ *grn +yes +yes +yes +yes +yes +4\.456 *$", capsys.readouterr().out, re.MULTILINE)
 
 
+def test_the_examples_of_own_metrics_measure_a_network(
+    tmp_path: Path, tiny_run: Callable[..., RunConfig], small_images: Path
+) -> None:
+    data = load_data(tiny_run(), small_images, "cpu")
+    network = build_model(NET, num_classes=10, in_channels=1).eval()
+    for name in ("my_metrics.py", "calibration_metrics.py"):
+        (tmp_path / name).write_text(block_with("python", f"# {name}\n"))
+        function = re.findall(r"^def (\w+)", (tmp_path / name).read_text(), re.MULTILINE)[0]
+        measure, metrics = find_metric(f"{tmp_path / name}:{function}", NAMES_TAKEN).load()
+        assert all(0 < value <= 100 for value in values_of(measure(network, data), metrics).values())
+        sys.modules.pop(Path(name).stem)
+    (tmp_path / "my_metrics.yaml").write_text(block_with("yaml", "# my_metrics.yaml"))
+    ladder = read_ladder(tmp_path / "my_metrics.yaml")
+    assert ladder.climb("resnet50") == read_ladder().climb("resnet50")
+    assert ladder.metrics == (str(tmp_path / "my_metrics.py:inverted"),)
+
+
 def test_the_example_of_a_cluster_can_be_asked_for(tmp_path: Path) -> None:
     (tmp_path / "cluster.yaml").write_text(block_with("yaml", "# cluster.yaml"))
     assert read_cluster(tmp_path / "cluster.yaml").processes == 8
@@ -132,11 +158,13 @@ def test_no_other_code_is_shown() -> None:
         "judge",
         "wandb.init",
         "my_steps.py",
+        "my_metrics.py",
+        "calibration_metrics.py",
         "load_model",
         "convnext_tiny.safetensors",
     )
     assert not [block for block in blocks("python") if not any(text in block for text in tested)]
-    tested = ("# my_ladder.yaml", "# grn.yaml", "# cluster.yaml")
+    tested = ("# my_ladder.yaml", "# grn.yaml", "# my_metrics.yaml", "# cluster.yaml")
     assert not [block for block in blocks("yaml") if not any(text in block for text in tested)]
 
 

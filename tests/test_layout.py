@@ -12,9 +12,9 @@ from tests.processes import ROOT
 
 # A package imports only those after it. `analysis` stands between `cli` and the rest.
 ORDER = [
-    "roadmap.cli", "roadmap.export", "roadmap.downstream", "roadmap.robustness", "roadmap.jobs", "roadmap.measuring",
-    "roadmap.training", "roadmap.study", "roadmap.data", "roadmap.runs", "roadmap.ladder", "roadmap.recipe",
-    "roadmap.networks", "roadmap.common",
+    "roadmap.cli", "roadmap.export", "roadmap.downstream", "roadmap.robustness", "roadmap.metrics", "roadmap.jobs",
+    "roadmap.measuring", "roadmap.training", "roadmap.study", "roadmap.data", "roadmap.runs", "roadmap.ladder",
+    "roadmap.recipe", "roadmap.networks", "roadmap.common",
 ]  # fmt: skip
 NOT_FOR_ANALYSIS = ("roadmap.cli", "roadmap.export", "roadmap.jobs", "roadmap.training")
 # Former names, which go on working, and the program.

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from analysis.figures import draw_curves, draw_effects, draw_forest, draw_robustness, draw_rounds, draw_tradeoff
 from analysis.figures.roadmap import Chart, draw_roadmap, save_figure
 from analysis.figures.style import Words
-from analysis.metrics import metric_of
+from analysis.metrics import TOP1, metric_of
 from analysis.report.page import Picture
 from analysis.robustness import Robustness
 from analysis.study_results import StudyResults
@@ -51,14 +51,33 @@ def roadmap(table: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None = Non
 
 def forest(verdicts: pd.DataFrame, table: pd.DataFrame, about: About, published: pd.DataFrame | None = None) -> Drawing:
     """Return the changes of top-1 with their intervals and verdicts; arguments as for `draw_forest`."""
-    title = "What each step did, and how sure that is"
+    return _forest("verdicts", verdicts, table, about, "top-1", published)
+
+
+def own_forest(verdicts: pd.DataFrame, table: pd.DataFrame, about: About) -> Drawing:
+    """Return the same of a metric of the user's own."""
+    metric = str(verdicts["metric"].iloc[0])
+    name = metric_of(metric).name
+    return _forest(f"verdicts-{metric}", verdicts, table, about._replace(top1=name), name)
+
+
+def _forest(
+    file: str,
+    verdicts: pd.DataFrame,
+    table: pd.DataFrame,
+    about: About,
+    metric: str,
+    published: pd.DataFrame | None = None,
+) -> Drawing:
+    of = "" if metric == "top-1" else f" to {metric}"
+    title = f"What each step did{of}, and how sure that is"
     caption = (
-        "The change of top-1 that each step makes, with its 95% interval and the answer; a step that is undecided may "
-        "have no effect at all."
+        f"The change of {metric} that each step makes, with its 95% interval and the answer; a step that is undecided "
+        "may have no effect at all."
     )
     unit = metric_of(verdicts["metric"].iloc[0]).unit if len(verdicts) else "points"
-    words = about.words("What each step did", f"Change of {about.top1}" + (f" ({unit})" if unit else ""))
-    return Drawing("verdicts", title, caption, lambda: draw_forest(verdicts, table, words, published))
+    words = about.words(f"What each step did{of}", f"Change of {about.top1}" + (f" ({unit})" if unit else ""))
+    return Drawing(file, title, caption, lambda: draw_forest(verdicts, table, words, published))
 
 
 def rounds(found: pd.DataFrame, table: pd.DataFrame, about: About) -> Drawing:
@@ -72,17 +91,22 @@ def rounds(found: pd.DataFrame, table: pd.DataFrame, about: About) -> Drawing:
     return Drawing("rounds", title, caption, lambda: draw_rounds(found, table, words))
 
 
-def design_effects(found: Mapping[str, pd.DataFrame], labels: pd.DataFrame, about: About) -> Drawing:
-    """Return the steps' effects by several designs; arguments as for `draw_effects`."""
-    title = "Each step's effect by several designs"
+def design_effects(
+    found: Mapping[str, pd.DataFrame], labels: pd.DataFrame, about: About, metric: str = TOP1
+) -> Drawing:
+    """Return the steps' effects by several designs; arguments as for `draw_effects`, and the metric."""
+    is_own, known = metric != TOP1, metric_of(metric)
+    file, title = "design_effects", "Each step's effect by several designs"
+    if is_own:
+        file, title, about = f"{file}-{metric}", f"{title}: {known.name}", about._replace(top1=known.name)
     caption = (
         "What each step does where the ladder takes it, and by other designs: what the last network loses without "
-        "it, what it gives alone, what it gives on average over orders. Bars to the right: with the step, top-1 is "
-        "higher. A step that others need is left out with them, as that design's table says. Where designs disagree "
-        "beyond their intervals, the step's effect depends on the other steps."
+        "it, what it gives alone, what it gives on average over orders. Bars to the right: with the step, "
+        f"{known.name} is higher. A step that others need is left out with them, as that design's table says. Where "
+        "designs disagree beyond their intervals, the step's effect depends on the other steps."
     )
-    words = about.words(title, f"Change of {about.top1} (points)")
-    return Drawing("design_effects", title, caption, lambda: draw_effects(found, labels, words))
+    words = about.words(title, f"Change of {about.top1}" + (f" ({known.unit})" if known.unit else ""))
+    return Drawing(file, title, caption, lambda: draw_effects(found, labels, words))
 
 
 def tradeoff(table: pd.DataFrame, about: About) -> Drawing:
@@ -131,11 +155,18 @@ def drawings_of(results: StudyResults, about: About, labels: pd.DataFrame, *, cl
     top1 = results.verdicts[results.verdicts["metric"] == "top1"]
     if top1["delta"].notna().any():
         published = results.table[["rung", "paper_top1_delta"]].set_axis(["step", "delta"], axis=1)
-        yield forest(top1, results.table, about, published)
+        yield forest(top1, results.rows, about, published)
+    for metric in results.own_metrics.metrics:
+        judged = results.verdicts[results.verdicts["metric"] == metric]
+        if judged["delta"].notna().any():
+            yield own_forest(judged, results.rows, about)
     if len(results.rounds):
         yield rounds(results.rounds, results.table, about)
     if results.design_effects:
         yield design_effects(results.design_effects, labels, about)
+    for metric in results.own_metrics.metrics:
+        if effects := results.effects_on(metric):
+            yield design_effects(effects, labels, about, metric)
     if climbs and results.table["top1"].notna().any() and not results.means_nothing:
         yield tradeoff(results.tradeoffs, about)
     if len(results.robustness.frame):

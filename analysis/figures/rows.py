@@ -48,7 +48,7 @@ def in_order(changes: pd.DataFrame, ladder: pd.DataFrame) -> pd.DataFrame:
     table["label"] = [labels.get(step, step) for step in table["step"]]
     references = set(ladder.loc[ladder["section"] == SECTION, "rung"]) if "section" in ladder else set()
     table["adopted"] = [adopted.get(step, True) or step in references for step in table["step"]]
-    if "against" in table:
+    if "against" in table and "parent" in ladder:
         before: dict[Any, Any] = {}
         last: Any = None
         for rung in labels:

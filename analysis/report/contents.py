@@ -38,9 +38,13 @@ FIGURES = [
     for name in ("verdicts", "rounds", "design_effects", "tradeoff", "robustness", "curves")
     for form in catalogue.VECTORS
 ]
-FRAMES = ("results.csv", "rounds.csv", "agreement.csv", "shapley.csv", "design_effects.csv", "robustness.csv")
+FRAMES = (
+    "results.csv", "rounds.csv", "agreement.csv", "shapley.csv", "design_effects.csv", "robustness.csv",
+    "own_metrics.csv",
+)  # fmt: skip
 FORMER = ("worths.csv", "worths.svg", "worths.pdf")  # what earlier versions wrote
 OPTIONAL = ("record.json", *FRAMES, *FIGURES, *FORMER)
+OF_OWN_METRICS = [f"{name}-*.{form}" for name in ("verdicts", "design_effects") for form in catalogue.VECTORS]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +119,7 @@ def write_contents(contents: Contents, out: Path) -> list[Path]:
         if (path := out / f"{kept.name}.svg").is_file()
     ]
     files.append(write_page(out / PAGE, replace(contents.page, pictures=pictures)))
-    for name in OPTIONAL:  # so that no two reports are mixed
+    for name in _optional(out):  # so that no two reports are mixed
         if out / name not in files:
             (out / name).unlink(missing_ok=True)
     return files
@@ -125,12 +129,17 @@ def _keep(kept: Path | None, out: Path, written: set[str]) -> list[Path]:
     """Return a report's optional files that were not written anew, taken over from the folder of the earlier one."""
     if kept is None:
         return []
-    names = [name for name in OPTIONAL if name not in written and name not in FORMER and (kept / name).is_file()]
+    names = [name for name in _optional(kept) if name not in written and name not in FORMER and (kept / name).is_file()]
     for name in names:
         if kept.resolve() != out.resolve():
             content = (kept / name).read_bytes()
             write_atomically(out / name, partial(_put, content))
     return [out / name for name in names]
+
+
+def _optional(folder: Path) -> list[str]:
+    """Return the names of the files that a report may have left in a folder, or lack."""
+    return [*OPTIONAL, *sorted(path.name for pattern in OF_OWN_METRICS for path in folder.glob(pattern))]
 
 
 def _put(content: bytes, file: IO[bytes]) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.figures import catalogue
 from analysis.figures.catalogue import About, Drawing
+from analysis.own_metrics import OwnMetrics, own_metric_cells
 from analysis.report.contents import PROGRAM, Contents, Presentation
 from analysis.report.page import Page
 from analysis.report.record import RECORD, judged_by, origin_of
@@ -44,7 +45,11 @@ def record_contents(results: RecordResults, look: Presentation) -> Contents:
         verdicts=results.verdicts,
         ladder=table,
         sentences=results.sentences,
-        tables=[*correlation_tables(results.correlations), *robustness_tables(results.robustness)],
+        tables=[
+            *correlation_tables(results.correlations),
+            *robustness_tables(results.robustness),
+            *own_metric_tables(results.own_metrics),
+        ],
         runs=results.runs,
         commands=[("This report again, from the record", command)],
         provenance=origin_of(about),
@@ -53,7 +58,15 @@ def record_contents(results: RecordResults, look: Presentation) -> Contents:
     published = table[["rung", "paper_top1_delta"]].set_axis(["step", "delta"], axis=1)
     return Contents(
         page=page,
-        drawings=[catalogue.roadmap(table, chart), catalogue.forest(results.verdicts[0], table, words, published)],
+        drawings=[
+            catalogue.roadmap(table, chart),
+            catalogue.forest(results.verdicts[0], table, words, published),
+            *(
+                catalogue.own_forest(judged, table, words)
+                for judged in results.verdicts
+                if judged["metric"].iloc[0] in results.own_metrics.metrics
+            ),
+        ],
         columns=look.columns,
         texts={RECORD: json.dumps(about, indent=1) + "\n"},
         kept=record.folder,
@@ -74,6 +87,12 @@ def robustness_tables(found: Robustness) -> list[tuple[str, Sequence[Cells]]]:
     title = "Robustness: top-1 under attacks of several radii and under corruptions, percent, and mCE"
     check = "Check for gradient masking: top-1 of each run, percent"
     return [(title, robustness_cells(found)), (check, check_cells(found))]
+
+
+def own_metric_tables(found: OwnMetrics) -> list[tuple[str, Sequence[Cells]]]:
+    """Return the table of the user's own metrics, with its title; nothing without any."""
+    title = "Own metrics, measured of the trained networks: mean and standard deviation over seeds"
+    return [(title, own_metric_cells(found))] if len(found.frame) else []
 
 
 def _kept_drawings(about: About) -> list[Drawing]:

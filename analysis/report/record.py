@@ -85,6 +85,7 @@ def describe_record(
         "recipe": study.recipe.name,
         "seeds": list(study.seeds),
         **({"looks": [dict(seeds) for seeds in study.looks], "sought": sorted(study.sought)} if study.looks else {}),
+        **({"fraction": asdict(fraction)} if (fraction := study.layout.fraction) else {}),
         "runs": len(runs),
         "finished": int((runs["state"] == "finished").sum()),
         "planned_first": min(dates, default=None),

@@ -6,17 +6,21 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from analysis.agreement import AGREEMENT_COLUMNS, agreement, correlation_in_words
+from analysis.fractions import fraction_verdicts
 from analysis.ladder_table import with_answers
-from analysis.metrics import COSTS, METRICS, SPEEDS
+from analysis.metrics import COSTS, METRICS, SPEEDS, TOP1, Evaluated, declared
+from analysis.own_metrics import OwnMetrics, read_described, runs_of
 from analysis.report.csv_text import as_written
-from analysis.report.record import Record
+from analysis.report.record import RECORD, Record
 from analysis.robustness import Robustness
 from analysis.sentences import headline, more_runs
 from analysis.stats.answers import SHARED, Test
 from analysis.verdicts import FACTOR_COLUMNS, VERDICT_COLUMNS, Pairs, published_verdicts, sought_verdicts
 from roadmap.common.errors import UserError
+from roadmap.ladder.fractions import Fraction
 from roadmap.ladder.ladder import read_ladder
 from roadmap.ladder.references import SECTION
 from roadmap.robustness.settings import FGSM
@@ -71,10 +75,25 @@ class RecordResults:
         return Robustness(frame, radii, str(errors.idxmin()) if errors.notna().any() else None)
 
     @cached_property
+    def own_metrics(self) -> OwnMetrics:
+        """What functions of the user's own measured of the networks."""
+        described = self.record.about.get("own_metrics", {})
+        if not described or not (self.record.folder / "own_metrics.csv").is_file():
+            return OwnMetrics(pd.DataFrame())
+        return OwnMetrics(self._read("own_metrics.csv"), read_described(described, self.record.folder / RECORD))
+
+    @cached_property
+    def evaluated(self) -> tuple[Evaluated, ...]:
+        """What was found of the trained networks after their runs."""
+        return declared(self.robustness, self.own_metrics)
+
+    @cached_property
     def verdicts(self) -> list[pd.DataFrame]:
         """A table a metric, top-1 with what each step costs first, with the columns of `verdicts.VERDICT_COLUMNS`."""
-        metrics = [*METRICS, *SPEEDS, *COSTS, *self.robustness.metrics]
+        metrics = [*METRICS, *SPEEDS, *COSTS, *(name for found in self.evaluated for name in found.metrics)]
         tables = [pd.concat([self._judge(metric, pairs) for pairs in self._families()]) for metric in metrics]
+        if fraction := self.fraction:
+            tables = [self._judge_fraction(fraction, metric) for metric in metrics]
         return [rows.reset_index(drop=True) for rows in tables if rows["delta"].notna().any()]
 
     @cached_property
@@ -116,6 +135,27 @@ class RecordResults:
         parts = [table[table["section"] != SECTION], table[table["section"] == SECTION]]
         return [list(zip(part["rung"], part["parent"], strict=True)) for part in parts if len(part)] or [[]]
 
+    @cached_property
+    def fraction(self) -> Fraction | None:
+        """Which steps each network has, for the design "fractional"."""
+        content = self.record.about.get("fraction")
+        if content is None:
+            return None
+        try:
+            return TypeAdapter(Fraction).validate_python(content)
+        except ValidationError as error:
+            raise UserError(
+                f"{self.record.folder / RECORD}: its fraction is damaged. Fetch the record again."
+            ) from error
+
+    def _judge_fraction(self, fraction: Fraction, metric: str) -> pd.DataFrame:
+        """Judge the effects of a factorial plan; what is counted stays as it was recorded."""
+        if metric in SPEEDS or metric in COSTS:
+            return self.recorded[self.recorded["metric"] == metric].reindex(columns=list(VERDICT_COLUMNS))
+        margin = self.used_margin if metric == TOP1 else None
+        runs = next((runs_of(found, metric) for found in self.evaluated if metric in found.metrics), self.runs)
+        return fraction_verdicts(runs, fraction, metric, margin)
+
     def _judge(self, metric: str, pairs: Pairs) -> pd.DataFrame:
         recorded = self.recorded[self.recorded["metric"] == metric].set_index(["step", "against"])
         places = pd.MultiIndex.from_tuples(pairs, names=["step", "against"])
@@ -124,8 +164,9 @@ class RecordResults:
             counts = {name: rows[name].fillna(0).astype(int) for name in ("n", "n_against")}
             words = {name: rows[name].astype(object).fillna("") for name in ("answer", "verdict")}
             return rows.assign(metric=metric, **counts, **words)
-        if metric in self.robustness.metrics:
-            return self._judge_runs(self.robustness.frame.assign(state="finished"), pairs, metric)
+        for found in self.evaluated:
+            if metric in found.metrics:
+                return self._judge_runs(found.frame.assign(state="finished"), pairs, metric)
         table = self.record.table
         apart = set(table.loc[table["section"] == SECTION, "rung"]).difference(*pairs)
         runs = self.runs[~self.runs["rung"].isin(apart)]

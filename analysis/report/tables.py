@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.ladder_table import notes_of
-from analysis.metrics import METRICS, TOP1, Metric, metric_of
+from analysis.metrics import METRICS, TOP1, metric_of
 from analysis.sentences import MARKS, marked
 from analysis.stats.answers import Answer
 from analysis.stats.power import MOST_SEEDS
 from roadmap.common.errors import unknown
 from roadmap.common.formats import MINUS, big, change, interval, number, printable
 from roadmap.ladder.references import SECTION
+from roadmap.runs.metrics import Metric
 
 Cells = Mapping[str, str]  # heading -> what stands there
 
@@ -130,15 +131,17 @@ def verdict_cells(verdicts: pd.DataFrame, labels: Mapping[str, str] | None = Non
     return [_verdict_row(row, labels or {}, several) for row in verdicts.to_dict("records")]
 
 
-def value_cells(values: pd.DataFrame) -> list[dict[str, str]]:
-    """Return the cells of Shapley values (`shapley.SHAPLEY_COLUMNS`), a row a step."""
+def value_cells(values: pd.DataFrame, metric: str = TOP1) -> list[dict[str, str]]:
+    """Return the cells of Shapley values (`shapley.SHAPLEY_COLUMNS`) of a metric, a row a step."""
+    about = metric_of(metric)
+    heading = "Shapley value" + (f" ({about.unit})" if about.unit else "")
     return [
         {
             "step": row["step"],
             "orders": str(row["n_orders"]),
-            "Shapley value (points)": change(row["value"], ".2f"),
-            "standard error": number(row["se"], ".2f"),
-            "95% interval": interval(row["ci_low"], row["ci_high"], ".2f"),
+            heading: change(row["value"], about.digits),
+            "standard error": number(row["se"], about.digits),
+            "95% interval": interval(row["ci_low"], row["ci_high"], about.digits),
         }
         for row in values.to_dict("records")
     ]

@@ -12,12 +12,14 @@ import pandas as pd
 from analysis.design_effects import has_runs_beyond
 from analysis.figures import catalogue
 from analysis.figures.roadmap import Chart
+from analysis.fractions import alias_cells, network_cells
 from analysis.frame_results import FrameResults
 from analysis.ladder_table import ladder_table, published_table, with_answers
-from analysis.metrics import METRICS, TOP1
+from analysis.metrics import METRICS, TOP1, metric_of
+from analysis.own_metrics import described
 from analysis.report.contents import DEFAULT, PROGRAM, Contents, Presentation, write_contents
 from analysis.report.frame import frame_contents
-from analysis.report.judged_record import correlation_tables, record_contents, robustness_tables
+from analysis.report.judged_record import correlation_tables, own_metric_tables, record_contents, robustness_tables
 from analysis.report.page import Page
 from analysis.report.record import RECORD, describe_record, judged_by, origin_of
 from analysis.report.record_results import RecordResults
@@ -78,7 +80,8 @@ def _study_contents(
     planned = [history.planned for history in results.histories.values()]
     margin = METRICS[TOP1].margin if results.margin is None else results.margin
     record = describe_record(study, results.runs, chart, planned) | {
-        "notes": [*study.notes, *results.robustness.notes],
+        "notes": [*study.notes, *(note for found in results.evaluated for note in found.notes)],
+        **({"own_metrics": described(results.own_metrics)} if results.own_metrics.metrics else {}),
         "judged": judged_by(results.test, margin),
     }
     steps = [(rung.id, rung.label, rung.section, rung.adopted) for rung in study.ladder.climb(study.base)]
@@ -86,7 +89,12 @@ def _study_contents(
     about = catalogue.About(chart.title, note, top1)
     if words is None:
         words = ["--base", study.base, "--recipe", study.recipe.name, "--seeds", *map(str, study.seeds)]
-    effects = [frame.assign(design=name) for name, frame in results.design_effects.items()]
+    of_metrics = [TOP1, *results.own_metrics.metrics]
+    effects = [
+        frame.assign(design=name, metric=metric)
+        for metric in of_metrics
+        for name, frame in results.effects_on(metric).items()
+    ]
     page = Page(
         title=chart.title,
         headline=results.headline,
@@ -115,9 +123,10 @@ def _study_contents(
             "results.csv": results.runs,
             "rounds.csv": results.rounds,
             "agreement.csv": results.correlations,
-            "shapley.csv": results.shapley,
+            "shapley.csv": pd.concat([results.shapley_of(metric).assign(metric=metric) for metric in of_metrics]),
             "design_effects.csv": pd.concat(effects) if effects else pd.DataFrame(),
             "robustness.csv": results.robustness.frame,
+            "own_metrics.csv": results.own_metrics.frame,
         },
         texts={RECORD: json.dumps(record, indent=1) + "\n"},
         footnotes=_footnotes(results.runs),
@@ -237,9 +246,16 @@ def _tables(results: StudyResults) -> list[tuple[str, Sequence[Cells]]]:
     tables += correlation_tables(results.correlations)
     if len(results.rounds):
         tables.append(("Answers round by round", rounds_cells(results.rounds)))
-    if len(results.shapley):
-        tables.append(("Shapley values of top-1, the mean change over the drawn orders", value_cells(results.shapley)))
-    return tables + robustness_tables(results.robustness)
+    for metric in (TOP1, *results.own_metrics.metrics):
+        if len(values := results.shapley_of(metric)):
+            title = f"Shapley values of {metric_of(metric).name}, the mean change over the drawn orders"
+            tables.append((title, value_cells(values, metric)))
+    if results.fraction:
+        tables.append(("The networks: + has the step", network_cells(results.fraction)))
+        if aliases := alias_cells(results.fraction):
+            title = "Effects that this plan cannot tell apart: what is seen of one is the sum of all beside it"
+            tables.append((title, aliases))
+    return tables + robustness_tables(results.robustness) + own_metric_tables(results.own_metrics)
 
 
 def _settings(study: Study) -> dict[str, dict[str, Any]]:

@@ -65,6 +65,8 @@ def goal_of(options: Namespace, study: "Study") -> Goal | None:
         raise UserError("--seeds: is a fixed number of seeds, which a budget chooses by itself. Leave one of them out.")
     if under_torchrun():
         raise UserError("--budget: torchrun has started the processes of one run. Use --executor local or slurm.")
+    if study.layout.fraction:
+        raise UserError("--budget: of --design fractional every network needs its seeds. Say how many with --seeds.")
     steps = [step for step, _ in pairs_in(study)]
     if not steps:
         raise UserError("--budget: answers steps, but of none both rungs are here. Name the rung before it too.")

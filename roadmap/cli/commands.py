@@ -89,13 +89,13 @@ class Command:
 
 def _of_study(name: str, group: str, does: str, module: str, *own: Option) -> Command:
     """Return a command that looks at a study's rungs or runs and has a few options of its own."""
-    looks_back = name in ("status", "report", "compare", "export")
+    looks_back = name in ("status", "report", "compare", "evaluate", "export")
     options: Options = {
         heading: [SEEDS_FOUND if looks_back and option == a.SEEDS else option for option in group]
         for heading, group in STUDY.items()
     }
     taken = {option.name for option in own}
-    accepted = [option for option in (*SCHEDULING, *SPENDING) if option.name not in taken]
+    accepted = [option for option in (*SCHEDULING, *SPENDING, a.METRIC) if option.name not in taken]
     return Command(name, group, does, module, options | ({f"options of {name}": own} if own else {}), accepted=accepted)
 
 
@@ -117,7 +117,7 @@ COMMANDS = {
         _of_study(
             "plan", BEFORE, "what would run, its time and price, and what is done already", "plan_commands",
             a.JOBS, a.DEVICE, a.MEASURE, a.PRICE, replace(a.BUDGET, help="what it answers: 60runs, 8h, 200gpuh"),
-            replace(a.STEP, help="with --budget: these steps alone"), a.MARGIN,
+            a.METRIC, replace(a.STEP, help="with --budget: these steps alone"), a.MARGIN,
             replace(a.RECORD, help="with --budget: whose noise the forecast takes"), a.JSON,
         ),
         Command(
@@ -126,7 +126,7 @@ COMMANDS = {
         ),
         Command(
             "run", TRAINING, "train what is missing, with live progress, and report (the default)", "run_commands",
-            BUDGETED | STARTING | {"the report": (a.OUT, a.MARGIN, a.TEST, a.TITLE, a.WIDTH, a.LABELS)},
+            BUDGETED | STARTING | {"the report": (a.METRIC, a.OUT, a.MARGIN, a.TEST, a.TITLE, a.WIDTH, a.LABELS)},
         ),
         Command(
             "launch", TRAINING, "start the jobs and return", "run_commands",
@@ -163,7 +163,11 @@ COMMANDS = {
             },
         ),
         _of_study(
-            "robustness", RESULTS, "accuracy under attacks and corruptions, for the report", "robustness_commands",
+            "evaluate", RESULTS, "trained networks by metrics of your own, for the report", "evaluation_commands",
+            a.METRIC, a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES, a.JSON,
+        ),
+        _of_study(
+            "robustness", RESULTS, "accuracy under attacks and corruptions, for the report", "evaluation_commands",
             a.IMAGES, a.RADII, a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES, a.JSON,
         ),
         _of_study(

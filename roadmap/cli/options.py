@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from roadmap.common.errors import UserError
-from roadmap.ladder.designs import SAMPLES, Design, Layout, lay_out
+from roadmap.ladder.designs import SAMPLED, Design, Layout, lay_out
 from roadmap.ladder.ladder import Ladder, find_ladder, known_ladders
 from roadmap.ladder.schema import Match
 from roadmap.recipe import MOST_SEED
@@ -17,6 +17,7 @@ from roadmap.runs import run_folder
 
 if TYPE_CHECKING:
     from roadmap.jobs.options import JobOptions
+    from roadmap.metrics.own_metrics import OwnMetric
     from roadmap.robustness.settings import Settings
     from roadmap.study.plan import Study
 
@@ -56,9 +57,9 @@ def base_of(options: Namespace) -> str:
 def design_of(options: Namespace) -> Design:
     """Return the design that was named; the ladder, if none was."""
     name, *steps = options.design or ["ladder"]
-    if options.samples is not None and name != "orders":
-        raise UserError(f"--samples: is for --design orders, not for {name}. Leave it out.")
-    samples = SAMPLES if options.samples is None else whole(options.samples, "--samples", 1)
+    if options.samples is not None and name not in SAMPLED:
+        raise UserError(f"--samples: is for --design {' and '.join(SAMPLED)}, not for {name}. Leave it out.")
+    samples = None if options.samples is None else whole(options.samples, "--samples", 1)
     return Design(name, tuple(steps), samples)
 
 
@@ -101,7 +102,7 @@ def words_of(options: Namespace) -> list[str]:
     """Return the words of the command line that name the study, for a command that is about the same one."""
     words = ["--base", base_of(options)]
     study = ("steps", "steps_module", "match", "references", "recipe", "seeds", "data", "weights", "runs")
-    for name in (*study, "only", "until", "design", "samples", "budget", "price"):
+    for name in (*study, "only", "until", "design", "samples", "budget", "price", "metric"):
         value = getattr(options, name)
         if value is not None and not (name == "seeds" and getattr(options, "in_rounds", False)):
             words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
@@ -267,6 +268,22 @@ def robustness_settings_of(options: Namespace) -> "Settings":
     images = IMAGES if options.images is None else whole(options.images, "--images", 1)
     radii = RADII if options.radii is None else tuple(sorted({_radius(text) for text in options.radii}))
     return Settings(images, radii)
+
+
+def own_metrics_of(options: Namespace, study: "Study") -> "tuple[OwnMetric, ...]":
+    """Return the functions of the user's own that are to measure a study's networks: the ladder's, and those named.
+
+    Raises:
+        UserError: If one is not there, does not say what it measures, or under a name that another metric has.
+    """
+    from analysis.metrics import NAMES_TAKEN
+    from roadmap.metrics.own_metrics import find_metric
+
+    metrics: dict[str, OwnMetric] = {}  # by what they measure
+    for place in dict.fromkeys((*study.ladder.metrics, *(options.metric or ()))):
+        metric = find_metric(place, {name: other for name, other in metrics.items()} | NAMES_TAKEN)
+        metrics |= dict.fromkeys(metric.names, metric)
+    return tuple(dict.fromkeys(metrics.values()))
 
 
 def _radius(text: str) -> float:

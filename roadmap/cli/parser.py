@@ -51,6 +51,10 @@ class Parser(argparse.ArgumentParser):
         message = message.replace("expected at least one argument", "needs a value or more")
         raise UserError(f"{message}. '{self.prog} --help' shows what it takes.")
 
+    def format_help(self) -> str:
+        """Return the help, what the command does right below how it is typed: a screen has few lines."""
+        return super().format_help().replace("\n\n", "\n", 1)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             raise unknown(action.dest, value, action.choices)

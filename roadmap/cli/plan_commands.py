@@ -9,7 +9,7 @@ from rich.table import Table
 
 from roadmap.cli._budget_forecast import plan_budget
 from roadmap.cli.commands import Exit
-from roadmap.cli.options import amount_of, jobs_of, ladder_behind, ladder_of, study_of
+from roadmap.cli.options import amount_of, jobs_of, ladder_behind, ladder_of, own_metrics_of, study_of
 from roadmap.cli.terminal import make_table, print_json, print_lines, print_study
 from roadmap.common.errors import UserError
 from roadmap.ladder.ladder import Ladder
@@ -101,6 +101,7 @@ def plan(options: Namespace) -> Exit:
 
     price = amount_of(options.price, "--price")
     study = study_of(options, assume_data=True)
+    metrics = own_metrics_of(options, study)
     machine = this_machine(jobs_of(options))
     planned = study.planned()
     console = Console(stderr=options.json)
@@ -121,6 +122,11 @@ def plan(options: Namespace) -> Exit:
     pending = [run for run in planned if states[run.config.id] not in ("finished", "diverged")]
     print_study(study, console)
     console.print(_rung_table(study, planned, pending, ahead, price, console.width))
+    if fraction := study.layout.fraction:
+        rows = [(rung.id, rung.label) for rung in study.rungs if rung.id in fraction.rungs]
+        console.print(
+            make_table(("network", "steps of the plan that it has"), rows, wrapped=["steps of the plan that it has"])
+        )
     if changes:
         _print_changes(
             {rung.id: changes[rung.id] for rung in study.rungs if rung.id in changes}, study.recipe.name, console
@@ -130,6 +136,11 @@ def plan(options: Namespace) -> Exit:
         known = {run.config.id for run in ladder_behind(options, study).planned()}
         new = f" ({sum(run.config.id not in known for run in planned)} beyond the ladder's)"
     console.print(f"{len(planned)} runs{new}, {_in_words(pending, ahead, price)}.", highlight=False, soft_wrap=True)
+    if metrics:
+        measured = ", ".join(f"{', '.join(metric.names)} ({metric})" for metric in metrics)
+        print_lines(
+            [f"Then every trained network is measured: {measured}. The time of that is not in the forecast."], console
+        )
     if study.recipe.budget and options.seeds is None:
         text = f"'run' spends {study.recipe.budget} where steps are open: 'plan --budget {study.recipe.budget}'."
         console.print(text, highlight=False, soft_wrap=True)

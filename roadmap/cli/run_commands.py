@@ -25,11 +25,13 @@ from roadmap.cli._rounds import (
     study_in_rounds,
 )
 from roadmap.cli.commands import COMMANDS, Exit
+from roadmap.cli.evaluation_commands import measure_with
 from roadmap.cli.measure_commands import measure_trained
 from roadmap.cli.options import (
     job_options_of,
     margin_of,
     out_of,
+    own_metrics_of,
     study_of,
     study_to_report,
     with_rounds_found,
@@ -39,12 +41,13 @@ from roadmap.cli.report_commands import presentation_of, report_results, results
 from roadmap.cli.terminal import print_lines, print_study
 from roadmap.common.errors import UserError
 from roadmap.common.process_group import my_rank, under_torchrun
-from roadmap.runs.run_folder import RUN, is_done
+from roadmap.runs.run_folder import RUN, is_done, is_finished
 
 if TYPE_CHECKING:
     from roadmap.cli._rounds import Goal
     from roadmap.jobs.options import JobOptions
     from roadmap.jobs.status import Queue
+    from roadmap.metrics.own_metrics import OwnMetric
     from roadmap.study.plan import PlannedRun, Study
 
 
@@ -61,6 +64,7 @@ def run(options: Namespace) -> Exit:
     if options.dry_run:
         return _print_dry_run(planned if goal is None else next_runs(options, goal), how)
     out = out_of(options, study)
+    metrics = own_metrics_of(options, study)
     margin_of(options), presentation_of(options)  # wrong options and folders are refused now, not after the training
     check_writable(out)
     if goal is not None:
@@ -73,11 +77,25 @@ def run(options: Namespace) -> Exit:
         return Exit.INTERRUPTED
     if my_rank():  # under torchrun: the first process reports for all
         return Exit.OK
+    all_measured = _measure(metrics, planned, how, console)
     if how.executor == "local":
         measure_trained(console, study, planned)
     study, shown = study_to_report(options, console)
     report_results(shown, results_of(shown, study), out)
-    return _say_outcome(console, planned, how, clock(time.monotonic() - start))
+    outcome = _say_outcome(console, planned, how, clock(time.monotonic() - start))
+    return outcome if all_measured else Exit.FAILED
+
+
+def _measure(
+    metrics: Sequence["OwnMetric"], planned: Sequence["PlannedRun"], how: "JobOptions", console: Console
+) -> bool:
+    """Have the trained networks measured by a user's functions; return whether all that are trained could be."""
+    if not metrics:
+        return True
+    if under_torchrun():
+        print_lines([f"'evaluate', without torchrun, measures with {', '.join(map(str, metrics))}."], console)
+        return True
+    return measure_with(metrics, [run for run in planned if is_finished(run.folder)], how, console)
 
 
 def launch(options: Namespace) -> Exit:
@@ -94,9 +112,12 @@ def launch(options: Namespace) -> Exit:
         return _print_dry_run(planned if goal is None else next_runs(options, goal), how)
     if goal is not None:
         return _launch_round(console, options, goal, how)
+    metrics = own_metrics_of(options, study)
     if folders := [run.folder for run in _pending(console, study, planned, how)]:
         jobs.launch(folders, how)
         console.print("Started. See 'status'; 'report' when done.")
+        if metrics:
+            print_lines([f"Then 'evaluate' measures with {', '.join(map(str, metrics))}."], console)
     return Exit.OK
 
 

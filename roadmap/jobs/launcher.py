@@ -20,7 +20,7 @@ from roadmap.jobs.options import JobOptions
 from roadmap.jobs.tasks import TRAINING, Failure, Task, is_over
 from roadmap.jobs.worker import Job
 from roadmap.runs import run_folder
-from roadmap.runs.attempts import Worker, is_under_way, last_attempt
+from roadmap.runs.attempts import ATTEMPTS, Worker, is_under_way, last_attempt
 from roadmap.runs.claims import Lost, Writer, take
 from roadmap.study.plan import PlannedRun
 
@@ -143,7 +143,9 @@ def cancel(folders: Sequence[Path], runs: Path) -> int:
     for path, _, parts in read_launches(runs):
         if mine := [item for part in parts for item in part if item.partition("/")[0] in ours]:
             files.write_json(path.parent / CANCELLED, sorted({*mine, *cancelled_runs(path.parent)}))
-    places = [place for folder in folders for place in (folder, folder / run_folder.ROBUSTNESS_CLAIMS)]
+    places = [
+        place for folder in folders for place in (folder, *(path.parent for path in folder.glob(f"*/{ATTEMPTS}")))
+    ]
     working = {(worker.space, worker.pid) for place in places if (worker := _worker_without_slurm(place))}
     queued = {job.id: of_job for job, of_job in queue.jobs if any(item.partition("/")[0] in ours for item in of_job)}
     # A job that has other runs to do as well goes on with them: it sees for itself what was cancelled.

@@ -1,5 +1,6 @@
 """Tasks: what a job does with each run folder of its list. Training is one; others are pickled with the job."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,14 @@ from roadmap.runs.claims import Writer
 if TYPE_CHECKING:
     from roadmap.common.process_group import Group
     from roadmap.training.loop import Request
+
+
+def is_from_outside(error: BaseException) -> bool:
+    """Whether work has died of something outside itself: no room on a disk or in memory, a worker that was killed."""
+    torch = sys.modules.get("torch")
+    kinds = (files.LostWorker, MemoryError, *([torch.OutOfMemoryError] if torch else []))
+    # For want of a processor's memory torch raises no error of its own kind: the allocator's name is what there is.
+    return files.may_pass(error) or isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
 
 class Stopped(Exception):

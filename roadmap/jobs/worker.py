@@ -18,7 +18,7 @@ from roadmap.common.errors import UserError
 from roadmap.common.log import say
 from roadmap.jobs import slurm_queue
 from roadmap.jobs.launch_folders import cancelled_runs
-from roadmap.jobs.tasks import TRAINING, Setting, Stopped, Task, is_over, item_of
+from roadmap.jobs.tasks import TRAINING, Setting, Stopped, Task, is_from_outside, is_over, item_of
 from roadmap.runs.attempts import STALE_S, Attempt, Worker, ends, is_alive, last_attempt, life_of
 from roadmap.runs.claims import Claim, Lost, Writer, take
 
@@ -223,7 +223,7 @@ class Job:
             with suppress(OSError):
                 traceback.print_exc()
             try:
-                if isinstance(cause, LostProcess) or _is_from_outside(cause):
+                if isinstance(cause, LostProcess) or is_from_outside(cause):
                     self._reasons[folder] = f"{type(cause).__name__}: {cause}"
                 else:
                     self._fail(claim, f"{type(cause).__name__}: {cause}", time.monotonic() - start)
@@ -244,7 +244,7 @@ class Job:
         except Stopped:
             pass
         except Exception as error:
-            if is_loss(error) or _is_from_outside(error):
+            if is_loss(error) or is_from_outside(error):
                 raise
             group.tell(error)
             with suppress(files.Unwritable, Lost):  # rank 0 may be waiting in a kernel, and never get to see why
@@ -298,14 +298,6 @@ def _this_worker(launch: str) -> Worker:
     on_slurm = os.environ["SUBMITIT_EXECUTOR"] == "slurm"
     restart = int(os.environ.get("SLURM_RESTART_COUNT", "0")) if on_slurm else 0
     return Worker.here(launch, str(job.paths.stdout), job.job_id if on_slurm else None, restart)
-
-
-def _is_from_outside(error: BaseException) -> bool:
-    """Whether a run has died of something outside itself: no room on a disk or in memory, a worker that was killed."""
-    torch = sys.modules.get("torch")
-    kinds = (files.LostWorker, MemoryError, *([torch.OutOfMemoryError] if torch else []))
-    # For want of a processor's memory torch raises no error of its own kind: the allocator's name is what there is.
-    return files.may_pass(error) or isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
 
 def _has_used_gpu() -> bool:

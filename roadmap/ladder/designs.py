@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from roadmap.common.errors import UserError, unknown
+from roadmap.ladder.fractions import Fraction, plan_fraction
 from roadmap.ladder.ladder import Ladder
 from roadmap.ladder.references import REFERENCES, SECTION, check_references
 from roadmap.ladder.rung import Rung
@@ -26,7 +27,9 @@ DESIGNS = {
     "add-one": "the base, and each step alone on it",
     "orders": "the steps one after the other, in random orders",
     "pairs": "two steps: neither, each, both",
+    "fractional": "some steps in planned combinations",
 }
+SAMPLED = ("orders", "fractional")  # those of which one can have more or less
 SAMPLES, MOST_SAMPLES = 8, 10_000
 ORDERS_SEED = 0  # of the stream that orders are drawn from: the same for all, so that more orders begin with the fewer
 
@@ -37,13 +40,13 @@ class Design:
 
     Attributes:
         name: One of `DESIGNS`.
-        steps: "pairs": the rungs of its two steps.
-        samples: "orders": how many to draw.
+        steps: "pairs": the rungs of its two steps; "fractional": those of its steps.
+        samples: "orders": how many to draw, "fractional": how many combinations; None takes the usual number.
     """
 
     name: str = "ladder"
     steps: tuple[str, ...] = ()
-    samples: int = SAMPLES
+    samples: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no design, saying what it takes."""
@@ -55,10 +58,18 @@ class Design:
             raise UserError(
                 f"--design pairs: takes two steps, but {found}. Name two, such as --design pairs gelu layer_norm."
             )
+        if self.name == "fractional":
+            plan_fraction(self.steps, self.samples)
+            return
         if self.name != "pairs" and given:
             raise UserError(f"--design {self.name}: takes no steps, but was given '{given}'. Leave that out.")
-        if not 1 <= self.samples <= MOST_SAMPLES:
-            raise UserError(f"--samples: is {self.samples}, but must be from 1 to {MOST_SAMPLES:,}.")
+        if not 1 <= self.orders <= MOST_SAMPLES:
+            raise UserError(f"--samples: is {self.orders}, but must be from 1 to {MOST_SAMPLES:,}.")
+
+    @property
+    def orders(self) -> int:
+        """How many orders are drawn."""
+        return SAMPLES if self.samples is None else self.samples
 
     @property
     def slug(self) -> str:
@@ -68,7 +79,7 @@ class Design:
     def describe(self) -> str:
         """Say in words what it is."""
         words = f"design {' '.join((self.name, *self.steps))}"
-        return f"{words} ({self.samples} drawn)" if self.name == "orders" else words
+        return f"{words} ({self.orders} drawn)" if self.name == "orders" else words
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,7 @@ class Layout:
         notes: What a user should know about steps that have no rung, a sentence each.
         orders: "orders": in the order in which they were drawn.
         square: "pairs": the ids of the rungs with neither, the first, the second and both steps.
+        fraction: "fractional": which steps each rung has.
     """
 
     design: Design
@@ -101,6 +113,7 @@ class Layout:
     notes: tuple[str, ...] = ()
     orders: tuple[Order, ...] = ()
     square: tuple[str, ...] = ()
+    fraction: Fraction | None = None
 
 
 def lay_out(ladder: Ladder, base: str, design: Design, references: Sequence[str] | None = None) -> Layout:
@@ -161,7 +174,13 @@ def _lay_out(ladder: Ladder, base: str, design: Design) -> Layout:
     steps = Steps(ladder, base, climbed)
     if not steps.single:
         raise UserError(f"--design {design.name}: this ladder adopts no step but the whole recipe from {base}.")
-    layouts = {"leave-one-out": _leave_one_out, "add-one": _add_one, "orders": _orders, "pairs": _pairs}
+    layouts = {
+        "leave-one-out": _leave_one_out,
+        "add-one": _add_one,
+        "orders": _orders,
+        "pairs": _pairs,
+        "fractional": _fractional,
+    }
     layout = layouts[design.name](steps, design)
     ids = [rung.id for rung in layout.rungs]
     if twice := [name for name in ids if ids.count(name) > 1]:
@@ -215,7 +234,7 @@ def _orders(steps: Steps, design: Design) -> Layout:
     ids = {content(whole): whole.id, content(base): base.id}
     needed = {name: steps.needed(name) for name in steps.single}
     rungs, orders, stream = [base], [], Random(ORDERS_SEED)
-    for number in range(1, design.samples + 1):
+    for number in range(1, design.orders + 1):
         order, chain = _draw(needed, stream), [base.id]
         for index, name in enumerate(order):
             chosen, before = recipe.union(order[: index + 1]), chain[-1]
@@ -246,26 +265,53 @@ def _draw(needed: Mapping[str, Collection[str]], stream: Random) -> tuple[str, .
 
 def _pairs(steps: Steps, design: Design) -> Layout:
     """Neither of two steps, each, both, on the base with what the two need."""
-    known = [rung.id for rung in steps.climbed.values() if rung.parent is not None]
-    for name in design.steps:
-        if name not in known:
-            raise unknown("step", name, known, place="--design pairs")
-    x, y = design.steps
-    for one, other in ((x, y), (y, x)):
-        if other in steps.needed(one):
-            raise UserError(
-                f"--design pairs: '{one}' needs '{other}', so there is nothing with '{one}' alone to compare. "
-                "Take two steps that do without each other."
-            )
-    around = (frozenset(steps.recipe) | steps.needed(x) | steps.needed(y)) - {x, y}
+    around, (x, y) = _around(steps, design), design.steps
     base = steps.named(around)
     rungs = [base] + [steps.named(around | {name}, parent=base.id, about=name) for name in (x, y)]
     rungs.append(replace(steps.named(around | {x, y}, parent=base.id), section="Both"))
+    _check_differ(rungs, design)
+    return Layout(design, tuple(rungs), square=tuple(rung.id for rung in rungs))
+
+
+def _fractional(steps: Steps, design: Design) -> Layout:
+    """Planned combinations of some steps, on the base with what they need."""
+    around, plan = _around(steps, design), plan_fraction(design.steps, design.samples)
+    rungs = []
+    for number, row in enumerate(plan.taken, 1):
+        taken = [name for name, has in zip(plan.steps, row, strict=True) if has]
+        left = [name for name in plan.steps if name not in taken]
+        label = steps.labels(taken) if len(taken) <= len(left) else f"all but {steps.labels(left)}"
+        label = label if taken and left else "all" if taken else "none"
+        id, section = f"mix_{number:02d}", f"{len(taken)} of {len(plan.steps)} steps"
+        rungs.append(steps.rung(around | set(taken), id=id, label=label, section=section, parent=None, of=None))
+    _check_differ(rungs, design)
+    fraction = replace(plan, rungs=tuple(rung.id for rung in rungs))
+    return Layout(design, tuple(rungs), tuple(plan.describe()), fraction=fraction)
+
+
+def _around(steps: Steps, design: Design) -> frozenset[str]:
+    """Return what steps are combined on: the recipe, and what they need, having seen that none needs another."""
+    place, chosen = f"--design {design.name}", design.steps
+    known = [rung.id for rung in steps.climbed.values() if rung.parent is not None]
+    for name in chosen:
+        if name not in known:
+            raise unknown("step", name, known, place=place)
+    for one in chosen:
+        if needed := steps.needed(one).intersection(chosen):
+            raise UserError(
+                f"{place}: '{one}' needs '{min(needed)}', so there is nothing with '{one}' alone to compare. "
+                "Take steps that do without each other."
+            )
+    return frozenset(steps.recipe).union(*(steps.needed(name) for name in chosen)).difference(chosen)
+
+
+def _check_differ(rungs: Sequence[Rung], design: Design) -> None:
+    """Refuse combinations of steps that make the same network."""
     for i, rung in enumerate(rungs):
         for earlier in rungs[:i]:
             if content(rung) == content(earlier):
+                steps = ", ".join(f"'{name}'" for name in design.steps)
                 raise UserError(
-                    f"--design pairs: '{rung.id}' and '{earlier.id}' are the same network under the same recipe, so "
-                    f"'{x}' and '{y}' cannot be told apart. Take two steps that change different things."
+                    f"--design {design.name}: '{rung.id}' and '{earlier.id}' are the same network under the same "
+                    f"recipe, so {steps} cannot be told apart. Take steps that change different things."
                 )
-    return Layout(design, tuple(rungs), square=tuple(rung.id for rung in rungs))

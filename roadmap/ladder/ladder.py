@@ -28,6 +28,7 @@ class Ladder(Part):
     bases: dict[str, Base] = Field(default={})
     match: Match | None = None  # of every rung that steps on the network and has none of its own
     references: tuple[str, ...] = ()  # of `roadmap.ladder.references.REFERENCES`: trained beside the rungs
+    metrics: tuple[str, ...] = ()  # FILE:FUNCTION, from the ladder's folder: what measures its trained networks
     rungs: tuple[RungEntry, ...]
     _count: Callable[[NetConfig], int] | None = None
     _recipe: str | None = None
@@ -91,6 +92,7 @@ class Ladder(Part):
             "sections": tuple(dict.fromkeys(below.sections + self.sections)),
             "bases": below.bases | self.bases,
             "references": tuple(dict.fromkeys(below.references + self.references)),
+            "metrics": tuple(dict.fromkeys(below.metrics + self.metrics)),
             "rungs": below.rungs + self.rungs,
         }.items():
             object.__setattr__(self, name, whole)  # while it is being made
@@ -281,7 +283,9 @@ def read_ladder(ladder: str | Path = "steps") -> Ladder:
         UserError: If there is none of that name, or the file is missing, is no YAML, or describes no ladder: all
             errors in one message, each with its place, what was found and the nearest name that would be right.
     """
-    return read_yaml(_find_file(ladder), Ladder, KEYS)
+    path = _find_file(ladder)
+    found = read_yaml(path, Ladder, KEYS)
+    return found.model_copy(update={"metrics": tuple(str(path.parent / place) for place in found.metrics)})
 
 
 def _find_file(ladder: str | Path) -> Path:

@@ -4,11 +4,10 @@ Every network looks at the same test images, drawn once; an image of a set in me
 image too is not drawn.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,10 @@ from numpy.typing import NDArray
 
 from roadmap.common import files
 from roadmap.common.errors import UserError
-from roadmap.common.provenance import find_commit, gpu, processor
+from roadmap.common.provenance import gpu, processor
 from roadmap.data.batches import Data, MemoryData, decoding_workers, load_data
+from roadmap.metrics.tasks import find_commit_once
+from roadmap.metrics.trained import load_network, weights_fingerprint
 from roadmap.robustness.attacks import Bools, Floats, Labels, Target
 from roadmap.robustness.corruptions import corrupt
 from roadmap.robustness.settings import (
@@ -35,15 +36,9 @@ from roadmap.robustness.settings import (
 )
 from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig
-from roadmap.training.step import make_model
 
 SEED = 20190327  # of the choice of test images
 KEPT_BYTES = 2_000_000  # corrupted images up to this many bytes a severity are kept for the next network
-
-
-def weights_of(folder: Path, config: RunConfig) -> Path:
-    """Return the weights of a finished run that are evaluated: their moving average where the recipe has one."""
-    return folder / (run_folder.EMA_WEIGHTS if config.recipe.ema else run_folder.WEIGHTS)
 
 
 def evaluate(
@@ -106,11 +101,7 @@ def ask(folder: Path, config: RunConfig, settings: Settings) -> dict[str, Any]:
     Raises:
         UserError: If the weights are gone.
     """
-    row, path = run_folder.read_result(folder) or {}, weights_of(folder, config)
-    try:
-        fingerprint = _fingerprint(path, path.stat().st_mtime_ns)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). Train the run again.") from error
+    row, fingerprint = run_folder.read_result(folder) or {}, weights_fingerprint(folder, config)
     if not row["test_images"]:
         raise UserError(f"{folder}: was not tested, for there is no val/. Attack what was fine-tuned from it.")
     images = min(settings.images, int(row["test_images"]))
@@ -121,16 +112,6 @@ def ask(folder: Path, config: RunConfig, settings: Settings) -> dict[str, Any]:
         "weights": "moving average" if config.recipe.ema else "last step",
         "fingerprint": fingerprint,
     }
-
-
-@lru_cache(maxsize=1024)
-def _fingerprint(path: Path, modified_ns: int) -> str:
-    """Return a file's hash, which is computed once for as long as its time stays the same."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-find_commit_once = cache(find_commit)
 
 
 class ModelUnderTest:
@@ -147,9 +128,7 @@ class ModelUnderTest:
         self.pixels: NDArray[np.uint8] = pixels.numpy()
         self.images: Floats = (self.pixels / np.float32(255)).astype(np.float32)
         self.labels: Labels = labels.numpy()
-        model = make_model(config, device)
-        model.load_state_dict(_read_weights(weights_of(folder, config)))
-        self.target: Target = Target(model, data, self.pixels.shape[1:], device)
+        self.target: Target = Target(load_network(folder, config, device), data, self.pixels.shape[1:], device)
         self.right: Bools = self.target.right(self.images, self.labels)
 
     def measure(self, part: str) -> Any:
@@ -203,16 +182,6 @@ def choose_images(data: Data, total: int, count: int) -> list[int]:
 
 def _percent(right: Bools) -> float:
     return 100 * float(right.mean())
-
-
-def _read_weights(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: is damaged ({error}). Train the run again.") from error
 
 
 def _all_severities(pixels: NDArray[np.uint8], numbers: list[int], name: str) -> Iterator[Floats]:

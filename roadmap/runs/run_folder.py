@@ -10,7 +10,8 @@ runs/<run id>/ holds
 - predictions.npy: the class predicted for each test image, and its label;
 - result.json: the outcome, one flat JSON row whose keys are `COLUMNS`;
 - robustness.json: what was found of its robustness (`roadmap.robustness.settings`), where that was asked for;
-- robustness/attempts/: who evaluates that and who did.
+- robustness/attempts/: who evaluates that and who did;
+- own_metrics/: what functions of a user's own measured of its network (`roadmap.runs.metrics`); attempts/: who does.
 """
 
 import json
@@ -36,6 +37,7 @@ WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 PREDICTIONS, RESULT = "predictions.npy", "result.json"
 ROBUSTNESS = "robustness.json"
 ROBUSTNESS_CLAIMS = "robustness"
+OWN_METRICS = "own_metrics"
 LEFT = re.compile(
     rf"\.({'|'.join(map(re.escape, (METRICS, WEIGHTS, EMA_WEIGHTS, PREDICTIONS, RESULT, ROBUSTNESS)))}|checkpoint)\.\w+"
     rf"|\.{re.escape(PROGRESS)}"

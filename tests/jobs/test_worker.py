@@ -6,8 +6,8 @@ import torch
 
 from roadmap.common.errors import UserError
 from roadmap.common.files import LostWorker, MayPass
-from roadmap.jobs.tasks import Failure, Setting
-from roadmap.jobs.worker import Job, _is_from_outside
+from roadmap.jobs.tasks import Failure, Setting, is_from_outside
+from roadmap.jobs.worker import Job
 from roadmap.runs.attempts import End, ends
 from roadmap.runs.claims import Writer
 
@@ -24,13 +24,13 @@ from roadmap.runs.claims import Writer
     ],
 )
 def test_what_comes_from_outside_a_run_is_known_by_its_kind_and_tried_again(error: Exception) -> None:
-    assert _is_from_outside(error)
+    assert is_from_outside(error)
 
 
 def test_want_of_a_processors_memory_comes_from_outside() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.empty(10**15)
-    assert _is_from_outside(raised.value)
+    assert is_from_outside(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_want_of_a_processors_memory_comes_from_outside() -> None:
     ],
 )
 def test_what_a_run_does_itself_is_not(error: Exception) -> None:
-    assert not _is_from_outside(error)
+    assert not is_from_outside(error)
 
 
 class Killed:

@@ -17,13 +17,14 @@ import run_ladder
 from analysis.figures import Words, draw_robustness
 from analysis.metrics import metric_of
 from analysis.report.write import write_report
-from analysis.robustness import ROBUSTNESS_COLUMNS, collect_robustness
+from analysis.robustness import ROBUSTNESS_COLUMNS, collect_robustness, metrics_under
 from analysis.study_results import StudyResults
 from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.data.batches import Data, load_data
 from roadmap.data.datasets import describe_data, load_arrays
 from roadmap.jobs.launcher import prepare
+from roadmap.metrics.trained import weights_of
 from roadmap.networks.model import build_model
 from roadmap.recipe import Recipe
 from roadmap.robustness import evaluation
@@ -278,7 +279,7 @@ def test_other_settings_or_weights_are_asked_anew_and_what_was_found_stays(study
     shutil.copy(study.planned()[1].folder / run_folder.WEIGHTS, run.folder / run_folder.WEIGHTS)
     assert ask(run.folder, run.config, SLIGHT) != asked
     averaged = replace(run.config, recipe=replace(run.config.recipe, ema=0.9))
-    assert evaluation.weights_of(run.folder, averaged).name == run_folder.EMA_WEIGHTS
+    assert weights_of(run.folder, averaged).name == run_folder.EMA_WEIGHTS
     (run.folder / run_folder.WEIGHTS).unlink()
     with pytest.raises(UserError, match="Train the run again"):
         ask(run.folder, run.config, SLIGHT)
@@ -351,8 +352,9 @@ def test_metrics_of_robustness_are_judged_beside_the_others(study: Study) -> Non
     assert changes.loc["pgd_4", "answer"] == "helps"
     assert changes.loc["mce", "delta"] < 0
     assert changes.loc["mce", "answer"] == "helps"
-    assert metric_of("pgd_0.5").label == "PGD-20 0.5/255 (%)"
+    assert metric_of("pgd_4").label == "PGD-20 4/255 (%)"
     assert metric_of("mce").better == -1
+    assert metrics_under([0.5])["pgd_0.5"].label == "PGD-20 0.5/255 (%)"
 
 
 def test_a_report_shows_what_was_found_and_nothing_where_nothing_was(study: Study, tmp_path: Path) -> None:

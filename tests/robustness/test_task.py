@@ -15,7 +15,7 @@ from roadmap.jobs.tasks import Setting, Stopped, item_of
 from roadmap.jobs.worker import Job
 from roadmap.robustness import evaluation
 from roadmap.robustness.settings import Settings, is_complete, read_found
-from roadmap.robustness.task import RobustnessTask, missing_parts
+from roadmap.robustness.task import RobustnessTask
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import Worker, attempts_of
 from roadmap.runs.claims import take
@@ -57,7 +57,7 @@ def job(folder: Path, images: Path, **options: Any) -> Job:
 
 def test_a_job_evaluates_what_is_missing_under_a_claim_of_its_own(folder: Path, small_images: Path) -> None:
     before = standing(folder, Queue())
-    assert missing_parts(folder, SLIGHT) == SLIGHT.parts
+    assert TASK.missing(folder) == SLIGHT.parts
     job(folder, small_images)()
     [entry] = read_found(folder)
     assert is_complete(entry)
@@ -74,7 +74,7 @@ def test_a_run_that_another_evaluates_is_passed_by(folder: Path, small_images: P
     with take(place, Worker.here(), lambda worker: None):
         assert is_at_work(folder, Queue(), TASK)
         job(folder, small_images)()
-    assert missing_parts(folder, SLIGHT) == SLIGHT.parts
+    assert TASK.missing(folder) == SLIGHT.parts
     assert not is_at_work(folder, Queue(), TASK)
 
 
@@ -103,7 +103,7 @@ def test_what_is_asked_of_it_is_heard_between_two_parts(folder: Path, small_imag
     place.mkdir()
     with writing(place) as writer, pytest.raises(Stopped):
         TASK.do(folder, Setting(small_images, 1, 1.0, lambda: next(answers), ALONE, (), writer))  # type: ignore[arg-type,return-value]
-    assert missing_parts(folder, SLIGHT) == SLIGHT.parts[1:]
+    assert TASK.missing(folder) == SLIGHT.parts[1:]
 
 
 def test_cancel_reaches_the_evaluation_of_a_run_and_a_queued_one_does_not_count_as_training(folder: Path) -> None:
