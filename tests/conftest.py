@@ -32,7 +32,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests of Slurm, then those that are slow: beside others their waits cost nothing, at the end all."""
+    """Begin with the tests of Slurm, then with slow ones: beside others their waits cost nothing, at the end all."""
     items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("slurm", "slow")])
 
 
