@@ -18,8 +18,8 @@ NAMES = {
     "leave-one-out": ("lost when left out", "without_"),
     "add-one": ("alone on the base", "only_"),
     "orders": ("Shapley value", ""),
-    "fractional": ("average over combinations", ""),
 }
+OF_SOME = {"fractional": ("average over combinations", "")}  # a design of the steps that it names
 EFFECT_COLUMNS = ("step", "value", "ci_low", "ci_high")
 
 
@@ -35,7 +35,7 @@ def design_effects(studies: Mapping[str, Study], metric: str = "top1") -> dict[s
         rung on the ladder. A design without results is left out.
     """
     effects = {}
-    for design, (name, prefix) in NAMES.items():
+    for design, (name, prefix) in (NAMES | OF_SOME).items():
         if design not in studies:
             continue
         study = studies[design]

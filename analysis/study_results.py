@@ -365,7 +365,8 @@ def interaction_in_words(runs: pd.DataFrame, square: Sequence[str], steps: Seque
     name, digits = about.name, about.digits
     by = f"{change(found['value'], digits)} {about.unit}".strip()
     if math.isnan(found["value"]):
-        return f"How '{first}' and '{second}' interact in {name}: nothing to say; not all four rungs have results yet."
+        where = "" if metric == TOP1 else f" in {name}"
+        return f"How '{first}' and '{second}' interact{where}: nothing to say; not all four rungs have results yet."
     text = f"Together '{first}' and '{second}' change {name} by {by} beyond the sum of what each does alone"
     if math.isnan(found["ci_low"]):
         return f"{text}. A rung with one seed has no spread, so nothing is known of how sure that is."

@@ -23,9 +23,9 @@ def judge_effects(
 ) -> pd.DataFrame:
     """Judge effects that are weighted sums of networks' means.
 
-    The standard error of an effect is that of the sum, from each network's own spread over seeds; its degrees of freedom
-    are Satterthwaite's. In a factorial plan all networks have a part in all effects, so that these are many: with 16
-    networks of three seeds up to 32.
+    The standard error of an effect is that of the sum, from each network's own spread over seeds; its degrees of
+    freedom are Satterthwaite's. In a factorial plan all networks have a part in all effects, so that these are many:
+    with 16 networks of three seeds up to 32.
 
     Every effect has one answer, and all of them share `alpha`: as in Holm's procedure the clearest effect is tested at
     its part among all of them, the next one at its part among those that are left, until one cannot be answered. An

@@ -124,9 +124,7 @@ def plan(options: Namespace) -> Exit:
     console.print(_rung_table(study, planned, pending, ahead, price, console.width))
     if fraction := study.layout.fraction:
         rows = [(rung.id, rung.label) for rung in study.rungs if rung.id in fraction.rungs]
-        console.print(
-            make_table(("network", "steps of the plan that it has"), rows, wrapped=["steps of the plan that it has"])
-        )
+        console.print(make_table(("rung", "steps of the plan"), rows, wrapped=["steps of the plan"]))
     if changes:
         _print_changes(
             {rung.id: changes[rung.id] for rung in study.rungs if rung.id in changes}, study.recipe.name, console

@@ -2,8 +2,8 @@
 
 With all combinations of n steps every effect could be told, in 2^n networks. A fraction takes 2^(n-p) of them: the last
 p steps are taken where the product of some of the first ones says so. The price are effects that always come together
-(aliases). A plan of resolution III has effects of one step together with effects of two, one of resolution IV effects of
-two together with others of two; from resolution V on all of these are apart.
+(aliases). A plan of resolution III has effects of one step together with effects of two, one of resolution IV effects
+of two together with others of two; from resolution V on all of these are apart.
 """
 
 from collections.abc import Sequence
