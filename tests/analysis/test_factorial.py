@@ -36,6 +36,12 @@ def means_of(fraction: Fraction, weights: Any, true: Any) -> Any:
     return 70 + (parts / (parts**2).sum(1, keepdims=True)).T @ true
 
 
+def effects_of(fraction: Fraction, means: Any) -> dict[str, float]:
+    """Return the effects by their names."""
+    names = [effect.name for effect in fraction.effects]
+    return dict(zip(names, weights_of(fraction, fraction.effects) @ means, strict=True))
+
+
 # -- the estimates
 
 
@@ -54,9 +60,7 @@ def test_effects_of_steps_that_add_up_are_those_of_the_steps_and_of_two_none(dat
 def test_the_effect_of_two_steps_is_what_both_do_beyond_the_sum() -> None:
     fraction = named(3, 8)
     beyond = np.array([1.5 * (row[0] and row[1]) for row in fraction.taken])
-    effects = dict(
-        zip([e.name for e in fraction.effects], weights_of(fraction, fraction.effects) @ beyond, strict=True)
-    )
+    effects = effects_of(fraction, beyond)
     assert effects["s0 x s1"] == pytest.approx(1.5)
     assert effects["s0"] == pytest.approx(0.75)  # half of the networks have the other
     assert effects["s0 x s2"] == pytest.approx(0)
@@ -65,9 +69,7 @@ def test_the_effect_of_two_steps_is_what_both_do_beyond_the_sum() -> None:
 def test_what_comes_together_is_seen_as_its_sum() -> None:
     fraction = named(4, 8)
     beyond = np.array([(row[0] and row[1]) + 2.0 * (row[2] and row[3]) for row in fraction.taken])
-    effects = dict(
-        zip([e.name for e in fraction.effects], weights_of(fraction, fraction.effects) @ beyond, strict=True)
-    )
+    effects = effects_of(fraction, beyond)
     assert effects["s0 x s1 or s2 x s3"] == pytest.approx(3.0)
     assert {"effect": "s0 x s1", "together with": "s2 x s3"} in alias_cells(fraction)
 
@@ -155,9 +157,8 @@ def make(small_images: Path, tmp_path: Path) -> Make:
 
     def plan(**options: Any) -> Study:
         design = Design("fractional", STEPS, 8)
-        return plan_study(
-            StudySpec("resnet50", recipe, design=design, runs=tmp_path / "runs", data_root=small_images, **options)
-        )
+        place: dict[str, Any] = {"runs": tmp_path / "runs", "data_root": small_images}
+        return plan_study(StudySpec("resnet50", recipe, design=design, **place, **options))
 
     return plan
 
@@ -166,10 +167,8 @@ def train_as_if(study: Study) -> dict[str, float]:
     """Leave results in which GELU helps, and the two norms do only together."""
     fraction = study.layout.fraction
     assert fraction
-    tops = {
-        rung: 70 + 2 * row[0] + 4 * (row[1] and row[2])
-        for rung, row in zip(fraction.rungs, fraction.taken, strict=True)
-    }
+    networks = zip(fraction.rungs, fraction.taken, strict=True)
+    tops = {rung: 70 + 2 * row[0] + 4 * (row[1] and row[2]) for rung, row in networks}
     finish(study, tops)
     return tops
 

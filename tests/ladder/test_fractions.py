@@ -84,7 +84,7 @@ def test_without_a_number_as_few_networks_are_taken_as_keep_single_steps_clear(s
         (
             STEPS,
             12,
-            r"--samples: is 12, but 6 steps .* 8 \(resolution III\), 16 \(resolution IV\), .* 64 \(all of them",
+            r"is 12, but 6 steps .* 8 \(resolution III\), 16 \(resolution IV\), .* 64 \(all of them",
         ),
     ],
 )
