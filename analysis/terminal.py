@@ -106,7 +106,8 @@ def print_verdicts(judged: pd.DataFrame, console: Console) -> None:
     if judged.empty:
         return
     metric = metric_of(judged["metric"].iloc[0])
-    table = _narrow_table("step", "change", "95% interval", "p", "answer", "seeds needed")
+    is_plan = judged["against"].iloc[0] in AGAINST.values()
+    table = _narrow_table("step", "change", "95% interval", "p", "answer", "seeds needed", wrapped=is_plan)
     rows: list[Any] = list(judged.itertuples())
     for row in rows:
         undecided = row.answer == Answer.UNDECIDED
@@ -119,7 +120,6 @@ def print_verdicts(judged: pd.DataFrame, console: Console) -> None:
             seeds_in_words(row.seeds_needed) if undecided else "",
         )
     console.print(table)
-    is_plan = judged["against"].iloc[0] in AGAINST.values()
     what = f"Effects on {metric.label}" if is_plan else f"Changes of {metric.label} from the rung before"
     say(
         f"{what}. p allows for all of them. No effect: within {judged['margin'].iloc[0]:g}. Seeds needed: a rung, to "
@@ -289,9 +289,15 @@ def say(text: str, console: Console) -> None:
     console.print(text, highlight=False, markup=False)
 
 
-def _narrow_table(*columns: str) -> Table:
-    """Return an empty table that fits a terminal of 80 columns; its first column and the answers are words."""
+def _narrow_table(*columns: str, wrapped: bool = False) -> Table:
+    """Return an empty table that fits a terminal of 80 columns; its first column and the answers are words.
+
+    Args:
+        columns: The headings.
+        wrapped: Whether words of the first column may stand on several lines.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for place, name in enumerate(columns):
-        table.add_column(name, justify="left" if place == 0 or name == "answer" else "right", no_wrap=True)
+        is_word, may_wrap = place == 0 or name == "answer", wrapped and place == 0
+        table.add_column(name, justify="left" if is_word else "right", no_wrap=not may_wrap)
     return table

@@ -78,6 +78,8 @@ class Design:
 
     def describe(self) -> str:
         """Say in words what it is."""
+        if self.name == "fractional":
+            return f"{len(self.steps)} steps in {len(plan_fraction(self.steps, self.samples).taken)} combinations"
         words = f"design {' '.join((self.name, *self.steps))}"
         return f"{words} ({self.orders} drawn)" if self.name == "orders" else words
 
