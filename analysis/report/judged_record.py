@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.figures import catalogue
 from analysis.figures.catalogue import About, Drawing
+from analysis.fractions import alias_cells, network_cells
 from analysis.own_metrics import OwnMetrics, own_metric_cells
 from analysis.report.contents import PROGRAM, Contents, Presentation
 from analysis.report.page import Page
@@ -16,6 +17,7 @@ from analysis.report.record import RECORD, judged_by, origin_of
 from analysis.report.record_results import RecordResults
 from analysis.report.tables import Cells, correlation_cells
 from analysis.robustness import Robustness, check_cells, robustness_cells
+from roadmap.ladder.fractions import Fraction
 
 
 def record_contents(results: RecordResults, look: Presentation) -> Contents:
@@ -47,6 +49,7 @@ def record_contents(results: RecordResults, look: Presentation) -> Contents:
         sentences=results.sentences,
         tables=[
             *correlation_tables(results.correlations),
+            *fraction_tables(results.fraction),
             *robustness_tables(results.robustness),
             *own_metric_tables(results.own_metrics),
         ],
@@ -55,14 +58,15 @@ def record_contents(results: RecordResults, look: Presentation) -> Contents:
         provenance=origin_of(about),
     )
     words = About(chart.title, chart.note, chart.axis.removesuffix(" (%)"))
+    rows = look.labelled(results.rows)
     published = table[["rung", "paper_top1_delta"]].set_axis(["step", "delta"], axis=1)
     return Contents(
         page=page,
         drawings=[
             catalogue.roadmap(table, chart),
-            catalogue.forest(results.verdicts[0], table, words, published),
+            catalogue.forest(results.verdicts[0], rows, words, published),
             *(
-                catalogue.own_forest(judged, table, words)
+                catalogue.own_forest(judged, rows, words)
                 for judged in results.verdicts
                 if judged["metric"].iloc[0] in results.own_metrics.metrics
             ),
@@ -87,6 +91,16 @@ def robustness_tables(found: Robustness) -> list[tuple[str, Sequence[Cells]]]:
     title = "Robustness: top-1 under attacks of several radii and under corruptions, percent, and mCE"
     check = "Check for gradient masking: top-1 of each run, percent"
     return [(title, robustness_cells(found)), (check, check_cells(found))]
+
+
+def fraction_tables(fraction: Fraction | None) -> list[tuple[str, Sequence[Cells]]]:
+    """Return the tables of a factorial plan, with their titles: its networks, and what it cannot tell apart."""
+    if fraction is None:
+        return []
+    tables = [("The networks: + has the step", network_cells(fraction))]
+    title = "Effects that this plan cannot tell apart: what is seen of one is the sum of all beside it"
+    aliases = alias_cells(fraction)
+    return [*tables, *([(title, aliases)] if aliases else [])]
 
 
 def own_metric_tables(found: OwnMetrics) -> list[tuple[str, Sequence[Cells]]]:

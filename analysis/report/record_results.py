@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from analysis.agreement import AGREEMENT_COLUMNS, agreement, correlation_in_words
-from analysis.fractions import fraction_verdicts
+from analysis.fractions import AGAINST, effect_rows, fraction_verdicts
 from analysis.ladder_table import with_answers
 from analysis.metrics import COSTS, METRICS, SPEEDS, TOP1, Evaluated, declared
 from analysis.own_metrics import OwnMetrics, read_described, runs_of
@@ -101,11 +101,18 @@ class RecordResults:
         """A row a rung, with the columns of `ladder_table.LADDER_COLUMNS`."""
         return with_answers(self.record.table, self.verdicts[0], self._published())
 
+    @property
+    def rows(self) -> pd.DataFrame:
+        """What is judged and what it is called, for figures: columns rung, label, section, adopted and others."""
+        return self.table if self.fraction is None else effect_rows(self.fraction)
+
     @cached_property
     def headline(self) -> str:
         """The sentence that says which steps are answered, and what would answer the rest."""
         references = self.table.loc[self.table["section"] == SECTION, "rung"]
         steps = self.verdicts[0][~self.verdicts[0]["step"].isin(references)]
+        if self.fraction:
+            return headline(steps, noun="effect")
         seconds = self.runs[self.runs["state"] == "finished"].groupby("rung")["wall_s"].mean()
         more = more_runs(steps, {str(rung): float(s) for rung, s in seconds.items()})
         return headline(steps, noun="step" if self._is_ladder else "change", more=more)
@@ -150,30 +157,41 @@ class RecordResults:
 
     def _judge_fraction(self, fraction: Fraction, metric: str) -> pd.DataFrame:
         """Judge the effects of a factorial plan; what is counted stays as it was recorded."""
+        places = [(effect.name, AGAINST[len(effect.steps)]) for effect in fraction.effects]
         if metric in SPEEDS or metric in COSTS:
-            return self.recorded[self.recorded["metric"] == metric].reindex(columns=list(VERDICT_COLUMNS))
+            return self._as_recorded(metric, places)
         margin = self.used_margin if metric == TOP1 else None
         runs = next((runs_of(found, metric) for found in self.evaluated if metric in found.metrics), self.runs)
-        return fraction_verdicts(runs, fraction, metric, margin)
+        return self._with_kept(fraction_verdicts(runs, fraction, metric, margin), places)
+
+    def _as_recorded(self, metric: str, pairs: Pairs) -> pd.DataFrame:
+        """Return the changes in what is counted or was measured side by side, as they were recorded."""
+        rows = self._recorded_of(metric, pairs).reset_index().reindex(columns=list(VERDICT_COLUMNS))
+        counts = {name: rows[name].fillna(0).astype(int) for name in ("n", "n_against")}
+        words = {name: rows[name].astype(object).fillna("") for name in ("answer", "verdict")}
+        return rows.assign(metric=metric, **counts, **words)
+
+    def _recorded_of(self, metric: str, pairs: Pairs) -> pd.DataFrame:
+        recorded = self.recorded[self.recorded["metric"] == metric].set_index(["step", "against"])
+        return recorded.reindex(pd.MultiIndex.from_tuples(pairs, names=["step", "against"]))
+
+    def _with_kept(self, judged: pd.DataFrame, pairs: Pairs) -> pd.DataFrame:
+        """Return judged changes with what only the runs' own files tell of them, of top-1."""
+        if not (judged["metric"] == TOP1).all():
+            return judged
+        recorded = self._recorded_of(TOP1, pairs)
+        return judged.assign(**{name: recorded[name].to_numpy() for name in KEPT if name in recorded})
 
     def _judge(self, metric: str, pairs: Pairs) -> pd.DataFrame:
-        recorded = self.recorded[self.recorded["metric"] == metric].set_index(["step", "against"])
-        places = pd.MultiIndex.from_tuples(pairs, names=["step", "against"])
         if metric in SPEEDS or metric in COSTS:
-            rows = recorded.reindex(places).reset_index().reindex(columns=list(VERDICT_COLUMNS))
-            counts = {name: rows[name].fillna(0).astype(int) for name in ("n", "n_against")}
-            words = {name: rows[name].astype(object).fillna("") for name in ("answer", "verdict")}
-            return rows.assign(metric=metric, **counts, **words)
+            return self._as_recorded(metric, pairs)
         for found in self.evaluated:
             if metric in found.metrics:
                 return self._judge_runs(found.frame.assign(state="finished"), pairs, metric)
         table = self.record.table
         apart = set(table.loc[table["section"] == SECTION, "rung"]).difference(*pairs)
         runs = self.runs[~self.runs["rung"].isin(apart)]
-        judged = self._judge_runs(runs, pairs, metric)
-        if metric != "top1":
-            return judged
-        return judged.assign(**{name: recorded[name].reindex(places).to_numpy() for name in KEPT if name in recorded})
+        return self._with_kept(self._judge_runs(runs, pairs, metric), pairs)
 
     def _judge_runs(self, runs: pd.DataFrame, pairs: Pairs, metric: str) -> pd.DataFrame:
         """Judge changes in a metric of runs, with the looks that were recorded of a study in rounds."""

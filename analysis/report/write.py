@@ -12,14 +12,19 @@ import pandas as pd
 from analysis.design_effects import has_runs_beyond
 from analysis.figures import catalogue
 from analysis.figures.roadmap import Chart
-from analysis.fractions import alias_cells, network_cells
 from analysis.frame_results import FrameResults
 from analysis.ladder_table import ladder_table, published_table, with_answers
 from analysis.metrics import METRICS, TOP1, metric_of
 from analysis.own_metrics import described
 from analysis.report.contents import DEFAULT, PROGRAM, Contents, Presentation, write_contents
 from analysis.report.frame import frame_contents
-from analysis.report.judged_record import correlation_tables, own_metric_tables, record_contents, robustness_tables
+from analysis.report.judged_record import (
+    correlation_tables,
+    fraction_tables,
+    own_metric_tables,
+    record_contents,
+    robustness_tables,
+)
 from analysis.report.page import Page
 from analysis.report.record import RECORD, describe_record, judged_by, origin_of
 from analysis.report.record_results import RecordResults
@@ -250,11 +255,7 @@ def _tables(results: StudyResults) -> list[tuple[str, Sequence[Cells]]]:
         if len(values := results.shapley_of(metric)):
             title = f"Shapley values of {metric_of(metric).name}, the mean change over the drawn orders"
             tables.append((title, value_cells(values, metric)))
-    if results.fraction:
-        tables.append(("The networks: + has the step", network_cells(results.fraction)))
-        if aliases := alias_cells(results.fraction):
-            title = "Effects that this plan cannot tell apart: what is seen of one is the sum of all beside it"
-            tables.append((title, aliases))
+    tables += fraction_tables(results.fraction)
     return tables + robustness_tables(results.robustness) + own_metric_tables(results.own_metrics)
 
 
