@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from roadmap.export.safetensors_files import load_model
     from roadmap.ladder.ladder import Ladder, read_ladder
     from roadmap.ladder.rung import Rung
-    from roadmap.networks.config import BlockConfig, NetConfig
+    from roadmap.networks.config import BlockConfig, NetConfig, change_blocks
     from roadmap.networks.cost import count_activations, count_macs, count_params
     from roadmap.networks.model import build_model
     from roadmap.networks.own_layers import own_layer
@@ -29,6 +29,7 @@ _HOMES = {
     "Rung": "ladder.rung",
     "Study": "study.plan",
     "StudySpec": "study.spec",
+    "change_blocks": "networks.config",
     "build_model": "networks.model",
     "count_activations": "networks.cost",
     "count_macs": "networks.cost",
@@ -51,6 +52,7 @@ __all__ = [
     "Study",
     "StudySpec",
     "build_model",
+    "change_blocks",
     "count_activations",
     "count_macs",
     "count_params",

@@ -8,19 +8,8 @@ from hypothesis import strategies as st
 from roadmap.common.errors import UserError
 from roadmap.ladder.ladder import known_ladders, read_ladder
 from roadmap.ladder.steps import NET_STEPS
-from roadmap.networks.config import (
-    CONV_SLOTS,
-    PLAIN,
-    STEM_STRIDES,
-    Activation,
-    BlockConfig,
-    Downsampling,
-    NetConfig,
-    Norm,
-    Shortcut,
-    Stem,
-    scale_down,
-)
+from roadmap.networks.block_config import CONV_SLOTS, PLAIN, Activation, BlockConfig, Norm, Shortcut
+from roadmap.networks.config import STEM_STRIDES, Downsampling, NetConfig, Stem, scale_down
 from roadmap.networks.families import BASES
 from roadmap.recipe import Recipe
 

@@ -23,6 +23,7 @@ DESIGNED = [
     "BlockConfig",
     "build_model",
     "count_macs",
+    "change_blocks",
     "own_layer",
     "load_model",
     "Ladder",

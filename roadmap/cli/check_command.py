@@ -8,7 +8,7 @@ from rich.markup import escape
 from roadmap.cli.commands import Exit
 from roadmap.cli.options import ladder_of
 from roadmap.cli.terminal import make_table, print_json, print_lines
-from roadmap.ladder.conformance import CHECKS, TARGET, problems, trials
+from roadmap.ladder.conformance import CHECKS, TARGET, Inspector, trials
 from roadmap.recipe import read_recipe
 
 
@@ -21,23 +21,28 @@ def check(options: Namespace) -> Exit:
     failed = False
     for base in [options.base] if options.base else list(ladder.bases):
         rows: list[list[str]] = []
-        said: list[str] = []
+        said: dict[tuple[str, str], str] = {}
+        heirs: dict[tuple[str, str], list[str]] = {}  # the rungs that inherit a problem, by its rung and check
         with console.status("") as status:
+            inspector = Inspector()
             for trial in trials(ladder, base, read_recipe(TARGET, base)):
                 rung = trial.rung
                 status.update(escape(f"{base}: {rung.id}"))
-                found = problems(trial)
-                said += [f"{rung.id}: {name}: {text}" for name, text in found.items() if text]
-                broken = found.get("builds") or found.get("costs")
+                found = inspector.inspect(trial)
+                said |= {(rung.id, name): f"{rung.id}: {name}: {text}" for name, text in found.problems.items()}
+                for name, culprit in found.inherited.items():
+                    heirs.setdefault((culprit, name), []).append(rung.id)
+                broken = found.failed & {"builds", "costs"}
                 macs, params = (0, 0) if broken else (count_macs(rung.net), count_params(rung.net))
-                marks = ["" if name not in found else "no" if found[name] else "yes" for name in CHECKS]
-                rows.append([rung.id, *marks, "" if broken else f"{macs / 1e9:.3f}"])
+                rows.append([rung.id, *map(found.mark, CHECKS), "" if broken else f"{macs / 1e9:.3f}"])
                 if options.json:
                     print_json([{"base": base, "rung": rung.id, "step": rung.step, "macs": macs, "params": params,
-                                 "problems": {name: text for name, text in found.items() if text}}])  # fmt: skip
+                                 "problems": found.problems, "inherited": found.inherited}])  # fmt: skip
         failed |= bool(said)
         print_lines([f"{ladder.bases[base].label}: what every step must keep"], console)
         columns = ("rung", *CHECKS, "1e9 MACs")
         console.print(make_table(columns, rows, numbers=["1e9 MACs"], colours={"no": "red"}))
-        print_lines([*said, ""], console)
+        for problem, rungs in heirs.items():
+            said[problem] += f" After it, {', '.join(rungs)} inherit this."
+        print_lines([*said.values(), ""], console)
     return Exit.FAILED if failed else Exit.OK

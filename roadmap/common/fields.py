@@ -19,11 +19,14 @@ PLACE = {"place": True}
 
 
 def flatten(config: Any) -> dict[str, Any]:
-    """Return every field of a (nested) dataclass under its dotted name, such as `block.act`."""
+    """Return every field of a (nested) dataclass under its dotted name, such as `block.act`.
+
+    What only may be a dataclass, such as a layer of a user's own, is one value.
+    """
     flat: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and dataclasses.is_dataclass(field.default):
             flat |= {f"{field.name}.{name}": inner for name, inner in flatten(value).items()}
         else:
             flat[field.name] = value

@@ -262,7 +262,7 @@ def _write(folder: Path, weights: Path, run: RunConfig, config: dict[str, Any], 
         tensors = load(weights.read_bytes())
     except SafetensorError as error:
         raise UserError(f"{weights}: is damaged ({error}). Remove the run's folder to train it again.") from error
-    if isinstance(run.net, NetConfig) and run.net.block.layer_scale is None:
+    if isinstance(run.net, NetConfig) and all(block.layer_scale is None for block in run.net.stage_blocks):
         tensors = fold_layer_scale(tensors)
     if form == "onnx":
         model = build_model(run.net, num_classes=run.data.num_classes, in_channels=run.data.in_channels)

@@ -135,8 +135,19 @@ def _build(
 
 
 def _under_our_names(weights: Mapping[str, Tensor], model: Network) -> Mapping[str, Tensor]:
-    """Return pretrained weights as our networks have them; others' ResNets and ConvNeXts become rungs so."""
-    return under_our_names(weights, model.net)
+    """Return pretrained weights as our networks have them; others' ResNets and ConvNeXts become rungs so.
+
+    What does not fit the head of a user's own is left out: timm asks for it where the number of classes is the same.
+    """
+    own = model.state_dict()
+    found = under_our_names(weights, model.net)
+    if model.net.head == "linear":
+        return found
+    return {
+        name: tensor
+        for name, tensor in found.items()
+        if not (name.startswith("head.") and (name not in own or own[name].shape != tensor.shape))
+    }
 
 
 register_ladder(read_ladder(), PREFIX)

@@ -14,6 +14,7 @@ from roadmap.ladder.recipe_steps import RECIPE_STEPS
 from roadmap.ladder.rung import Rung
 from roadmap.ladder.steps import ALL_STEPS
 from roadmap.networks.config import NetConfig, scale_down
+from roadmap.networks.own_layers import errors_of
 from roadmap.recipe import Recipe
 
 TARGET = "imagenet"  # the recipe with every technique: those of a ladder are tried on the way to it
@@ -140,16 +141,69 @@ ON_NETWORKS = {"builds": check_builds, "trains": check_trains, "costs": check_co
 CHECKS = ON_STEPS | ON_NETWORKS
 
 
-def problems(trial: Trial) -> dict[str, str]:
-    """Return what each check that applies finds: its name -> "", or a sentence."""
-    found = {}
-    for name, check in (CHECKS if isinstance(trial.before, NetConfig) else ON_STEPS).items():
-        try:
-            found[name] = check(trial)
-        except Exception as error:  # a user's own code may raise what it likes
-            text = str(error).split("\n")[0]
-            found[name] = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
-    return found
+@dataclass(frozen=True)
+class Findings:
+    """What the checks find of one step.
+
+    Attributes:
+        tried: The checks that were made, in the order of the table.
+        problems: What the step itself does not keep: the check's name -> a sentence.
+        inherited: The checks that fail as they did before the step: the check's name -> the rung whose step broke it.
+    """
+
+    tried: list[str]
+    problems: dict[str, str]
+    inherited: dict[str, str]
+
+    @property
+    def failed(self) -> set[str]:
+        """The checks that fail, whichever step is to blame."""
+        return self.problems.keys() | self.inherited.keys()
+
+    def mark(self, check: str) -> str:
+        """Return what a table says of a check; nothing where it was not made."""
+        if check in self.failed:
+            return "no" if check in self.problems else "inherited"
+        return "yes" if check in self.tried else ""
+
+
+class Inspector:
+    """Checks the steps of a ladder from one base, in order, and reports each problem once: at the step that caused it.
+
+    A network that cannot be built is neither trained nor counted. Where the network before a step fails a check
+    already, the step is not blamed for failing it too.
+    """
+
+    def __init__(self) -> None:
+        # Of each rung: the checks that its network fails, and the rung whose step caused that.
+        self._culprits: dict[str, dict[str, str]] = {}
+
+    def inspect(self, trial: Trial) -> Findings:
+        """Make every check of a step that applies to it."""
+        rung, before = trial.rung.id, self._culprits.get(cast(str, trial.rung.parent), {})
+        on_network = isinstance(trial.before, NetConfig)
+        found = Findings([], {}, {} if on_network else before)  # one on the recipe leaves what is wrong as it is
+        for name, check in (CHECKS if on_network else ON_STEPS).items():
+            if name in ON_NETWORKS and "builds" in found.failed:
+                break
+            found.tried.append(name)
+            text = _problem(check, trial)
+            if text and name in ON_NETWORKS and name in before:
+                found.inherited[name] = before[name]
+            elif text:
+                found.problems[name] = text
+        self._culprits[rung] = found.inherited | {name: rung for name in found.problems if name in ON_NETWORKS}
+        return found
+
+
+def _problem(check: Callable[[Trial], str], trial: Trial) -> str:
+    """Return what a check finds: "", or a sentence."""
+    try:
+        with errors_of(trial.net.own_layers):
+            return check(trial)
+    except Exception as error:  # a user's own code may raise what it likes
+        text = str(error).split("\n")[0]
+        return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
 def _tiny_model(net: NetConfig) -> Any:

@@ -13,7 +13,8 @@ from typing import Any
 
 from roadmap.common.errors import UserError
 from roadmap.ladder.recipe_steps import RECIPE_STEPS
-from roadmap.networks.config import CONV_SLOTS, NetConfig, with_width
+from roadmap.networks.block_config import CONV_SLOTS, BlockConfig
+from roadmap.networks.config import NetConfig, change_blocks, with_width
 
 NetStep = Callable[..., NetConfig]
 
@@ -42,11 +43,11 @@ def require(met: bool, step: str, needs: str, why: str) -> None:
 
 
 def _require_bottleneck(net: NetConfig, step: str, why: str) -> None:
-    require(net.block.convs == CONV_SLOTS, step, "bottleneck", why)
+    require(all(block.convs == CONV_SLOTS for block in net.stage_blocks), step, "bottleneck", why)
 
 
 def _require_norms(net: NetConfig, step: str) -> None:
-    require(net.block.norm != "none", step, "batch_norm", "there are no norms")
+    require(all(block.norm != "none" for block in net.stage_blocks), step, "batch_norm", "there are no norms")
 
 
 # From other starts to what a ResNet is
@@ -57,8 +58,12 @@ def batch_norm(net: NetConfig) -> NetConfig:
 
     Source: Ioffe and Szegedy 2015, "Batch Normalization"; where it stands, torchvision's vgg16_bn.
     """
-    norm_after = net.block.convs if net.block.norm == "none" else net.block.norm_after
-    return replace(net, block=replace(net.block, norm="batch_norm", norm_after=norm_after))
+
+    def normed(block: BlockConfig) -> BlockConfig:
+        norm_after = block.convs if block.norm == "none" else block.norm_after
+        return replace(block, norm="batch_norm", norm_after=norm_after)
+
+    return change_blocks(net, normed)
 
 
 def shortcuts(net: NetConfig) -> NetConfig:
@@ -66,7 +71,7 @@ def shortcuts(net: NetConfig) -> NetConfig:
 
     Source: He et al. 2016, "Deep Residual Learning for Image Recognition", option B.
     """
-    return replace(net, block=replace(net.block, shortcut="projection"))
+    return change_blocks(net, lambda block: replace(block, shortcut="projection"))
 
 
 def strided_convs(net: NetConfig) -> NetConfig:
@@ -83,12 +88,17 @@ def bottleneck(net: NetConfig) -> NetConfig:
     Where there were no 1x1 convolutions, norms follow all three and activations the first two and the addition.
     Source: He et al. 2016, Figure 5.
     """
-    require(net.block.shortcut != "none", "bottleneck", "shortcuts", "the block ends with adding the shortcut")
-    block = replace(net.block, convs=CONV_SLOTS, residual_ratio=4, hidden_ratio=1, hidden_of="stage")
-    if net.block.convs != CONV_SLOTS:
-        norm_after = () if net.block.norm == "none" else CONV_SLOTS
-        block = replace(block, act_after=("pointwise1", "spatial", "add"), norm_after=norm_after)
-    return replace(net, block=block)
+    has_shortcuts = all(block.shortcut != "none" for block in net.stage_blocks)
+    require(has_shortcuts, "bottleneck", "shortcuts", "the block ends with adding the shortcut")
+
+    def bottlenecked(before: BlockConfig) -> BlockConfig:
+        block = replace(before, convs=CONV_SLOTS, residual_ratio=4, hidden_ratio=1, hidden_of="stage")
+        if before.convs == CONV_SLOTS:
+            return block
+        norm_after = () if block.norm == "none" else CONV_SLOTS
+        return replace(block, act_after=("pointwise1", "spatial", "add"), norm_after=norm_after)
+
+    return change_blocks(net, bottlenecked)
 
 
 def drop_head_conv(net: NetConfig) -> NetConfig:
@@ -126,8 +136,9 @@ def patchify_stem(net: NetConfig) -> NetConfig:
     """
     fine = min(sum(reduction < 4 for reduction in net.reductions), len(net.depths) - 1)
     strides = (max(1, net.reductions[fine] // 4), *net.stage_strides[fine + 1 :])
-    depths, widths = net.depths[fine:], net.widths[fine:]
-    return replace(net, stem="patchify", stem_width=0, stem_stride=4, depths=depths, widths=widths, strides=strides)
+    depths, widths, blocks = net.depths[fine:], net.widths[fine:], net.stage_blocks[fine:]
+    net = replace(net, depths=depths, widths=widths, strides=strides, block=blocks[0], blocks=blocks)
+    return replace(net, stem="patchify", stem_width=0, stem_stride=4)
 
 
 # ResNeXt
@@ -139,7 +150,7 @@ def depthwise_conv(net: NetConfig) -> NetConfig:
     Source: section 2.3.
     """
     _require_bottleneck(net, "depthwise_conv", "a depthwise convolution alone never mixes channels")
-    return replace(net, block=replace(net.block, depthwise=True))
+    return change_blocks(net, lambda block: replace(block, depthwise=True))
 
 
 def increase_width(net: NetConfig, *, width: int) -> NetConfig:
@@ -159,7 +170,7 @@ def inverted_bottleneck(net: NetConfig) -> NetConfig:
     Source: section 2.4; block (b) of Figure 3.
     """
     _require_bottleneck(net, "inverted_bottleneck", "a block of one convolution has no hidden width")
-    return replace(net, block=replace(net.block, residual_ratio=1, hidden_ratio=4, hidden_of="stage"))
+    return change_blocks(net, lambda block: replace(block, residual_ratio=1, hidden_ratio=4, hidden_of="stage"))
 
 
 # Large kernel
@@ -170,8 +181,9 @@ def move_up_depthwise(net: NetConfig) -> NetConfig:
 
     Source: section 2.5; block (c) of Figure 3.
     """
-    require(net.block.depthwise, "move_up_depthwise", "depthwise_conv", "there is no depthwise convolution to move")
-    return replace(net, block=replace(net.block, spatial_first=True))
+    is_depthwise = all(block.depthwise for block in net.stage_blocks)
+    require(is_depthwise, "move_up_depthwise", "depthwise_conv", "there is no depthwise convolution to move")
+    return change_blocks(net, lambda block: replace(block, spatial_first=True))
 
 
 def kernel_size(net: NetConfig, *, size: int) -> NetConfig:
@@ -179,7 +191,7 @@ def kernel_size(net: NetConfig, *, size: int) -> NetConfig:
 
     Source: section 2.5; 7 is adopted, larger ones bring no more.
     """
-    return replace(net, block=replace(net.block, kernel_size=size))
+    return change_blocks(net, lambda block: replace(block, kernel_size=size))
 
 
 # Micro design
@@ -190,7 +202,7 @@ def gelu(net: NetConfig) -> NetConfig:
 
     Source: section 2.6, "Replacing ReLU with GELU".
     """
-    return replace(net, block=replace(net.block, act="gelu"))
+    return change_blocks(net, lambda block: replace(block, act="gelu"))
 
 
 def fewer_activations(net: NetConfig) -> NetConfig:
@@ -199,7 +211,7 @@ def fewer_activations(net: NetConfig) -> NetConfig:
     Source: section 2.6, "Fewer activation functions".
     """
     _require_bottleneck(net, "fewer_activations", "a block of one convolution has no two 1x1 ones")
-    return replace(net, block=replace(net.block, act_after=("pointwise1",)))
+    return change_blocks(net, lambda block: replace(block, act_after=("pointwise1",)))
 
 
 def fewer_norms(net: NetConfig) -> NetConfig:
@@ -208,7 +220,7 @@ def fewer_norms(net: NetConfig) -> NetConfig:
     Source: section 2.6, "Fewer normalization layers".
     """
     _require_norms(net, "fewer_norms")
-    return replace(net, block=replace(net.block, norm_after=("spatial",)))
+    return change_blocks(net, lambda block: replace(block, norm_after=("spatial",)))
 
 
 def layer_norm(net: NetConfig) -> NetConfig:
@@ -217,7 +229,7 @@ def layer_norm(net: NetConfig) -> NetConfig:
     Source: section 2.6, "Substituting BN with LN".
     """
     _require_norms(net, "layer_norm")
-    return replace(net, block=replace(net.block, norm="layer_norm"))
+    return change_blocks(net, lambda block: replace(block, norm="layer_norm"))
 
 
 def separate_downsampling(net: NetConfig, *, norms: bool = True) -> NetConfig:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roadmap.common.process_group import ALONE
-from roadmap.networks.config import PLAIN, BlockConfig, NetConfig
+from roadmap.networks.block_config import PLAIN, BlockConfig, OwnLayer
+from roadmap.networks.config import NetConfig
 from roadmap.networks.own_layers import make_layer
 
 
@@ -108,7 +109,11 @@ class Stem(nn.Sequential):
         self.width = width = in_channels if net.stem == "none" else net.stem_width or net.widths[0]
         stride, bias = net.stem_stride, net.block.norm == "none"
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        if net.stem == "patchify":
+        if isinstance(net.stem, OwnLayer):
+            layers[net.stem.name] = make_layer(net.stem, in_channels, width, stride)
+            if net.boundary_norms:
+                layers["norm"] = make_norm(net.block, width)
+        elif net.stem == "patchify":
             layers["conv"] = nn.Conv2d(in_channels, width, stride, stride)
             if net.boundary_norms:
                 layers["norm"] = make_norm(net.block, width)
@@ -130,14 +135,25 @@ class Stem(nn.Sequential):
 
 
 class Downsample(nn.Sequential):
-    """A separate downsampling layer: norm (where the network has boundary norms), convolution of its stride."""
+    """A separate downsampling layer: norm (where the network has boundary norms), convolution of its stride, or own."""
 
     def __init__(self, net: NetConfig, in_width: int, width: int, stride: int) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if net.boundary_norms:
             layers["norm"] = make_norm(net.block, in_width)
-        layers["conv"] = nn.Conv2d(in_width, width, stride, stride)
+        if isinstance(net.downsample, OwnLayer):
+            layers[net.downsample.name] = make_layer(net.downsample, in_width, width, stride)
+        else:
+            layers["conv"] = nn.Conv2d(in_width, width, stride, stride)
         super().__init__(layers)
+
+
+class Mean(nn.Module):
+    """The global average pool."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, 1, 1)."""
+        return x.mean((2, 3), keepdim=True)
 
 
 class HeadConv(nn.Sequential):
@@ -157,7 +173,8 @@ class Block(nn.Module):
     """A block: its convolutions in order, each followed by the norm, activation and own layers whose slot asks for it.
 
     Where the shape changes, the shortcut is a strided 1x1 convolution with a norm, or there is none; else it is the
-    input itself, or there is none. Without a shortcut, stochastic depth would drop all there is.
+    input itself, or there is none. A user's own stands where its slot says. Without a shortcut, stochastic depth would
+    drop all there is.
     """
 
     def __init__(self, block: BlockConfig, in_width: int, stage_width: int, stride: int, drop_path: float) -> None:
@@ -174,7 +191,9 @@ class Block(nn.Module):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for slot in order:
             inputs, outputs = shapes[slot]
-            if slot == "spatial":
+            if slot == "spatial" and block.spatial_conv:
+                layers[slot] = make_layer(block.spatial_conv, inputs, outputs, stride)
+            elif slot == "spatial":
                 groups = outputs if block.depthwise else block.groups
                 k = block.kernel_size
                 layers[slot] = nn.Conv2d(inputs, outputs, k, stride, padding=k // 2, groups=groups, bias=bias)
@@ -191,10 +210,12 @@ class Block(nn.Module):
             layers["layer_scale"] = LayerScale(width, block.layer_scale)
         self.residual = nn.Sequential(layers)
         changes = stride != 1 or in_width != width
-        self.adds = block.shortcut == "projection" or (block.shortcut == "identity" and not changes)
+        self.adds = block.shortcut != "none" and not (block.shortcut == "identity" and changes)
         self.drop_path = make_drop_path(drop_path if self.adds else 0.0)
         self.shortcut: nn.Module = nn.Identity()
-        if self.adds and changes:
+        if isinstance(block.shortcut, OwnLayer) and (changes or block.shortcut.slot == "shortcut"):
+            self.shortcut = make_layer(block.shortcut, in_width, width, stride)
+        elif self.adds and changes:
             self.shortcut = nn.Sequential(
                 OrderedDict(conv=Pointwise(in_width, width, stride, bias=False), norm=make_norm(block, width))
             )

@@ -1,168 +1,32 @@
-"""A network as it is, not the path that led there: `NetConfig` and `BlockConfig`, frozen and validated.
+"""A network as it is, not the path that led there: `NetConfig`, frozen and validated.
 
 Every rung of the paper's ladders and of those from VGG-16 and MobileNetV2, the ConvNeXt family and all legal mixes in
-between are values of these two classes. Nothing here imports torch: `roadmap.networks.model` builds it.
+between are values of this class and of `BlockConfig`. Nothing here imports torch: `roadmap.networks.model` builds it.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from operator import mul
 from typing import ClassVar, Literal, get_args
 
-from roadmap.common.errors import UserError, unknown
-from roadmap.common.fields import LATER, PLACE
+from roadmap.common.errors import UserError
+from roadmap.common.fields import LATER
+from roadmap.networks.block_config import BOTTLENECK, OwnLayer, check_choice
+from roadmap.networks.block_config import STRICT as STRICT  # a network and its blocks are imported from here
+from roadmap.networks.block_config import BlockConfig as BlockConfig
 
 Stem = Literal["none", "resnet", "mobilenet", "patchify"]
 Downsampling = Literal["max_pool", "in_block", "separate"]
-Activation = Literal["relu", "relu6", "gelu"]
-Norm = Literal["none", "batch_norm", "layer_norm"]
-Shortcut = Literal["none", "identity", "projection"]
 Init = Literal["trunc_normal", "kaiming", "pytorch"]  # how weights are first drawn; `Recipe.init` says what each is
 
-# The places in a block where a norm or an activation can stand: after each of its three convolutions, named by what
-# they do and not by position (so that a slot means the same before and after the depthwise convolution moves up), and
-# after the addition of the shortcut.
-CONV_SLOTS = ("pointwise1", "spatial", "pointwise2")
-SLOTS = (*CONV_SLOTS, "add")
-PLAIN = ("spatial",)  # the convolutions of a block that has no 1x1 ones
-
-# The strides that each stem can have.
+# The strides that each stem can have; an own one has any.
 STEM_STRIDES: dict[str, tuple[int, ...]] = {
     "none": (1,),
     "resnet": (2, 4),
     "mobilenet": (1, 2),
     "patchify": (2, 4, 8, 16),
 }
-
-# How pydantic reads networks from files: what it does not know would make another network, so it is not left out.
-STRICT = {"extra": "forbid"}
-
-
-def _check_choice(place: str, field: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise unknown(field, value, choices, place=place)
-
-
-def _check_slots(place: str, field: str, value: tuple[str, ...], slots: tuple[str, ...]) -> None:
-    if not isinstance(value, tuple):
-        raise UserError(f"{place}: {field} is {value!r}, but must be a tuple of slots, such as ('{slots[0]}',).")
-    for slot in value:
-        _check_choice(place, field, slot, slots)
-    if list(value) != [slot for slot in slots if slot in value]:
-        raise UserError(f"{place}: {field} is {value}, but slots are listed once each, in the order {slots}.")
-
-
-@dataclass(frozen=True, repr=False)
-class OwnLayer:
-    """A layer of a user's own in the block; `roadmap.own_layer` makes one of a class.
-
-    Attributes:
-        slot: The convolution that it follows, behind that one's norm and activation.
-        name: The class. Called with a number of channels, it makes a module from (N, channels, H, W) to the same shape.
-        path: The Python file that has it.
-        fingerprint: Hash of the file: other code makes another run, the same code elsewhere does not.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
-
-    slot: str
-    name: str
-    path: str = field(metadata=PLACE)
-    fingerprint: str
-
-    def __repr__(self) -> str:  # as tables of what a step changes show it
-        return f"{self.name} after {self.slot}"
-
-
-@dataclass(frozen=True)
-class BlockConfig:
-    """A block: two 1x1 convolutions and a spatial one, or that alone, its shortcut, its norms and activations.
-
-    Attributes:
-        convs: The convolutions that it has: all of `CONV_SLOTS`, or `PLAIN` (one dense spatial convolution, as in VGG).
-        shortcut: What is added to the residual branch: the block's input, through a 1x1 convolution and a norm where
-            the shape changes ("projection"); the input, where the shape stays ("identity"); nothing ("none").
-        residual_ratio: Width of the stream between blocks, in stage widths (ResNet 4, ConvNeXt 1).
-        hidden_ratio: Width between the two 1x1 convolutions, in stage widths (ResNet 1, ConvNeXt 4).
-        hidden_of: What `hidden_ratio` is a multiple of: the "stage" width, or that of the block's "input" (MobileNetV2,
-            whose first blocks of a stage are as wide inside as the stage before asks).
-        spatial_first: Whether the spatial convolution comes before both 1x1 convolutions instead of between them.
-        depthwise: Whether the spatial convolution has one group per channel.
-        groups: Groups of the spatial convolution where it is not depthwise (ResNeXt 32).
-        kernel_size: Height and width of the spatial convolution, in pixels; odd, so that padding keeps the size.
-        act: The activation function.
-        act_after: The slots (see `SLOTS`) that an activation follows.
-        norm: The normalisation, here and everywhere else in the network; with "none" there is nowhere any.
-        norm_after: The slots (see `CONV_SLOTS`) that a norm follows. The shortcut's projection always has its own.
-        layer_scale: Initial value of a learned scale per channel on the residual branch; None builds no such scale.
-        layers_after: Layers of a user's own, in the order in which they stand.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
-
-    convs: tuple[str, ...] = field(default=CONV_SLOTS, metadata=LATER)
-    shortcut: Shortcut = field(default="projection", metadata=LATER)
-    residual_ratio: int = 4
-    hidden_ratio: int = 1
-    hidden_of: Literal["stage", "input"] = field(default="stage", metadata=LATER)
-    spatial_first: bool = False
-    depthwise: bool = False
-    groups: int = field(default=1, metadata=LATER)
-    kernel_size: int = 3
-    act: Activation = "relu"
-    act_after: tuple[str, ...] = ("pointwise1", "spatial", "add")
-    norm: Norm = "batch_norm"
-    norm_after: tuple[str, ...] = CONV_SLOTS
-    layer_scale: float | None = None
-    layers_after: tuple[OwnLayer, ...] = field(default=(), metadata=LATER)
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be built, saying the rule, the value and the way out."""
-        for name in ("residual_ratio", "hidden_ratio", "kernel_size", "groups"):
-            if not isinstance(value := getattr(self, name), int) or value < 1:
-                raise UserError(f"block: {name} is {value!r}, but must be a whole number of at least 1.")
-        if self.kernel_size % 2 == 0:
-            raise UserError(
-                f"block: kernel_size is {self.kernel_size}, but must be odd, so that padding keeps the size. "
-                f"Use {self.kernel_size - 1} or {self.kernel_size + 1}."
-            )
-        if self.convs not in (CONV_SLOTS, PLAIN):
-            raise UserError(f"block: convs is {self.convs}, but must be {CONV_SLOTS} or {PLAIN}.")
-        _check_choice("block", "shortcut", self.shortcut, get_args(Shortcut))
-        _check_choice("block", "hidden_of", self.hidden_of, ("stage", "input"))
-        if self.convs == PLAIN and (self.depthwise or self.hidden_ratio != 1 or self.hidden_of != "stage"):
-            raise UserError(
-                f"block: depthwise is {self.depthwise}, hidden_ratio {self.hidden_ratio} and hidden_of "
-                f"'{self.hidden_of}' with convs={PLAIN}, but one convolution alone is dense (groups would never mix "
-                "channels) and has nothing hidden. Put the step 'bottleneck' first."
-            )
-        if self.spatial_first and not self.depthwise:
-            raise UserError(
-                "block: spatial_first is set with depthwise=False, but only a depthwise convolution can move up (a "
-                "dense one would grow with the square of the stream's width). Put the step 'depthwise_conv' first."
-            )
-        if self.groups > 1 and (self.depthwise or self.convs == PLAIN or self.hidden_of != "stage"):
-            raise UserError(
-                f"block: groups is {self.groups}, but only the dense spatial convolution between two 1x1 ones, in a "
-                "hidden width of the stage's, has groups. Use groups=1."
-            )
-        _check_choice("block", "act", self.act, get_args(Activation))
-        _check_choice("block", "norm", self.norm, get_args(Norm))
-        _check_slots("block", "act_after", self.act_after, (*self.convs, "add"))
-        _check_slots("block", "norm_after", self.norm_after, self.convs)
-        for layer in self.layers_after:
-            if layer.slot not in self.convs:
-                raise unknown("slot", layer.slot, self.convs, place=f"block: layer '{layer.name}' in layers_after")
-        if len({(layer.slot, layer.name) for layer in self.layers_after}) < len(self.layers_after):
-            raise UserError(f"block: layers_after has a layer twice after one convolution: {self.layers_after}.")
-        if self.shortcut == "none" and "add" in self.act_after:
-            raise UserError(
-                "block: act_after has 'add' with shortcut='none', but nothing is added. Put the step 'shortcuts' first."
-            )
-        if self.norm == "none" and self.norm_after:
-            raise UserError(
-                f"block: norm_after is {self.norm_after} with norm='none'. Put the step 'batch_norm' first."
-            )
 
 
 @dataclass(frozen=True)
@@ -175,17 +39,23 @@ class NetConfig:
         strides: By how much each stage divides the resolution; empty is 1 for the first stage and 2 for each other.
         stem: "resnet" (7x7 convolution, norm, activation, 3x3 max pool), "patchify" (one convolution whose kernel is
             its stride), "mobilenet" (a strided 3x3 convolution to twice the stem's width, a depthwise 3x3, both with
-            norm and activation, and a 1x1 with a norm: what stands before MobileNetV2's first expansion) or "none".
+            norm and activation, and a 1x1 with a norm: what stands before MobileNetV2's first expansion), "none", or
+            an own layer.
         stem_width: Channels that leave the stem; 0 is as many as the first stage's width.
         stem_stride: Pixels of the image per pixel that leaves the stem, in one direction; 4 in the paper, less for
             small images.
         downsample: What carries a stage's stride: "in_block" (its first spatial convolution), "separate" (norm and
-            convolution whose kernel is the stride, before its blocks) or "max_pool" (before its blocks).
+            convolution whose kernel is the stride, before its blocks), "max_pool" (before its blocks), or an own layer
+            in the place of that separate convolution.
         boundary_norms: Whether norms stand where the resolution changes: after the stem, before each separate
             downsampling convolution.
-        final_norm: Whether a norm stands between the global average pool and the head.
+        pool: How the last stage's output is pooled: the mean over all positions ("avg"), or an own layer.
+        final_norm: Whether a norm stands between the pool and the head.
         head_width: Outputs of a 1x1 convolution with norm and activation before the pool (MobileNetV2); 0 has none.
-        block: The block that all stages are made of.
+        head: What maps the pooled features to classes: one "linear" layer, or an own layer.
+        block: The block that all stages are made of. Its norm and activation are also those outside of blocks.
+        blocks: The block of each stage, where they differ; `block` is then the first of them. Empty where all stages
+            have `block`. `change_blocks` changes those of some or all stages.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
@@ -193,14 +63,17 @@ class NetConfig:
     depths: tuple[int, ...]
     widths: tuple[int, ...] = (64, 128, 256, 512)
     strides: tuple[int, ...] = field(default=(), metadata=LATER)
-    stem: Stem = "resnet"
+    stem: Stem | OwnLayer = "resnet"
     stem_width: int = field(default=0, metadata=LATER)
     stem_stride: int = 4
-    downsample: Downsampling = "in_block"
+    downsample: Downsampling | OwnLayer = "in_block"
     boundary_norms: bool = False
+    pool: Literal["avg"] | OwnLayer = field(default="avg", metadata=LATER)
     final_norm: bool = False
     head_width: int = field(default=0, metadata=LATER)
-    block: BlockConfig = BlockConfig()
+    head: Literal["linear"] | OwnLayer = field(default="linear", metadata=LATER)
+    block: BlockConfig = BOTTLENECK
+    blocks: tuple[BlockConfig, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built, saying the rule, the value and the way out."""
@@ -213,11 +86,11 @@ class NetConfig:
                 f"network: {len(self.depths)} depths {self.depths} do not match {len(self.widths)} widths "
                 f"{self.widths}. Give one of each per stage."
             )
-        _check_choice("network", "stem", self.stem, get_args(Stem))
-        _check_choice("network", "downsample", self.downsample, get_args(Downsampling))
-        if self.stem_stride not in STEM_STRIDES[self.stem]:
-            known = " or ".join(map(str, STEM_STRIDES[self.stem]))
-            raise UserError(f"network: stem_stride is {self.stem_stride}, but with stem '{self.stem}' must be {known}.")
+        check_choice("network", "stem", self.stem, get_args(Stem), ("stem",))
+        check_choice("network", "downsample", self.downsample, get_args(Downsampling), ("downsample",))
+        check_choice("network", "pool", self.pool, ("avg",), ("pool",))
+        check_choice("network", "head", self.head, ("linear",), ("head",))
+        self._check_stem_stride()
         for name in ("stem_width", "head_width"):
             if not isinstance(value := getattr(self, name), int) or value < 0:
                 raise UserError(f"network: {name} is {value!r}, but must be a whole number from 0 up.")
@@ -229,23 +102,63 @@ class NetConfig:
             )
         if self.strides == _usual_strides(len(self.depths)):
             object.__setattr__(self, "strides", ())  # one way to say it, so that equal networks are equal
-        if odd := [width for width in self.widths if width * self.block.hidden_ratio % self.block.groups]:
-            raise UserError(
-                f"network: groups is {self.block.groups}, but must divide the hidden width {odd[0]} x "
-                f"{self.block.hidden_ratio} of every stage."
-            )
+        self._settle_blocks()
+        for width, block in zip(self.widths, self.stage_blocks, strict=True):
+            if width * block.hidden_ratio % block.groups:
+                raise UserError(
+                    f"network: groups is {block.groups}, but must divide the hidden width {width} x "
+                    f"{block.hidden_ratio} of every stage."
+                )
         if self.final_norm and self.block.norm == "none":
             raise UserError("network: final_norm is set with norm='none'. Put the step 'batch_norm' first.")
-        if self.boundary_norms and self.downsample != "separate":
+        if self.boundary_norms and self.downsample in ("in_block", "max_pool"):
             raise UserError(
-                "network: boundary_norms is set with downsample='in_block', but those norms belong to separate "
-                "downsampling layers. Put the step 'separate_downsampling' first."
+                f"network: boundary_norms is set with downsample='{self.downsample}', but those norms belong to "
+                "separate downsampling layers. Put the step 'separate_downsampling' first."
             )
+
+    def _check_stem_stride(self) -> None:
+        if isinstance(self.stem, OwnLayer):
+            if not isinstance(self.stem_stride, int) or self.stem_stride < 1:
+                raise UserError(f"network: stem_stride is {self.stem_stride!r}, but must be a whole number from 1 up.")
+        elif self.stem_stride not in STEM_STRIDES[self.stem]:
+            known = " or ".join(map(str, STEM_STRIDES[self.stem]))
+            raise UserError(f"network: stem_stride is {self.stem_stride}, but with stem '{self.stem}' must be {known}.")
+
+    def _settle_blocks(self) -> None:
+        """Have one way to say which blocks the stages have, so that equal networks are equal."""
+        if not self.blocks:
+            return
+        if len(self.blocks) != len(self.depths):
+            raise UserError(
+                f"network: there are {len(self.blocks)} blocks for {len(self.depths)} stages. Give one a stage, or "
+                "one for all of them: blocks=(), block=..."
+            )
+        if self.block not in (self.blocks[0], BOTTLENECK):
+            raise UserError(
+                "network: block is not the first of blocks, so it is not clear which of them the stages should have. "
+                "Change them with change_blocks(net, lambda block: replace(block, ...)), which reaches every stage."
+            )
+        object.__setattr__(self, "block", self.blocks[0])
+        if len(set(self.blocks)) == 1:
+            object.__setattr__(self, "blocks", ())
 
     @property
     def stage_strides(self) -> tuple[int, ...]:
         """By how much each stage divides the resolution."""
         return self.strides or _usual_strides(len(self.depths))
+
+    @property
+    def stage_blocks(self) -> tuple[BlockConfig, ...]:
+        """The block of each stage."""
+        return self.blocks or (self.block,) * len(self.depths)
+
+    @property
+    def own_layers(self) -> tuple[OwnLayer, ...]:
+        """Every layer of a user's own in the network, once each."""
+        parts = (self.stem, self.downsample, self.pool, self.head)
+        layers = [layer for layer in parts if isinstance(layer, OwnLayer)]
+        return tuple(dict.fromkeys([*layers, *(layer for block in self.stage_blocks for layer in block.own_layers)]))
 
     @property
     def reductions(self) -> tuple[int, ...]:
@@ -260,6 +173,27 @@ class NetConfig:
 
 def _usual_strides(stages: int) -> tuple[int, ...]:
     return (1,) + (2,) * (stages - 1)
+
+
+def change_blocks(
+    net: NetConfig, change: Callable[[BlockConfig], BlockConfig], stages: Sequence[int] | None = None
+) -> NetConfig:
+    """Return a network whose blocks are changed, in all stages or in some.
+
+    Args:
+        net: The network.
+        change: What becomes of a block, such as `lambda block: replace(block, kernel_size=7)`.
+        stages: The stages, from 0, or from the end if negative; all without.
+
+    Raises:
+        UserError: If there is no such stage, or a block cannot be built.
+    """
+    count = len(net.depths)
+    if strange := [stage for stage in stages or () if not -count <= stage < count]:
+        raise UserError(f"change_blocks: no stage {strange[0]}, but {count}, from 0 or from -{count} up.")
+    chosen = range(count) if stages is None else {stage % count for stage in stages}
+    blocks = tuple(change(block) if i in chosen else block for i, block in enumerate(net.stage_blocks))
+    return replace(net, block=blocks[0], blocks=blocks)
 
 
 def with_width(net: NetConfig, width: int) -> NetConfig:
@@ -288,17 +222,25 @@ def scale_down(net: NetConfig, *, width_divisor: int, stem_stride: int) -> NetCo
     """Return the proxy of a network: all widths divided, the stem's stride set, the proportions kept.
 
     Widths round half up to whole channels (in the paper's ladders only ResNet-200's 84 / 8 needs it: 11, 21, 42, 84).
-    Groups are divided too, so that they are as wide as they were; there are as many as divide all stages' widths.
+    Groups are divided too, so that they are as wide as they were; there are as many as divide the widths of
+    all stages that have the same block.
     `stem_stride` is what becomes of the paper's 4; other stems' strides change with it, as far as they can.
     """
-    widths, ratio = tuple(narrow(width, width_divisor) for width in net.widths), net.block.hidden_ratio
-    most = narrow(net.block.groups, width_divisor)
-    fitting = (n for n in range(most, 0, -1) if not any(width * ratio % n for width in widths))
+    widths = tuple(narrow(width, width_divisor) for width in net.widths)
+
+    def narrowed(block: BlockConfig, widths: Sequence[int]) -> BlockConfig:
+        most = narrow(block.groups, width_divisor)
+        fitting = (n for n in range(most, 0, -1) if not any(width * block.hidden_ratio % n for width in widths))
+        return replace(block, groups=next(fitting))
+
+    blocks = tuple(narrowed(block, [width]) for block, width in zip(net.blocks, widths, strict=False))  # or none
+    least = 1 if isinstance(net.stem, OwnLayer) else STEM_STRIDES[net.stem][0]
     return replace(
         net,
         widths=widths,
         stem_width=narrow(net.stem_width, width_divisor),
         head_width=narrow(net.head_width, width_divisor),
-        stem_stride=max(STEM_STRIDES[net.stem][0], net.stem_stride * stem_stride // 4),
-        block=replace(net.block, groups=next(fitting)),
+        stem_stride=max(least, net.stem_stride * stem_stride // 4),
+        block=blocks[0] if blocks else narrowed(net.block, widths),
+        blocks=blocks,
     )

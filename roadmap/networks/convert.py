@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from roadmap.common.errors import UserError
-from roadmap.networks.config import NetConfig
+from roadmap.networks.config import NetConfig, change_blocks
 from roadmap.networks.libraries import Library
 from roadmap.networks.model import build_model
 from roadmap.networks.naming import NAMINGS, Naming
@@ -51,7 +51,7 @@ def from_library(weights: Mapping[str, Tensor], net: NetConfig, naming: Naming) 
         )
     source = net
     if net.block.layer_scale is None and naming.layer_scale_in(weights):
-        source = replace(net, block=replace(net.block, layer_scale=1.0))
+        source = _with_layer_scale(net)
     ours = _shapes(source)
     names = naming.names(ours, source)
     weights = _with_tracked(weights, names.values())
@@ -101,7 +101,7 @@ def under_our_names(weights: Mapping[str, Tensor], net: NetConfig, place: str = 
 
 def is_ours(weights: Collection[str]) -> bool:
     """Say whether a state dict has our names."""
-    return "stem.conv.weight" in weights or "stages.0.0.residual.spatial.weight" in weights
+    return any(name.startswith("stages.0.0.residual.") for name in weights)
 
 
 def naming_for(net: NetConfig, library: Library) -> Naming:
@@ -133,7 +133,7 @@ def fold_layer_scale(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def without_layer_scale(net: NetConfig) -> NetConfig:
     """Return the network that `fold_layer_scale` gives weights for."""
-    return replace(net, block=replace(net.block, layer_scale=None))
+    return change_blocks(net, lambda block: replace(block, layer_scale=None))
 
 
 def with_layer_scale(weights: Mapping[str, Tensor], net: NetConfig) -> tuple[dict[str, Tensor], NetConfig]:
@@ -143,7 +143,7 @@ def with_layer_scale(weights: Mapping[str, Tensor], net: NetConfig) -> tuple[dic
     """
     if net.block.layer_scale is not None:
         return dict(weights), net
-    net = replace(net, block=replace(net.block, layer_scale=1.0))
+    net = _with_layer_scale(net)
     ours = _shapes(net)
     ones = {name: torch.ones(ours[name].shape) for name in ours if name.endswith(".layer_scale.gamma")}
     return {**weights, **ones}, net
@@ -151,10 +151,12 @@ def with_layer_scale(weights: Mapping[str, Tensor], net: NetConfig) -> tuple[dic
 
 def _by_structure(weights: Mapping[str, Tensor], net: NetConfig) -> dict[str, Tensor]:
     """Return a state dict of unknown names under ours; a layer scale that the network lacks is folded."""
-    block = net.block
     nets = [net]
-    if block.layer_scale is None and "pointwise2" not in (*block.norm_after, *block.act_after):
-        nets.append(replace(net, block=replace(block, layer_scale=1.0)))
+    if all(
+        block.layer_scale is None and "pointwise2" not in (*block.norm_after, *block.act_after)
+        for block in net.stage_blocks
+    ):
+        nets.append(_with_layer_scale(net))
     errors = []
     for source in nets:
         ours = _shapes(source)
@@ -167,6 +169,10 @@ def _by_structure(weights: Mapping[str, Tensor], net: NetConfig) -> dict[str, Te
         found = {name: _with_rank(weights[theirs], ours[name].ndim) for name, theirs in names.items()}
         return found if source is net else fold_layer_scale(found)
     raise errors[0]
+
+
+def _with_layer_scale(net: NetConfig) -> NetConfig:
+    return change_blocks(net, lambda block: replace(block, layer_scale=1.0))
 
 
 def _shapes(net: NetConfig) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from roadmap.common.errors import UserError
 from roadmap.networks.config import NetConfig, with_blocks, with_width
 from roadmap.networks.model import build_model
+from roadmap.networks.own_layers import errors_of
 from roadmap.networks.timm_net import Net
 
 Count = Callable[[NetConfig], int]  # multiply-adds of a network
@@ -168,7 +169,7 @@ def _trace(net: Net, image_size: int, in_channels: int, num_classes: int) -> _Op
         )
     image = torch.empty(1, in_channels, image_size, image_size, device="meta")
     counts = _OperatorCounts()
-    with torch.no_grad(), counts:
+    with torch.no_grad(), counts, errors_of(net.own_layers if isinstance(net, NetConfig) else ()):
         _on_meta(net, in_channels, num_classes)(image)
     return counts
 

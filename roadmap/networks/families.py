@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from roadmap.common.errors import unknown
-from roadmap.networks.config import PLAIN, BlockConfig, NetConfig
+from roadmap.networks.block_config import PLAIN
+from roadmap.networks.config import BlockConfig, NetConfig
 
 
 def convnext(size: str, *, layer_scale: float | None = 1e-6) -> NetConfig:

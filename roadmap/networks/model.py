@@ -5,20 +5,23 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NoReturn, overload
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from roadmap.common.errors import UserError
-from roadmap.networks.blocks import Block, Downsample, HeadConv, Stem, make_drop_path, make_norm
+from roadmap.networks.block_config import OwnLayer
+from roadmap.networks.blocks import Block, Downsample, HeadConv, Mean, Stem, make_drop_path, make_norm
 from roadmap.networks.config import Init, NetConfig
+from roadmap.networks.own_layers import make_layer
 from roadmap.networks.timm_net import TimmNet
 
 LAYER_BLOCKS = 3  # of a stage, that fine-tuning gives one learning rate
 
 
 class Network(nn.Module):
-    """Stem, stages, global average pool, head. Built by `build_model`, with the interface of timm's models.
+    """Stem, stages, pool, head. Built by `build_model`, with the interface of timm's models.
 
     Attributes:
         net: What it was built from.
@@ -38,14 +41,16 @@ class Network(nn.Module):
         self.net = net
         self.in_chans, self.num_classes = in_channels, num_classes
         self.global_pool, self.drop_rate, self.grad_checkpointing = "avg", 0.0, False
-        separate = net.downsample == "separate"
+        separate = net.downsample not in ("in_block", "max_pool")
         last_block = max(sum(net.depths) - 1, 1)
         self.stem = Stem(net, in_channels)
         self.stages = nn.Sequential()
         stream, done = self.stem.width, 0  # channels of the stream, blocks built so far
-        for index, (depth, width, stride) in enumerate(zip(net.depths, net.widths, net.stage_strides, strict=True)):
+        stages = zip(net.depths, net.widths, net.stage_strides, net.stage_blocks, net.reductions, strict=True)
+        self.feature_info: list[dict[str, Any]] = []
+        for index, (depth, width, stride, block, reduction) in enumerate(stages):
             stage: OrderedDict[str, nn.Module] = OrderedDict()
-            residual_width = width * net.block.residual_ratio
+            residual_width = width * block.residual_ratio
             if separate and (index > 0 or stride > 1):
                 stage["downsample"] = Downsample(net, stream, residual_width, stride)
                 stream = residual_width
@@ -54,19 +59,19 @@ class Network(nn.Module):
             for number in range(depth):
                 own = stride if number == 0 and net.downsample == "in_block" else 1
                 rate = drop_path * done / last_block
-                stage[str(number)] = Block(net.block, stream, width, own, rate)
+                stage[str(number)] = Block(block, stream, width, own, rate)
                 stream, done = residual_width, done + 1
             self.stages.append(nn.Sequential(stage))
+            self.feature_info.append({"num_chs": stream, "reduction": reduction, "module": f"stages.{index}"})
         self.head_conv = HeadConv(net, stream) if net.head_width else nn.Identity()
         self.norm = make_norm(net.block, net.head_width or stream) if net.final_norm else nn.Identity()
         self.num_features, self.head_hidden_size = stream, net.head_width or stream
+        self.pool = make_layer(net.pool, self.head_hidden_size) if isinstance(net.pool, OwnLayer) else Mean()
         self.head = self._make_head(num_classes)
-        self.feature_info: list[dict[str, Any]] = [
-            {"num_chs": width * net.block.residual_ratio, "reduction": reduction, "module": f"stages.{i}"}
-            for i, (width, reduction) in enumerate(zip(net.widths, net.reductions, strict=True))
-        ]
 
     def _make_head(self, num_classes: int) -> nn.Module:
+        if num_classes and isinstance(self.net.head, OwnLayer):
+            return make_layer(self.net.head, self.head_hidden_size, num_classes)
         return nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,7 +97,7 @@ class Network(nn.Module):
         if not self.global_pool:
             out: Tensor = self.norm(x)
             return out
-        x = self.norm(x.mean((2, 3), keepdim=True)).flatten(1)
+        x = self.norm(self.pool(x)).flatten(1)
         if self.drop_rate:
             x = F.dropout(x, self.drop_rate, self.training)
         out = x if pre_logits else self.head(x)
@@ -175,6 +180,15 @@ class Network(nn.Module):
         """Save memory in training at the price of a second forward pass, in which BatchNorm averages once more."""
         self.grad_checkpointing = enable
 
+    def no_weight_decay(self) -> set[str]:
+        """Return the parameters without weight decay beside norms and biases: those that own layers name so."""
+        return {
+            f"{place}.{name}"
+            for place, module in self.named_modules()
+            if place and hasattr(module, "no_weight_decay")
+            for name in module.no_weight_decay()
+        }
+
     def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[int, int]]:
         """Return what sorts parameters into layers, for timm's layer-wise learning-rate decay.
 
@@ -199,7 +213,10 @@ class Network(nn.Module):
 
 
 def _initialise(model: nn.Module, net: NetConfig, init: Init = "trunc_normal") -> None:
-    """Draw the first weights of convolutions and linear layers anew; PyTorch's own are there already."""
+    """Draw the first weights of convolutions and linear layers anew; PyTorch's own are there already.
+
+    An own layer that wants others has a method `init_weights`, which is called last.
+    """
     for name, module in model.named_modules():
         is_conv = isinstance(module, nn.Conv2d)
         if not isinstance(module, nn.Conv2d | nn.Linear):
@@ -212,6 +229,10 @@ def _initialise(model: nn.Module, net: NetConfig, init: Init = "trunc_normal") -
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    with torch.no_grad():
+        for module in model.modules():
+            if hasattr(module, "init_weights"):
+                module.init_weights()  # type: ignore[operator]
 
 
 @overload

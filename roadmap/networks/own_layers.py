@@ -1,40 +1,83 @@
 """Steps and layers of a user's own: a Python file, `--steps-module my_steps.py`.
 
-Its public functions from a network (or recipe) to one become steps that ladders can name, its classes layers of blocks.
+Its public functions from a network (or recipe) to one become steps that ladders can name, its classes layers.
 """
 
 import hashlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
-from roadmap.common.errors import UserError
-from roadmap.networks.config import NetConfig, OwnLayer
+from roadmap.common.errors import UserError, unknown
+from roadmap.networks.block_config import CONV_SLOTS, Argument, OwnLayer
+from roadmap.networks.config import NetConfig
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+Shape = tuple[int, ...]
+
+# Where a layer of a user's own can stand, and the sizes that its class is called with there.
+_RESIZING = ("in_width", "width", "stride")
+SIZES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(CONV_SLOTS, ("width",)),
+    **dict.fromkeys(("stem", "downsample", "spatial_conv", "shortcut", "projection"), _RESIZING),
+    "pool": ("width",),
+    "head": ("width", "num_classes"),
+}
 # Whether Python files that a network from somebody's file names may be run: no, yes, or those of one fingerprint. It
 # comes from the user's call alone, not by way of timm, whose arguments are also read from such files.
 TRUST: ContextVar[bool | str] = ContextVar("trust", default=False)
 FINGERPRINT = "roadmap_fingerprint"  # under this name a module knows the hash of the file that it was read from
 
 
-def own_layer(slot: str, layer: "type[nn.Module]") -> OwnLayer:
-    """Return a layer of a class of your own, for `BlockConfig.layers_after`.
+def own_layer(slot: str, layer: "Callable[..., nn.Module]", **args: Argument) -> OwnLayer:
+    """Return a layer of a class of your own, for the field of `NetConfig` or `BlockConfig` that has its slot.
+
+    What the class is called with, and what its module must make of (N, C, H, W), depends on where it stands:
+
+    - "pointwise1", "spatial", "pointwise2" (`layers_after`, behind that convolution): `(width)`; the same shape.
+    - "stem", "downsample", "spatial_conv" (the fields of these names), "projection" and "shortcut" (`shortcut`, where
+      the shape changes or in every block): `(in_width, width, stride)`; (N, width, H / stride, W / stride).
+    - "pool" (`pool`): `(width)`; (N, width, 1, 1).
+    - "head" (`head`): `(width, num_classes)`; (N, num_classes), from the pooled features, (N, width).
+
+    Convolutions and linear layers in it start as the recipe says; where its class has a method `init_weights`, that is
+    called afterwards. Its `no_weight_decay`, if any, names the parameters that weight decay leaves alone.
 
     Args:
-        slot: The convolution that it follows: one of `roadmap.networks.config.CONV_SLOTS`.
-        layer: The class. Called with a number of channels, it makes a module from (N, channels, H, W) to the same
-            shape.
+        slot: Where it stands.
+        layer: The class, or a function that makes a module.
+        **args: Further arguments of it: numbers, text, true or false. They are part of a run's name.
 
     Raises:
-        UserError: If the class is not one of a file, from which jobs could make it.
+        UserError: If there is no such slot, the class cannot be called so, or it is none of a file, from which jobs
+            could make it.
     """
+    if slot not in SIZES:
+        raise unknown("slot", slot, SIZES, place=f"layer '{layer.__name__}'")
+    for name, value in args.items():
+        if not isinstance(value, get_args(Argument)):
+            raise UserError(
+                f"layer '{layer.__name__}': argument {name} is {value!r}, but must be a number, a text, True, False or "
+                "None, which a run's name can hold. Give several arguments in the place of a list."
+            )
+    try:
+        inspect.signature(layer).bind(*SIZES[slot], **args)
+    except TypeError as error:
+        called = ", ".join((*SIZES[slot], *(f"{name}={value!r}" for name, value in args.items())))
+        raise UserError(
+            f"layer '{layer.__name__}': cannot be called as {layer.__name__}({called}): {error}. In the slot "
+            f"'{slot}' it is. Give its __init__ these arguments."
+        ) from error
     module = sys.modules[layer.__module__]
     if not getattr(module, "__file__", None) or layer.__module__ == "__main__":
         raise UserError(
@@ -42,7 +85,7 @@ def own_layer(slot: str, layer: "type[nn.Module]") -> OwnLayer:
             "name that by --steps-module."
         )
     path = Path(cast(str, module.__file__)).resolve()
-    return OwnLayer(slot, layer.__name__, str(path), _fingerprint_of(module))
+    return OwnLayer(slot, layer.__name__, str(path), _fingerprint_of(module), tuple(sorted(args.items())))
 
 
 def import_layers(net: NetConfig) -> None:
@@ -51,20 +94,88 @@ def import_layers(net: NetConfig) -> None:
     Raises:
         UserError: If one is not there, or is another one now.
     """
-    for layer in net.block.layers_after:
+    for layer in net.own_layers:
         load_module(Path(layer.path), layer.fingerprint)
 
 
-def make_layer(layer: OwnLayer, width: int) -> "nn.Module":
-    """Make a user's layer for so many channels.
+def make_layer(layer: OwnLayer, *sizes: int) -> "nn.Module":
+    """Make a user's layer, which refuses to give another shape than the network needs.
+
+    Args:
+        layer: The layer.
+        *sizes: What `SIZES` says of its slot.
 
     Raises:
-        UserError: If its file is not there, or is another one now.
+        UserError: If its file is not there, or is another one now, or its class fails.
     """
     make = getattr(load_module(Path(layer.path), layer.fingerprint), layer.name, None)
     if make is None:
-        raise UserError(f"{layer.path}: has no class '{layer.name}'. Put it there, or take it out of layers_after.")
-    return cast(Callable[[int], "nn.Module"], make)(width)
+        raise UserError(f"{layer.path}: has no class '{layer.name}'. Put it there, or take it out of the network.")
+    with errors_of((layer,)):
+        module = cast(Callable[..., "nn.Module"], make)(*sizes, **dict(layer.args))
+    module.register_forward_hook(partial(_check_shape, layer, sizes))
+    return module
+
+
+@contextmanager
+def errors_of(layers: tuple[OwnLayer, ...]) -> Iterator[None]:
+    """Have what goes wrong in the code of own layers reach the user as a message, with the layer, file and line.
+
+    Raises:
+        UserError: If something goes wrong there.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a user's code may raise what it likes
+        files = {
+            file for layer in layers if (file := getattr(sys.modules.get(Path(layer.path).stem), "__file__", None))
+        }
+        frames = traceback.walk_tb(error.__traceback__)
+        own = [(frame, line) for frame, line in frames if frame.f_code.co_filename in files]
+        if not own:
+            raise
+        frame, line = own[-1]
+        owner = type(frame.f_locals["self"]).__name__ if "self" in frame.f_locals else frame.f_code.co_name
+        text = str(error).split("\n")[0].rstrip(".")
+        raise UserError(
+            f"layer '{owner}' ({Path(frame.f_code.co_filename).name}, line {line}): {type(error).__name__}: {text}. "
+            "Mend it there."
+        ) from error
+
+
+def _check_shape(
+    layer: OwnLayer, sizes: Shape, module: "nn.Module", inputs: "tuple[Tensor, ...]", output: object
+) -> None:
+    """Refuse an output of another shape than the layer's place in the network needs; nothing while it is compiled."""
+    import torch
+
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state():  # sizes may be symbols there
+        return
+    given = tuple(inputs[0].shape)
+    found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    allowed = _shapes_after(layer.slot, sizes, given)
+    made = ", ".join(f"{name}={size}" for name, size in zip(SIZES[layer.slot], sizes, strict=True))
+    if found not in allowed:
+        raise UserError(
+            f"layer '{layer.name}' ({layer.slot}): maps {given} to {found}, but must map it to {allowed[0]}. "
+            f"It was made as {layer.name}({made})."
+        )
+
+
+def _shapes_after(slot: str, sizes: Shape, given: Shape) -> list[Shape]:
+    """Return the shapes that a layer may give, the usual one first."""
+    if slot == "pool":
+        return [(given[0], sizes[0], 1, 1)]
+    if slot == "head":
+        return [(given[0], sizes[1])]
+    if slot in CONV_SLOTS:
+        return [given]
+    _, width, stride = sizes
+    up = (given[0], width, *(-(-side // stride) for side in given[2:]))
+    down = (given[0], width, *(side // stride for side in given[2:]))
+    return [down, up] if slot in ("stem", "downsample") else [up]  # what is added is rounded up, as convolutions do
 
 
 def check_trust(net: NetConfig) -> None:
@@ -76,7 +187,7 @@ def check_trust(net: NetConfig) -> None:
         UserError: If one may not be run.
     """
     trust = TRUST.get()
-    for layer in net.block.layers_after:
+    for layer in net.own_layers:
         known = sys.modules.get(Path(layer.path).stem)
         imported = known is not None and _fingerprint_of(known) == layer.fingerprint
         if trust is True or trust == layer.fingerprint or imported:

@@ -49,7 +49,8 @@ def match_structure(
     shapes: dict[str, Shape] = {name: tuple(tensor.shape) for name, tensor in ours.items()}
     shapes |= {name: (None, *shapes[name][1:]) for name in ("head.weight", "head.bias") if name in shapes}
     first = next(iter(shapes))  # the convolution that sees the image
-    shapes[first] = (shapes[first][0], None, *shapes[first][2:])
+    if len(shapes[first]) == 4:
+        shapes[first] = (shapes[first][0], None, *shapes[first][2:])
     mine, ways, errors = next(_taken_apart(_modules_of(shapes), net)), [], []
     for parts in _taken_apart(_modules_of(theirs), net):
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.common.paths import CACHE
-from roadmap.networks.config import NetConfig
+from roadmap.networks.config import NetConfig, change_blocks
 from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig, WeightsConfig
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TIMM = "timm:"
 LAYER_SCALE = 1e-6  # what the paper's starts at, before the weights take its place
-HEAD, SWIN_HEAD = ("head.weight", "head.bias"), ("head.fc.weight", "head.fc.bias")
+HEAD = "head."  # begins the names of what maps features to classes
 
 
 def find_weights(place: str, rung: str, seed: int) -> WeightsConfig:
@@ -107,9 +107,11 @@ def keep_layer_scale(config: RunConfig) -> RunConfig:
     The authors fine-tune it with the other parameters. Folded into the convolution before it, it would compute the same
     at first and learn otherwise.
     """
-    if not isinstance(config.net, NetConfig) or config.net.block.layer_scale is not None:
+    net = config.net
+    if not isinstance(net, NetConfig) or any(block.layer_scale is not None for block in net.stage_blocks):
         return config
-    scaled = replace(config, net=replace(config.net, block=replace(config.net.block, layer_scale=LAYER_SCALE)))
+    net = change_blocks(net, lambda block: replace(block, layer_scale=LAYER_SCALE))
+    scaled = replace(config, net=net)
     try:
         check_weights(scaled)
     except UserError:
@@ -137,7 +139,8 @@ def _read_fitting(model: "nn.Module", config: RunConfig) -> "dict[str, Tensor]":
     weights = read_weights(path)
     if isinstance(config.net, NetConfig):
         weights = under_our_names(weights, config.net, str(path))
-    own, head = model.state_dict(), HEAD if isinstance(config.net, NetConfig) else SWIN_HEAD
+    own = model.state_dict()
+    head = [name for name in own if name.startswith(HEAD)]
     if any(name in weights and weights[name].shape[:1] != own[name].shape[:1] for name in head):
         weights |= {name: own[name] for name in head}
     wrong = [name for name in sorted(own.keys() | weights) if _shape(own, name) != _shape(weights, name)]

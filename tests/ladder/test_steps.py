@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from roadmap.common.errors import UserError
 from roadmap.common.fields import diff
 from roadmap.ladder import recipe_steps, steps
-from roadmap.ladder.conformance import Trial, problems, trials
+from roadmap.ladder.conformance import Inspector, Trial, trials
 from roadmap.ladder.steps import (
     ALL_STEPS,
     NET_STEPS,
@@ -50,7 +50,7 @@ TRIALS = {
 
 @pytest.mark.parametrize("trial", TRIALS.values())
 def test_a_step_keeps_what_every_step_must(trial: Trial) -> None:
-    assert {name: text for name, text in problems(trial).items() if text} == {}
+    assert Inspector().inspect(trial).problems == {}
 
 
 @pytest.mark.parametrize("step", ALL_STEPS)
