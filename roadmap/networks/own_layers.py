@@ -64,6 +64,12 @@ def own_layer(slot: str, layer: "Callable[..., nn.Module]", **args: Argument) ->
     """
     if slot not in SIZES:
         raise unknown("slot", slot, SIZES, place=f"layer '{layer.__name__}'")
+    module = sys.modules[layer.__module__]
+    if not getattr(module, "__file__", None) or layer.__module__ == "__main__":
+        raise UserError(
+            f"layer '{layer.__name__}': jobs make it from its file, and it has none. Write it into a Python file, and "
+            "name that by --steps-module."
+        )
     for name, value in args.items():
         if not isinstance(value, get_args(Argument)):
             raise UserError(
@@ -78,12 +84,6 @@ def own_layer(slot: str, layer: "Callable[..., nn.Module]", **args: Argument) ->
             f"layer '{layer.__name__}': cannot be called as {layer.__name__}({called}): {error}. In the slot "
             f"'{slot}' it is. Give its __init__ these arguments."
         ) from error
-    module = sys.modules[layer.__module__]
-    if not getattr(module, "__file__", None) or layer.__module__ == "__main__":
-        raise UserError(
-            f"layer '{layer.__name__}': jobs make it from its file, and it has none. Write it into a Python file, and "
-            "name that by --steps-module."
-        )
     path = Path(cast(str, module.__file__)).resolve()
     return OwnLayer(slot, layer.__name__, str(path), _fingerprint_of(module), tuple(sorted(args.items())))
 
