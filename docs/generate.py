@@ -1,12 +1,14 @@
-"""Write what the documentation repeats of the program and of the records: docs/commands.md and blocks of other pages.
+"""Write what the documentation repeats of the program and the records: docs/commands.md, a picture, parts of pages.
 
 Run it as `make reference` after a change of commands, records or of the rule that gives the answers; a test fails where
 it was forgotten. A block stands between `<!-- KIND: ARGUMENT -->` and `<!-- end -->`; `KINDS` says which there are.
 """
 
 import csv
+import inspect
 import os
 import re
+from dataclasses import MISSING, is_dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -19,14 +21,29 @@ from analysis.report.tables import verdict_markdown
 from analysis.robustness import Robustness
 from analysis.sentences import headline, more_runs
 from analysis.verdicts import FACTOR_COLUMNS, published_verdicts, verdict_table
+from docs.drawing import draw_network
 from roadmap.cli.parser import command_parsers
 from roadmap.ladder.ladder import read_ladder
+from roadmap.networks.config import BlockConfig, NetConfig
+from roadmap.networks.own_layers import SIZES
 from roadmap.study.deviations import DEVIATIONS
 
 ROOT = Path(__file__).parents[1]
 DOCS, RECORDS = ROOT / "docs", ROOT / "records"
 BLOCK = re.compile(r"(<!-- (\w+): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 RADII = (2.0, 4.0, 8.0)  # of the attacks in records of robustness
+_RESIZED = "(N, width, H / stride, W / stride)"
+PLACES = {  # of an own layer, and the shape of its output where its input is (N, in_width, H, W) or (N, width, H, W)
+    **{slot: ("`layers_after`: behind that convolution, its norm and activation", "(N, width, H, W)")
+       for slot in ("pointwise1", "spatial", "pointwise2")},
+    "stem": ("`stem`", _RESIZED),
+    "downsample": ("`downsample`: before the blocks of each stage but the first (of the first if it has a stride)", _RESIZED),
+    "spatial_conv": ("`spatial_conv`: in the place of the spatial convolution", _RESIZED),
+    "shortcut": ("`shortcut`: in every block", _RESIZED),
+    "projection": ("`shortcut`: in blocks whose output has another shape than their input", _RESIZED),
+    "pool": ("`pool`", "(N, width, 1, 1)"),
+    "head": ("`head`: behind the pool and the last norm, on (N, width)", "(N, num_classes)"),
+}  # fmt: skip
 
 
 def write_commands() -> str:
@@ -126,7 +143,38 @@ def quote(place: str) -> str:
     raise ValueError(f"{name}: no paragraph has {text!r} in it.")
 
 
+def write_fields(name: str) -> str:
+    """Return the fields of a configuration as a table: the default of each, and what its docstring says."""
+    kind = {"NetConfig": NetConfig, "BlockConfig": BlockConfig}[name]
+    lines = ["| field | default | meaning |", "| --- | --- | --- |"]
+    said = inspect.getdoc(kind).partition("Attributes:\n")[2]
+    for entry in re.split(r"\n    (?=\w+: )", f"\n{said}")[1:]:
+        field, _, meaning = " ".join(entry.split()).partition(": ")
+        default = kind.__dataclass_fields__[field].default
+        shown = "" if default is MISSING or is_dataclass(default) else f"`{default!r}`"
+        lines.append(f"| `{field}` | {shown} | {meaning} |")
+    return "\n".join(lines)
+
+
+def write_slots(_: str) -> str:
+    """Return where an own layer can stand, with what its class is called there, and what it must give."""
+    lines = ["| slot | where it stands | the class is called with | its output |", "| --- | --- | --- | --- |"]
+    for slot, sizes in SIZES.items():
+        place, output = PLACES[slot]
+        lines.append(f"| `{slot}` | {place} | `{', '.join(sizes)}` | {output} |")
+    return "\n".join(lines)
+
+
+def write_code(path: str) -> str:
+    """Return a file as code, under its name."""
+    language = {".py": "python", ".yaml": "yaml"}[Path(path).suffix]
+    return f"```{language}\n# {path}\n{(ROOT / path).read_text()}```"
+
+
 KINDS = {
+    "fields": write_fields,
+    "slots": write_slots,
+    "code": write_code,
     "headline": write_headline,
     "answers": write_answers,
     "agreement": write_agreement,
@@ -140,13 +188,16 @@ KINDS = {
 
 def generated() -> list[Path]:
     """Return the pages that are generated, wholly or in part."""
-    return [DOCS / "commands.md", *(path for path in sorted(DOCS.glob("*.md")) if BLOCK.search(path.read_text()))]
+    whole = [DOCS / "commands.md", DOCS / "network.svg"]
+    return [*whole, *(path for path in sorted(DOCS.glob("*.md")) if BLOCK.search(path.read_text()))]
 
 
 def write_page(path: Path) -> str:
     """Return one of them as it should be now."""
     if path.name == "commands.md":
         return write_commands()
+    if path.name == "network.svg":
+        return draw_network()
     return BLOCK.sub(lambda found: f"{found[1]}\n{KINDS[found[2]](found[3])}\n\n{found[4]}", path.read_text())
 
 

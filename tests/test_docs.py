@@ -24,6 +24,10 @@ from roadmap.jobs.cluster import read_cluster
 from roadmap.ladder.ladder import read_ladder
 from roadmap.metrics.own_metrics import find_metric
 from roadmap.networks.model import build_model
+from roadmap.ladder.own_steps import load_steps
+from roadmap.ladder.steps import NET_STEPS
+from roadmap.networks.cost import count_params
+from roadmap.networks.families import BASES
 from roadmap.robustness.settings import CORRUPTION_NAMES
 from roadmap.runs.config import RunConfig
 from roadmap.runs.metrics import values_of
@@ -92,7 +96,15 @@ def test_every_page_is_on_the_site_and_the_readme_or_another_page_leads_to_it() 
 # -- code
 
 
-@pytest.mark.parametrize("text", ["count_macs", "plan_study", "judge"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "inverted_bottleneck",
+        "change_blocks(net, lambda block: replace(block, residual_ratio=1))",
+        "plan_study",
+        "judge",
+    ],
+)
 def test_an_example_prints_what_its_comment_says(text: str) -> None:
     example = block_with("python", text)
     (promised,) = re.findall(r"^print\(.*\)  # (.+)$", example, re.MULTILINE)
@@ -145,6 +157,13 @@ def test_the_examples_of_own_metrics_measure_a_network(
     assert ladder.metrics == (str(tmp_path / "my_metrics.py:inverted"),)
 
 
+def test_the_example_of_an_own_head_is_a_step_that_makes_a_network(tmp_path: Path, own_steps: None) -> None:
+    (tmp_path / "my_head.py").write_text(block_with("python", "# my_head.py"))
+    assert load_steps(tmp_path / "my_head.py") == ["two_layer_head"]
+    net = NET_STEPS["two_layer_head"](BASES["resnet50"], ratio=3)
+    assert count_params(net) - count_params(BASES["resnet50"]) > 10_000_000
+
+
 def test_the_example_of_a_cluster_can_be_asked_for(tmp_path: Path) -> None:
     (tmp_path / "cluster.yaml").write_text(block_with("yaml", "# cluster.yaml"))
     assert read_cluster(tmp_path / "cluster.yaml").processes == 8
@@ -160,11 +179,14 @@ def test_no_other_code_is_shown() -> None:
         "my_steps.py",
         "my_metrics.py",
         "calibration_metrics.py",
+        "my_head.py",
+        "ladders/examples/",
+        "change_blocks",
         "load_model",
         "convnext_tiny.safetensors",
     )
     assert not [block for block in blocks("python") if not any(text in block for text in tested)]
-    tested = ("# my_ladder.yaml", "# grn.yaml", "# my_metrics.yaml", "# cluster.yaml")
+    tested = ("# my_ladder.yaml", "# grn.yaml", "# my_metrics.yaml", "# cluster.yaml", "# ladders/examples/")
     assert not [block for block in blocks("yaml") if not any(text in block for text in tested)]
 
 

@@ -293,7 +293,7 @@ def test_copies_and_compiled_networks_compute_the_same(everywhere: NetConfig) ->
 
 
 def test_a_run_with_own_layers_everywhere_trains_leaves_and_starts_others(
-    everywhere: NetConfig, tiny_run: Callable[..., RunConfig], small_images: Path, tmp_path: Path
+    everywhere: NetConfig, small_images: Path, tmp_path: Path
 ) -> None:
     study = study_of(tmp_path, small_images, ["baseline"], epochs=1)
     ((key, config),) = study.configs.items()
@@ -303,7 +303,7 @@ def test_a_run_with_own_layers_everywhere_trains_leaves_and_starts_others(
     ((folder,), _) = export_study(study, tmp_path / "exported", small_images)
 
     weights = find_weights(str(folder / "model.safetensors"), "baseline", 0)
-    check_weights(tiny_run(net=everywhere).__class__(everywhere, run.config.recipe, run.config.data, 1, weights))
+    check_weights(RunConfig(everywhere, run.config.recipe, run.config.data, 1, weights))
     sys.modules.pop("my_parts")
     with pytest.raises(UserError, match="trust_code=True"):
         load_model(folder)
@@ -315,10 +315,11 @@ def test_a_run_with_own_layers_everywhere_trains_leaves_and_starts_others(
     assert torch.equal(other.stem.Resize.weight, model.stem.Resize.weight)
 
 
-def test_weights_of_unknown_names_are_matched_by_their_shapes(everywhere: NetConfig) -> None:
-    model = build_model(everywhere)
+def test_weights_of_unknown_names_are_matched_by_their_shapes(parts: ModuleType) -> None:
+    net = with_layer("stem", parts.Resize)
+    model = build_model(net)
     renamed = {name.replace("residual", "branch"): tensor for name, tensor in model.state_dict().items()}
-    found = under_our_names(renamed, everywhere)
+    found = under_our_names(renamed, net)
     assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
 
 
