@@ -37,7 +37,7 @@ PLACES = {  # of an own layer, and the shape of its output where its input is (N
     **{slot: ("`layers_after`: behind that convolution, its norm and activation", "(N, width, H, W)")
        for slot in ("pointwise1", "spatial", "pointwise2")},
     "stem": ("`stem`", _RESIZED),
-    "downsample": ("`downsample`: before the blocks of each stage but the first (of the first if it has a stride)", _RESIZED),
+    "downsample": ("`downsample`: before the blocks of a stage (of the first only with a stride)", _RESIZED),
     "spatial_conv": ("`spatial_conv`: in the place of the spatial convolution", _RESIZED),
     "shortcut": ("`shortcut`: in every block", _RESIZED),
     "projection": ("`shortcut`: in blocks whose output has another shape than their input", _RESIZED),
