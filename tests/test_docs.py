@@ -99,8 +99,8 @@ def test_every_page_is_on_the_site_and_the_readme_or_another_page_leads_to_it() 
 @pytest.mark.parametrize(
     "text",
     [
-        "inverted_bottleneck",
-        "change_blocks(net, lambda block: replace(block, residual_ratio=1))",
+        "read_ladder().climb",
+        "widths = (24, 56",
         "plan_study",
         "judge",
     ],

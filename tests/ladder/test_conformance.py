@@ -7,6 +7,8 @@ import pytest
 
 import run_ladder
 
+Checked = tuple[str, dict[str, dict[str, object]]]  # what `check` prints, and its rows by rung
+
 STEPS = """\
 from dataclasses import replace
 
@@ -60,10 +62,8 @@ rungs:
 
 
 @pytest.fixture
-def found(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], own_steps: None
-) -> tuple[str, dict[str, dict[str, object]]]:
-    """What `check` prints, and its rows by rung."""
+def found(tmp_path: Path, capsys: pytest.CaptureFixture[str], own_steps: None) -> Checked:
+    """Check the ladder."""
     (tmp_path / "my_steps.py").write_text(STEPS)
     (tmp_path / "mine.yaml").write_text(LADDER)
     words = ["check", str(tmp_path / "mine.yaml"), "--steps-module", str(tmp_path / "my_steps.py"), "--json"]
@@ -73,21 +73,20 @@ def found(
 
 
 def test_the_step_that_broke_a_shape_is_named_once_and_not_those_after_it(
-    found: tuple[str, dict[str, dict[str, object]]],
+    found: Checked,
 ) -> None:
     text, rows = found
     blamed = {rung: list(row["problems"]) for rung, row in rows.items() if row["problems"]}
     assert blamed == {"half": ["builds"], "branch": ["trains"]}
     inherited = {rung: row["inherited"] for rung, row in rows.items() if row["inherited"]}
     assert inherited == {rung: {"builds": "half"} for rung in ("innocent", "recipe", "after")}
-    assert (
-        text.count("layer 'Half' (stem): maps (2, 3, 64, 64) to (2, 4, 16, 16), but must map it to (2, 4, 32, 32)") == 1
-    )
+    wrong = "layer 'Half' (stem): maps (2, 3, 64, 64) to (2, 4, 16, 16), but must map it to (2, 4, 32, 32)"
+    assert text.count(wrong) == 1
     assert "After it, innocent, recipe, after inherit this." in text
     assert "branch: trains: no gradient reaches" in text
 
 
-def test_a_network_that_cannot_be_built_is_not_counted(found: tuple[str, dict[str, dict[str, object]]]) -> None:
+def test_a_network_that_cannot_be_built_is_not_counted(found: Checked) -> None:
     _, rows = found
     assert [rung for rung, row in rows.items() if not row["macs"]] == ["half", "innocent", "recipe", "after"]
     assert rows["mended"]["problems"] == rows["mended"]["inherited"] == {}
