@@ -4,7 +4,7 @@ Nothing here imports torch: `roadmap.networks.blocks` builds blocks.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal, get_args
 
 from roadmap.common.errors import UserError, unknown
@@ -73,7 +73,7 @@ class OwnLayer:
         return f"{self.name}{args} after {self.slot}" if self.slot in CONV_SLOTS else f"{self.name}{args}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BlockConfig:
     """A block: two 1x1 convolutions and a spatial one, or that alone, its shortcut, its norms and activations.
 
@@ -167,6 +167,10 @@ class BlockConfig:
             raise UserError(
                 f"block: norm_after is {self.norm_after} with norm='none'. Put the step 'batch_norm' first."
             )
+
+    def __repr__(self) -> str:  # what is not ResNet's: tables show the blocks of all stages
+        said = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return f"BlockConfig({', '.join(said)})"
 
     @property
     def own_layers(self) -> tuple[OwnLayer, ...]:

@@ -45,6 +45,12 @@ def test_equal_networks_are_equal_however_their_blocks_are_said(net: NetConfig, 
     assert TypeAdapter(NetConfig).validate_python(json.loads(TypeAdapter(NetConfig).dump_json(other))) == other
 
 
+def test_tables_show_of_a_block_what_is_not_resnets_and_python_reads_it_back() -> None:
+    block = replace(RESNET.block, act="gelu", norm_after=("spatial",))
+    assert repr(block) == "BlockConfig(act='gelu', norm_after=('spatial',))"
+    assert eval(repr(block)) == block
+
+
 def test_a_step_reaches_every_stage() -> None:
     net = larger_kernels(RESNET, [2])
     assert [block.act for block in NET_STEPS["gelu"](net).stage_blocks] == ["gelu"] * 4
