@@ -50,7 +50,7 @@ LADDER = """\
 bases:
   resnet50: {label: ResNet-50, result: End}
 rungs:
-  - {id: start, label: start}
+  - {id: start, label: start, recipe: plain}
   - {id: sound, label: sound, step: gelu}
   - {id: half, label: half, step: half}
   - {id: innocent, label: innocent, step: kernel_size, args: {size: 5}}
@@ -82,7 +82,7 @@ def test_the_step_that_broke_a_shape_is_named_once_and_not_those_after_it(
     assert inherited == {rung: {"builds": "half"} for rung in ("innocent", "recipe", "after")}
     wrong = "layer 'Half' (stem): maps (2, 3, 64, 64) to (2, 4, 16, 16), but must map it to (2, 4, 32, 32)"
     assert text.count(wrong) == 1
-    assert "After it, innocent, recipe, after inherit this." in text
+    assert "Inherited by innocent, recipe, after." in text
     assert "branch: trains: no gradient reaches" in text
 
 
