@@ -90,3 +90,14 @@ def test_a_network_that_cannot_be_built_is_not_counted(found: Checked) -> None:
     _, rows = found
     assert [rung for rung, row in rows.items() if not row["macs"]] == ["half", "innocent", "recipe", "after"]
     assert rows["mended"]["problems"] == rows["mended"]["inherited"] == {}
+
+
+def test_a_wrong_shape_is_refused_when_a_study_is_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], own_steps: None
+) -> None:
+    (tmp_path / "my_steps.py").write_text(STEPS)
+    (tmp_path / "mine.yaml").write_text(LADDER)
+    words = ["plan", "--base", "resnet50", "--steps", str(tmp_path / "mine.yaml"), "--recipe", "smoke"]
+    words += ["--steps-module", str(tmp_path / "my_steps.py"), "--runs", str(tmp_path / "runs")]
+    assert run_ladder.main(words) == 2
+    assert "layer 'Half' (stem): maps (1, 1, 32, 32) to (1, 8, 4, 4)" in capsys.readouterr().err
