@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from roadmap.networks.libraries import LIBRARIES
+from roadmap.common.libraries import LIBRARIES
 
 
 @dataclass(frozen=True)
