@@ -22,12 +22,12 @@ from roadmap.common.paths import RECIPES
 from roadmap.data.batches import load_data
 from roadmap.jobs.cluster import read_cluster
 from roadmap.ladder.ladder import read_ladder
-from roadmap.metrics.own_metrics import find_metric
-from roadmap.networks.model import build_model
 from roadmap.ladder.own_steps import load_steps
 from roadmap.ladder.steps import NET_STEPS
+from roadmap.metrics.own_metrics import find_metric
 from roadmap.networks.cost import count_params
 from roadmap.networks.families import BASES
+from roadmap.networks.model import build_model
 from roadmap.robustness.settings import CORRUPTION_NAMES
 from roadmap.runs.config import RunConfig
 from roadmap.runs.metrics import values_of

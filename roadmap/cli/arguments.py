@@ -61,7 +61,7 @@ class Option:
 
 
 # -- which networks
-BASE = Option("--base", "resnet50, resnet200, vgg16 or mobilenet_v2", "NAME")
+BASE = Option("--base", "resnet50, vgg16 ..., or one of the ladder's", "NAME")
 STEPS = Option("--steps", "another ladder (default: the base's)", "LADDER")
 STEPS_MODULE = Option("--steps-module", "Python files with steps of your own", "FILE", "+", path=True)
 ONLY = Option("--only", "these rungs alone", "RUNG", "+")

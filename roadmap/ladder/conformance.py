@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from roadmap.common.errors import UserError
-from roadmap.ladder.ladder import Ladder, arguments_of
+from roadmap.ladder.faults import arguments_of
+from roadmap.ladder.ladder import Ladder
 from roadmap.ladder.library_steps import take_step
 from roadmap.ladder.own_steps import is_recorded
 from roadmap.ladder.recipe_steps import RECIPE_STEPS

@@ -1,26 +1,25 @@
 """The ladder: a strict reader of steps.yaml, and the climb from a base to its rungs."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self, get_type_hints
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from roadmap.common.errors import FieldErrors, UserError, unknown
 from roadmap.common.paths import LADDERS, STEPS_FILE
 from roadmap.common.yaml_files import read_yaml
-from roadmap.ladder.library_steps import MODEL, take_step
-from roadmap.ladder.models import read_net
+from roadmap.ladder.faults import arguments_of, base_faults, rung_faults
+from roadmap.ladder.library_steps import read_net, take_step
 from roadmap.ladder.own_steps import load_steps
 from roadmap.ladder.recipe_steps import RECIPE_STEPS
-from roadmap.ladder.references import check_references
+from roadmap.ladder.references import REFERENCES, ReferenceNet, check_references
 from roadmap.ladder.rung import AppliedStep, Rung, train_under
-from roadmap.ladder.schema import Base, Beside, Erratum, Match, Part, Published, Reference, RungEntry
-from roadmap.ladder.steps import ALL_STEPS, NET_STEPS
+from roadmap.ladder.schema import Base, Beside, Erratum, Match, Part, Published, Reference, ReferenceEntry, RungEntry
+from roadmap.ladder.steps import NET_STEPS
 from roadmap.networks.families import BASES
 from roadmap.networks.nets import Net
-from roadmap.recipe import Recipe, read_recipe
+from roadmap.recipe import read_recipe
 
 
 class Ladder(Part):
@@ -31,7 +30,7 @@ class Ladder(Part):
     sections: tuple[str, ...] = ()
     bases: dict[str, Base] = Field(default={})
     match: Match | None = None  # of every rung that steps on the network and has none of its own
-    references: tuple[str, ...] = ()  # of `roadmap.ladder.references.REFERENCES`: trained beside the rungs
+    references: tuple[str | ReferenceEntry, ...] = ()  # `REFERENCES`, or the ladder's own: trained beside the rungs
     metrics: tuple[str, ...] = ()  # FILE:FUNCTION, from the ladder's folder: what measures its trained networks
     rungs: tuple[RungEntry, ...]
     _count: Callable[[Net], int] | None = None
@@ -69,11 +68,14 @@ class Ladder(Part):
         inherited = self._extend()
         if self.steps_module is not None:
             load_steps(self.steps_module)
-        errors = self._base_errors()
-        for index, rung in list(enumerate(self.rungs))[inherited:]:
-            errors += [(("rungs", index - inherited), problem) for problem in self._problems(index, rung)]
+        errors = base_faults(self.bases)
+        for index in range(inherited, len(self.rungs)):
+            errors += [
+                (("rungs", index - inherited), problem)
+                for problem in rung_faults(index, self.rungs, self.sections, self.bases)
+            ]
         try:
-            check_references(self.references, "references")
+            check_references(self.reference_names, "references", self.reference_nets())
         except UserError as error:
             errors.append((("references",), str(error)))
         if not self.bases:
@@ -84,26 +86,6 @@ class Ladder(Part):
         if errors:
             raise FieldErrors(errors)
         return self
-
-    def _base_errors(self) -> list[tuple[tuple[str | int, ...], str]]:
-        """Return what is wrong with the bases, each with its place."""
-        errors: list[tuple[tuple[str | int, ...], str]] = []
-        for name, base in self.bases.items():
-            if base.model is None and name not in BASES:
-                way = f"Or say what it is: {name}: {{model: timm:NAME}}, or FILE.py:FUNCTION."
-                errors.append((("bases", name), f"{unknown('base', name, BASES)} {way}"))
-            elif base.model is None and (base.args or base.proxy):
-                errors.append((("bases", name), f"base '{name}': has args, but is one of ours. Take them out."))
-            elif base.model is not None and name in BASES:
-                errors.append(
-                    (("bases", name), f"base '{name}': has a model, but is one of ours. Give it another name.")
-                )
-            elif base.model is not None:
-                try:
-                    read_net(base.model, base.args, base.proxy, f"base '{name}'")
-                except UserError as error:
-                    errors.append((("bases", name), str(error)))
-        return errors
 
     def _extend(self) -> int:
         """Put the parts of the ladder that this one extends before its own; return how many rungs those are."""
@@ -122,79 +104,6 @@ class Ladder(Part):
         }.items():
             object.__setattr__(self, name, whole)  # while it is being made
         return len(below.rungs)
-
-    def _problems(self, index: int, rung: RungEntry) -> list[str]:
-        """Return what is wrong with one rung, each a sentence."""
-        place, above = f"rung '{rung.id}'", [other.id for other in self.rungs[:index]]
-        found: list[str | UserError] = []
-        if rung.id in above:
-            found.append(f"{place}: stands twice. Give one of the two another id.")
-        if rung.section is not None and rung.section not in self.sections:
-            found.append(unknown("section", rung.section, self.sections, place=place))
-        found += [
-            unknown("base", name, self.bases, place=f"{place}: published")
-            for name in rung.published
-            if name not in self.bases
-        ]
-        if index == 0:
-            if rung.parent or rung.step in RECIPE_STEPS or (rung.args and not rung.step):
-                found.append(
-                    f"{place}: is where the ladder starts: it has no 'from', no args without a step and no step on the "
-                    "recipe. Take them out."
-                )
-            if not rung.adopted:
-                found.append(f"{place}: is where the ladder starts, so it cannot be a side branch. Take 'adopted' out.")
-            if rung.match:
-                found.append(f"{place}: is where the ladder starts, which is what it is. Take 'match' out.")
-        elif rung.recipe == "plain":
-            found.append(f"{place}: only the first rung says under which recipe the ladder starts. Take 'recipe' out.")
-        if rung.parent is not None and rung.parent not in above:
-            found.append(unknown("rung", rung.parent, above, place=f"{place}: from"))
-        if rung.step is None and index:
-            found.append(f"{place}: has no step. Known: {', '.join(ALL_STEPS)}.")
-        elif rung.step is not None and rung.step not in ALL_STEPS:
-            found.append(f"{unknown('step', rung.step, ALL_STEPS, place=place)} Your own? Say --steps-module FILE.")
-        elif rung.step is not None:
-            if rung.match and rung.step in RECIPE_STEPS:
-                found.append(f"{place}: step '{rung.step}' leaves the network as it is. Take 'match' out.")
-            for base in self.bases:
-                found += self._argument_problems(f"{place}: step '{rung.step}'", rung, base)
-        return list(dict.fromkeys(str(problem) for problem in found))
-
-    def _argument_problems(self, place: str, rung: RungEntry, base: str) -> list[str | UserError]:
-        for name, part in rung.parts().items():
-            if not isinstance(part, dict) or not set(part) & set(self.bases):
-                continue
-            if strange := [other for other in part if other not in self.bases]:
-                return [unknown("base", other, self.bases, place=f"{place}: {name or 'args'}") for other in strange]
-            if name != MODEL and not isinstance(given := part.get(base, {}), dict):
-                return [f"{place}: args of {base} are {given!r}, but must be names and values, as in {{size: 7}}."]
-        step, arguments = ALL_STEPS[rung.step or ""], arguments_of(rung, base, self.bases)
-        types = get_type_hints(step, localns={"Recipe": Recipe})
-        parameters = {
-            name: parameter
-            for name, parameter in inspect.signature(step).parameters.items()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "target"
-        }
-        found: list[str | UserError] = []
-        for name, value in arguments.items():
-            if name not in parameters:
-                found.append(unknown("argument", name, parameters or ("none",), place=place))
-                continue
-            try:
-                TypeAdapter(types[name]).validate_python(value, strict=True)
-            except ValidationError as error:
-                found.append(f"{place}: argument '{name}' is {value!r}: {error.errors()[0]['msg']}.")
-        if rung.step == MODEL and not found:
-            try:
-                read_net(**arguments, place=place)
-            except UserError as error:
-                found.append(error)
-        return found + [
-            f"{place}: argument '{name}' is missing."
-            for name, parameter in parameters.items()
-            if parameter.default is inspect.Parameter.empty and name not in arguments
-        ]
 
     def take(
         self, entry: RungEntry, base: str, net: Net, recipe_steps: tuple[AppliedStep, ...]
@@ -223,6 +132,28 @@ class Ladder(Part):
         """Return the settings of training under the recipe that the ladder leads towards."""
         target = read_recipe(self._recipe or "", base)
         return train_under(self.rungs[0].recipe == "plain", steps, target, base).training()
+
+    @property
+    def reference_names(self) -> tuple[str, ...]:
+        """The ids of the references that the ladder names."""
+        return tuple(entry if isinstance(entry, str) else entry.id for entry in self.references)
+
+    def reference_nets(self) -> dict[str, ReferenceNet]:
+        """Return every reference that may be trained beside the rungs: those that all ladders know, and its own.
+
+        Raises:
+            UserError: If a model of its own is not there, or has the name of another.
+        """
+        own = [entry for entry in self.references if isinstance(entry, ReferenceEntry)]
+        if taken := [entry.id for entry in own if entry.id in REFERENCES]:
+            raise UserError(f"references: '{taken[0]}' is known to all ladders. Give the model another id.")
+        found = {
+            entry.id: ReferenceNet(
+                entry.label, read_net(entry.model, entry.args, entry.proxy, f"reference '{entry.id}'")
+            )
+            for entry in own
+        }
+        return REFERENCES | found
 
     def match_of(self, entry: RungEntry) -> Match | None:
         """Return what a rung's multiply-adds are brought near to."""
@@ -304,22 +235,13 @@ _PARTS: dict[str, type[BaseModel]] = {
     "": Ladder,
     "bases": Base,
     "reference": Reference,
+    "references": ReferenceEntry,
     "rungs": RungEntry,
     "published": Published,
     "erratum": Erratum,
     "match": Match,
 }
 KEYS = {key: [field.alias or name for name, field in part.model_fields.items()] for key, part in _PARTS.items()}
-
-
-def arguments_of(rung: RungEntry, base: str, bases: Mapping[str, Base]) -> dict[str, Any]:
-    """Return the step's arguments for a base: those under its name, or, where no base is named, all."""
-
-    def own(part: Any) -> Any:
-        return part.get(base) or {} if isinstance(part, dict) and set(part) & set(bases) else part
-
-    parts = {name: own(part) for name, part in rung.parts().items()}
-    return dict(parts[""]) if "" in parts else parts
 
 
 def read_ladder(ladder: str | Path = "steps") -> Ladder:

@@ -1,6 +1,6 @@
 """Networks that a ladder is held against, trained beside its rungs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from roadmap.common.errors import UserError, unknown
@@ -31,14 +31,19 @@ REFERENCES: dict[str, ReferenceNet] = {
 }
 
 
-def check_references(names: Sequence[str], place: str) -> None:
+def check_references(names: Sequence[str], place: str, known: Collection[str] = REFERENCES) -> None:
     """Refuse names that are no references'.
+
+    Args:
+        names: The names.
+        place: Where they stand, for errors.
+        known: Those that there are.
 
     Raises:
         UserError: If one is unknown, or stands twice.
     """
     for name in names:
-        if name not in REFERENCES:
-            raise unknown("reference", name, REFERENCES, place=place)
-    if twice := [name for name in REFERENCES if names.count(name) > 1]:
+        if name not in known:
+            raise unknown("reference", name, known, place=place)
+    if twice := [name for name in known if names.count(name) > 1]:
         raise UserError(f"{place}: '{twice[0]}' stands twice. Name each reference once.")

@@ -127,6 +127,16 @@ class Match(Part):
         return fitted, count(fitted) / target - 1
 
 
+class ReferenceEntry(Part):
+    """A reference of a ladder's own: "timm:NAME" or "FILE.py:FUNCTION", with its args and those of its proxy."""
+
+    id: str = Field(pattern=r"^[a-z0-9_]+$")
+    label: str
+    model: Beside
+    args: dict[str, Any] = {}
+    proxy: dict[str, Any] = {}
+
+
 class RungEntry(Part):
     """A rung as steps.yaml lists it.
 

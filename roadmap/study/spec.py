@@ -11,6 +11,7 @@ from roadmap.ladder.designs import Design, lay_out
 from roadmap.ladder.ladder import Ladder, find_ladder
 from roadmap.ladder.rung import Rung, select
 from roadmap.ladder.schema import Match
+from roadmap.networks.config import NetConfig
 from roadmap.networks.nets import Net, as_published
 from roadmap.recipe import MOST_SEED, Recipe, read_recipe
 from roadmap.runs.config import DataConfig, RunConfig, WeightsConfig
@@ -100,6 +101,7 @@ def plan_study(spec: StudySpec) -> Study:
     for rung in rungs:
         config = _config_of(rung, recipe, spec, seeds[0])
         configs |= {(rung.id, seed): config.with_seed(seed) for seed in seeds}
+    _check_proxies(chosen, rungs)
     _check_policies(configs)
     pretrained = any(config.recipe.pretrained for config in configs.values())
     if spec.weights is not None or (pretrained and not spec.assumes_data):
@@ -158,6 +160,26 @@ def _scale(net: Net, recipe: Recipe) -> Net:
         stem_stride=recipe.stem_stride,
         image_size=recipe.image_size,
     )
+
+
+def _check_proxies(published: Sequence[Rung], scaled: Sequence[Rung]) -> None:
+    """Refuse a proxy of networks that are not ours whose arguments undo what a step does.
+
+    Raises:
+        UserError: If a step changes nothing at the recipe's scale.
+    """
+    small = {rung.id: rung for rung in scaled}
+    large = {rung.id: rung for rung in published}
+    for rung in published:
+        before = large.get(rung.parent or "")
+        ours = isinstance(rung.net, NetConfig)
+        if before is None or ours or rung.is_reference or rung.net == before.net:
+            continue
+        if small[rung.id].net == small[before.id].net:
+            raise UserError(
+                f"rung '{rung.id}': in a proxy its network is that of '{before.id}', whose 'proxy' has other values "
+                "for what it sets. Give the rung a 'proxy' with its own."
+            )
 
 
 def _config_of(rung: Rung, recipe: Recipe, spec: StudySpec, seed: int) -> RunConfig:
