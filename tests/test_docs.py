@@ -200,7 +200,14 @@ def test_no_other_code_is_shown() -> None:
         "convnext_tiny.safetensors",
     )
     assert not [block for block in blocks("python") if not any(text in block for text in tested)]
-    tested = ("# my_ladder.yaml", "# my_models.yaml", "# grn.yaml", "# my_metrics.yaml", "# cluster.yaml", "# ladders/examples/")
+    tested = (
+        "# my_ladder.yaml",
+        "# my_models.yaml",
+        "# grn.yaml",
+        "# my_metrics.yaml",
+        "# cluster.yaml",
+        "# ladders/examples/",
+    )
     assert not [block for block in blocks("yaml") if not any(text in block for text in tested)]
 
 

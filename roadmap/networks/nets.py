@@ -12,14 +12,11 @@ All four answer the same questions, so that little else asks which of them a net
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from roadmap.common.fields import PLACE
 from roadmap.networks.config import FULL, STRICT, NetConfig
-from roadmap.networks.proxies import Args, ArgsProxy, Proxy, SwinProxy, in_words, is_full, merge
-
-if TYPE_CHECKING:
-    pass
+from roadmap.networks.proxies import Args, ArgsProxy, Proxy, is_full, merge
 
 TIMM = "timm:"
 Code = tuple[tuple[str, str, str], ...]  # what a network has from users' files: its name, the file, the file's hash
@@ -57,11 +54,8 @@ class _Called:
         return self.accepts("drop_path_rate")
 
     def scale_words(self, width_divisor: int, stem_stride: int) -> str:
-        """Say in words what a proxy of it is; "" where it has no other than the published size."""
-        if is_full(width_divisor, stem_stride) or isinstance(self.proxy, SwinProxy):
-            return ""
-        small = ", ".join(f"{name} {in_words(value)}" for name, value in self.proxy.args)
-        return f"a proxy with {small}" if small else "of its own size: a width divisor means nothing to it"
+        """Say in words what a proxy of it is; "" where there is none, or where a recipe's scale says it."""
+        return "" if is_full(width_divisor, stem_stride) else self.proxy.describe()
 
     def accepts(self, name: str) -> bool:
         """Say whether the function, or the class behind it, has a parameter of this name."""

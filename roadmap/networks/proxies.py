@@ -63,6 +63,11 @@ class ArgsProxy:
         small = {} if is_full(width_divisor, stem_stride) else dict(self.args)
         return small | ({"img_size": image_size} if net.accepts("img_size") else {})
 
+    def describe(self) -> str:
+        """Say in words what it makes of a network."""
+        small = ", ".join(f"{name} {in_words(value)}" for name, value in self.args)
+        return f"a proxy with {small}" if small else "of its own size: a width divisor means nothing to it"
+
 
 @dataclass(frozen=True)
 class SwinProxy:
@@ -112,6 +117,10 @@ class SwinProxy:
             "window_size": self.WINDOW,
         }
         return {name: size for name, size in sizes.items() if size != usual[name]}
+
+    def describe(self) -> str:
+        """Say nothing: the recipe's width divisor and stem stride are what it follows."""
+        return ""
 
 
 Proxy = ArgsProxy | SwinProxy
