@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from roadmap.networks.config import BlockConfig, NetConfig, change_blocks
     from roadmap.networks.cost import count_activations, count_macs, count_params
     from roadmap.networks.model import build_model
+    from roadmap.networks.nets import TimmNet
     from roadmap.networks.own_layers import own_layer
     from roadmap.recipe import Recipe, read_recipe
     from roadmap.runs.metrics import Metric, measures
@@ -29,6 +30,7 @@ _HOMES = {
     "Rung": "ladder.rung",
     "Study": "study.plan",
     "StudySpec": "study.spec",
+    "TimmNet": "networks.nets",
     "change_blocks": "networks.config",
     "build_model": "networks.model",
     "count_activations": "networks.cost",
@@ -51,6 +53,7 @@ __all__ = [
     "Rung",
     "Study",
     "StudySpec",
+    "TimmNet",
     "build_model",
     "change_blocks",
     "count_activations",

@@ -1,5 +1,6 @@
 """How a network is trained: `Recipe`, every setting of the paper's Table 5 and of its plain counterpart; its reader."""
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import field, fields, replace
@@ -253,7 +254,7 @@ class Recipe:
         """Return what is wrong with the settings of single bases."""
         wrong: dict[str, str] = {}
         for base in self.for_base:
-            if base not in BASES:
+            if base not in BASES and difflib.get_close_matches(base, BASES, n=1):  # else it may be a ladder's own
                 wrong["for_base"] = str(unknown("base", base, BASES, place="for_base"))
             elif fixed := {"name", "plain", "paper", "for_base"} & set(self.for_base[base]):
                 wrong["for_base"] = (

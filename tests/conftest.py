@@ -130,4 +130,5 @@ def own_steps() -> Iterator[None]:
     for table, before in tables:
         table.clear()
         table.update(before)
-    sys.modules.pop("my_steps", None)
+    for name in ("my_steps", "my_models", "my_model_steps"):
+        sys.modules.pop(name, None)

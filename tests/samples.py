@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from roadmap.common.errors import UserError
 from roadmap.ladder.ladder import known_ladders, read_ladder
+from roadmap.ladder.library_steps import kinds_of
 from roadmap.ladder.steps import NET_STEPS
 from roadmap.networks.block_config import CONV_SLOTS, PLAIN, Activation, BlockConfig, Norm, Shortcut
 from roadmap.networks.config import STEM_STRIDES, Downsampling, NetConfig, Stem, scale_down
@@ -15,6 +16,8 @@ from roadmap.recipe import Recipe
 
 PAPER = read_ladder()
 LADDERS = {name: read_ladder(path) for name, path in known_ladders().items()}
+# The steps on a network's fields; the others take any network.
+FIELD_STEPS = {name: step for name, step in NET_STEPS.items() if kinds_of(step) == (NetConfig,)}
 
 LADDER = """\
 sections: [First, Second]
@@ -96,11 +99,11 @@ def climbed_nets(draw: st.DrawFn) -> NetConfig:
     """Draw some of the steps in some order, put them on a base where they are legal, and scale the result down."""
     base = draw(st.sampled_from(sorted(BASES)))
     net = BASES[base]
-    names = draw(st.permutations(sorted(NET_STEPS)))[: draw(st.integers(0, len(NET_STEPS)))]
+    names = draw(st.permutations(sorted(FIELD_STEPS)))[: draw(st.integers(0, len(FIELD_STEPS)))]
     for name in names:
         arguments = draw(ARGUMENTS.get(name, st.just(arguments_of(name, base))))
         try:
-            net = NET_STEPS[name](net, **arguments)
+            net = FIELD_STEPS[name](net, **arguments)
         except UserError:
             continue  # out of order: tests/test_steps.py sees that this is said in words
     net = replace(net, depths=tuple(min(depth, 2) for depth in net.depths))

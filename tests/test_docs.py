@@ -62,7 +62,7 @@ ALL_COMMANDS = sorted({words.strip() for block in blocks("bash") for words in PR
 def test_every_command_is_one_that_the_program_knows(command: str) -> None:
     options = parse(shlex.split(command))
     assert options.command in COMMANDS
-    if "my_ladder" not in command:
+    if "my_ladder" not in command and "my_models" not in command:
         assert options.base in (None, *(base for ladder in LADDERS.values() for base in ladder.bases))
     assert options.recipe in {path.stem for path in RECIPES.glob("*.yaml")}
 
@@ -164,6 +164,18 @@ def test_the_example_of_an_own_head_is_a_step_that_makes_a_network(tmp_path: Pat
     assert count_params(net) - count_params(BASES["resnet50"]) > 10_000_000
 
 
+def test_the_example_of_networks_that_are_not_ours_keeps_what_steps_must_and_can_be_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_steps: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for language, name in (("python", "my_models.py"), ("python", "my_model_steps.py"), ("yaml", "my_models.yaml")):
+        Path(name).write_text(block_with(language, f"# {name}\n"))
+    for command in (command for command in ALL_COMMANDS if "my_models.yaml" in command):
+        assert run_ladder.main(shlex.split(command)) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "wider: a proxy with width 12. resnet18: of its own size" in said
+
+
 def test_the_example_of_a_cluster_can_be_asked_for(tmp_path: Path) -> None:
     (tmp_path / "cluster.yaml").write_text(block_with("yaml", "# cluster.yaml"))
     assert read_cluster(tmp_path / "cluster.yaml").processes == 8
@@ -180,13 +192,22 @@ def test_no_other_code_is_shown() -> None:
         "my_metrics.py",
         "calibration_metrics.py",
         "my_head.py",
+        "my_models.py",
+        "my_model_steps.py",
         "ladders/examples/",
         "change_blocks",
         "load_model",
         "convnext_tiny.safetensors",
     )
     assert not [block for block in blocks("python") if not any(text in block for text in tested)]
-    tested = ("# my_ladder.yaml", "# grn.yaml", "# my_metrics.yaml", "# cluster.yaml", "# ladders/examples/")
+    tested = (
+        "# my_ladder.yaml",
+        "# my_models.yaml",
+        "# grn.yaml",
+        "# my_metrics.yaml",
+        "# cluster.yaml",
+        "# ladders/examples/",
+    )
     assert not [block for block in blocks("yaml") if not any(text in block for text in tested)]
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from roadmap.networks.libraries import LIBRARIES
+from roadmap.common.libraries import LIBRARIES
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Option:
 
 
 # -- which networks
-BASE = Option("--base", "resnet50, resnet200, vgg16 or mobilenet_v2", "NAME")
+BASE = Option("--base", "resnet50, vgg16 ..., or one of the ladder's", "NAME")
 STEPS = Option("--steps", "another ladder (default: the base's)", "LADDER")
 STEPS_MODULE = Option("--steps-module", "Python files with steps of your own", "FILE", "+", path=True)
 ONLY = Option("--only", "these rungs alone", "RUNG", "+")

@@ -8,14 +8,15 @@ from rich.markup import escape
 from roadmap.cli.commands import Exit
 from roadmap.cli.options import ladder_of
 from roadmap.cli.terminal import make_table, print_json, print_lines
+from roadmap.common.errors import UserError
 from roadmap.ladder.conformance import CHECKS, TARGET, Inspector, trials
+from roadmap.networks.config import FULL
+from roadmap.networks.nets import Net, as_published
 from roadmap.recipe import read_recipe
 
 
 def check(options: Namespace) -> Exit:
     """Hold every step of a ladder to what a step must keep; 1 where one does not."""
-    from roadmap.networks.cost import count_macs, count_params
-
     ladder = ladder_of(Namespace(**vars(options) | {"recipe": TARGET}))
     console = Console(stderr=options.json)
     failed = False
@@ -33,8 +34,8 @@ def check(options: Namespace) -> Exit:
                 for name, culprit in found.inherited.items():
                     heirs.setdefault((culprit, name), []).append(rung.id)
                 broken = found.failed & {"builds", "costs"}
-                macs, params = (0, 0) if broken else (count_macs(rung.net), count_params(rung.net))
-                rows.append([rung.id, *map(found.mark, CHECKS), "" if broken else f"{macs / 1e9:.3f}"])
+                macs, params = (0, 0) if broken else _costs(rung.net)
+                rows.append([rung.id, *map(found.mark, CHECKS), f"{macs / 1e9:.3f}" if macs else ""])
                 if options.json:
                     print_json([{"base": base, "rung": rung.id, "step": rung.step, "macs": macs, "params": params,
                                  "problems": found.problems, "inherited": found.inherited}])  # fmt: skip
@@ -46,3 +47,14 @@ def check(options: Namespace) -> Exit:
             said[problem] += f" Inherited by {', '.join(rungs)}."
         print_lines([*said.values(), ""], console)
     return Exit.FAILED if failed else Exit.OK
+
+
+def _costs(net: Net) -> tuple[int, int]:
+    """Return the multiply-adds at 224x224 and the parameters; zeros of a network that does not take such images."""
+    from roadmap.networks.cost import count_macs, count_params
+
+    net = as_published(net)
+    try:
+        return count_macs(net, FULL["image_size"]), count_params(net)
+    except UserError:
+        return 0, 0

@@ -25,7 +25,8 @@ TOLERANCE_GMACS = 0.006  # between our count and the paper's print of two decima
 
 def verify(options: Namespace) -> Exit:
     """Print our multiply-adds and parameters beside the paper's; 1 where a cell is off by more than 0.006 G."""
-    from roadmap.networks.cost import count_macs, count_params
+    from roadmap.networks.cost import count_macs, count_params, counts_apart
+    from roadmap.networks.nets import as_published
     from roadmap.recipe import read_recipe
 
     ladder = ladder_of(options)
@@ -35,18 +36,20 @@ def verify(options: Namespace) -> Exit:
         rows, rungs = [], ladder.climb(base)
         changes = recipe_changes(rungs, read_recipe(options.recipe, base), base) if ladder.has_techniques else {}
         for rung in rungs:
-            macs, paper = count_macs(rung.net), rung.paper
+            net = as_published(rung.net)
+            macs, paper = count_macs(net), rung.paper
             missed = f"{rung.match_miss:+.1%} of {rung.match.describe()}" if rung.match else ""
             ok = paper.true_gmacs is None or abs(macs / 1e9 - paper.true_gmacs) <= TOLERANCE_GMACS
             failed += not ok
             drift = macs / 1e9 - (paper.true_gmacs or 0)
             note = f"off by {drift:+.3f} G" if not ok else paper.erratum.note if paper.erratum else missed
+            note = note or counts_apart(net).rstrip(".")
             rows.append(
                 {
                     "base": base,
                     "rung": rung.id,
                     "macs": macs,
-                    "params": count_params(rung.net),
+                    "params": count_params(net),
                     "paper_gmacs": paper.gmacs,
                     "ok": ok,
                     "note": note,
@@ -125,6 +128,7 @@ def plan(options: Namespace) -> Exit:
     if fraction := study.layout.fraction:
         rows = [(rung.id, rung.label) for rung in study.rungs if rung.id in fraction.rungs]
         console.print(make_table(("rung", "steps of the plan"), rows, wrapped=["steps of the plan"]))
+    print_lines(_counted_apart(planned), console)
     if changes:
         _print_changes(
             {rung.id: changes[rung.id] for rung in study.rungs if rung.id in changes}, study.recipe.name, console
@@ -194,6 +198,18 @@ def _rung_table(
     return make_table(
         columns, rows, numbers=numbers, wrapped=["note"], tight=True, width=width, optional=[*numbers[:3], "done"]
     )
+
+
+def _counted_apart(planned: "Sequence[PlannedRun]") -> list[str]:
+    """Return where two counters of multiply-adds differ, a line each for the rungs of which it is true."""
+    from roadmap.networks.cost import counts_apart
+
+    said: dict[str, list[str]] = {}
+    for run in planned:
+        data = run.config.data
+        shape = {"in_channels": data.in_channels, "num_classes": data.num_classes}
+        said.setdefault(counts_apart(run.config.net, run.config.recipe.image_size, **shape), []).extend(run.rungs)
+    return [f"{', '.join(dict.fromkeys(rungs))}: {text}" for text, rungs in said.items() if text]
 
 
 def _in_words(pending: "Sequence[PlannedRun]", ahead: "Forecast", price: float) -> str:

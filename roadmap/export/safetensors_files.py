@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import timm
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -23,16 +22,18 @@ from torch import nn
 
 from roadmap.common import files
 from roadmap.common.errors import UserError, unknown
+from roadmap.common.libraries import Library
 from roadmap.data.batches import MemoryData, load_data
 from roadmap.export.library_files import refusal, write_for_library
 from roadmap.export.onnx_files import check_installed, write_onnx
-from roadmap.export.timm_registry import LAYERS, PREFIX
+from roadmap.export.timm_registry import ANY, LAYERS, PREFIX
 from roadmap.networks.config import NetConfig
 from roadmap.networks.convert import fold_layer_scale, without_layer_scale
-from roadmap.networks.libraries import Library
+from roadmap.networks.cost import build_without_weights
+from roadmap.networks.library_models import features_of, first_convolution_of, head_of
 from roadmap.networks.model import build_model
+from roadmap.networks.nets import Net, TimmNet
 from roadmap.networks.own_layers import TRUST
-from roadmap.networks.timm_net import TimmNet
 from roadmap.runs import run_folder
 from roadmap.runs.config import DataConfig, RunConfig, read_run_file
 from roadmap.study.plan import PlannedRun, Study
@@ -135,13 +136,15 @@ def describe_run(study: Study, run: PlannedRun, row: dict[str, Any], images: dic
     planned: Mapping[str, Any] = read_run_file(run.folder) or {}
     rung = next(rung for rung in study.rungs if rung.id == run.rungs[0])
     net = config.net
+    architecture, model_args = _in_timm(net, study.base)
+    features, layers = _shape_of(config)
     return {
-        "architecture": net.timm if isinstance(net, TimmNet) else f"{PREFIX}_{study.base}",
+        "architecture": architecture,
         "num_classes": data.num_classes,
-        "num_features": _features_of(config),
+        "num_features": features,
         "global_pool": "avg",
         "label_names": row["classes"],
-        "model_args": dict(net.args) if isinstance(net, TimmNet) else {"net": asdict(net)},
+        "model_args": model_args,
         "pretrained_cfg": {
             "tag": rung.id,
             "input_size": [data.in_channels, recipe.image_size, recipe.image_size],
@@ -149,7 +152,7 @@ def describe_run(study: Study, run: PlannedRun, row: dict[str, Any], images: dic
             "crop_pct": recipe.test_crop,
             "crop_mode": "squash" if recipe.test_resize == "squash" else "center",
             **images,
-            **(_layers_of(net) if isinstance(net, TimmNet) else LAYERS),
+            **layers,
             "description": f"{study.ladder.bases[study.base].label}, rung '{rung.label}'. {study.describe()}",
         },
         "roadmap": {
@@ -170,17 +173,27 @@ def describe_run(study: Study, run: PlannedRun, row: dict[str, Any], images: dic
     }
 
 
-def _features_of(config: RunConfig) -> int:
-    """Return the channels of a run's last stage."""
-    with torch.device("meta"):
-        features: int = build_model(config.net).num_features  # type: ignore[assignment]
-    return features
+def _in_timm(net: Net, base: str) -> tuple[str, dict[str, Any]]:
+    """Return the name under which timm knows a network, and the arguments that it takes there.
+
+    timm's own are called by timm's name, but for arguments that are None, which `timm.create_model` leaves out.
+    """
+    if isinstance(net, TimmNet) and None not in dict(net.args).values():
+        return net.timm, dict(net.args)
+    name = f"{PREFIX}_{base}"
+    is_ours = isinstance(net, NetConfig) and timm.is_model(name)
+    content = {key: value for key, value in asdict(net).items() if key != "proxy"}
+    return name if is_ours else ANY, {"net": content}
 
 
-def _layers_of(net: TimmNet) -> dict[str, Any]:
-    """Return where timm's checkpoints look for what depends on images and classes, as timm has it of a network."""
-    known = timm.get_pretrained_cfg(net.timm)
-    return {key: getattr(known, key) for key in LAYERS}
+def _shape_of(config: RunConfig) -> tuple[int | None, dict[str, str]]:
+    """Return what a run's head sees, and where its checkpoints have what depends on images and classes."""
+    classes = config.data.num_classes
+    model = build_without_weights(config.net, num_classes=classes, in_channels=config.data.in_channels)
+    features = features_of(model, classes)
+    if isinstance(config.net, NetConfig):
+        return features, LAYERS
+    return features, {"first_conv": first_convolution_of(model), "classifier": head_of(model, classes)[0]}
 
 
 def load_model(path: str | Path, *, trust_code: bool | str = False, **options: Any) -> nn.Module:

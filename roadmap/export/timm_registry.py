@@ -5,7 +5,8 @@ tag it is the rung that the ladder ends with. They take what timm's models take:
 `global_pool`, `drop_rate`, `drop_path_rate`, `features_only`, `checkpoint_path`; images may have any size. `net` gives
 a network that is no rung, such as a rung scaled down or one of another design, as a `NetConfig` or as the dict of its
 fields. A dict may come from somebody's config.json: where it has layers that a Python file makes, it takes the trust
-that `roadmap.load_model` is given.
+that `roadmap.load_model` is given. `roadmap_network` is any network that `net` says, also one that a user's function
+makes or changes.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,14 +24,15 @@ from roadmap.ladder.rung import Rung
 from roadmap.networks.config import BlockConfig, NetConfig
 from roadmap.networks.convert import under_our_names
 from roadmap.networks.model import Network, build_model
+from roadmap.networks.nets import Net
 from roadmap.networks.own_layers import check_trust
-from roadmap.networks.timm_net import Net
 
 PREFIX = "roadmap"  # of the names of the paper's ladders
+ANY = f"{PREFIX}_network"  # the model that is what `net` says
 # Where timm's checkpoints are told to look for what depends on images and classes.
 LAYERS = {"first_conv": "stem.conv", "classifier": "head"}
 KEYS = {part: [field.name for field in fields(kind)] for part, kind in {"": NetConfig, "block": BlockConfig}.items()}
-default_cfgs: dict[str, Any] = {}  # timm looks here, under this name
+default_cfgs: dict[str, Any] = generate_default_cfgs({ANY: {}})  # timm looks here, under this name
 
 
 def register_ladder(ladder: Ladder, prefix: str) -> list[str]:
@@ -72,17 +74,14 @@ def _entrypoint(name: str, rungs: Mapping[str, Rung], last: str) -> Callable[...
             if rung not in rungs:
                 raise unknown("rung", rung, rungs, place=name)
             net = rungs[rung].net
-        is_read = isinstance(net, Mapping)
-        net = _read_net(net, f"{name}: net")
-        if is_read:
-            check_trust(net)
+        made = _trusted(net, f"{name}: net", NetConfig)
         model: nn.Module = build_model_with_cfg(
             _build,
             name,
             pretrained,
             pretrained_cfg=pretrained_cfg,
-            net=net,
-            feature_cfg={"out_indices": tuple(range(len(net.depths))), "flatten_sequential": True},
+            net=made,
+            feature_cfg={"out_indices": tuple(range(len(made.depths))), "flatten_sequential": True},
             pretrained_filter_fn=_under_our_names,
             **options,
         )
@@ -93,6 +92,36 @@ def _entrypoint(name: str, rungs: Mapping[str, Rung], last: str) -> Callable[...
     return create
 
 
+@register_model
+def roadmap_network(
+    pretrained: bool = False,
+    pretrained_cfg: str | dict[str, Any] | PretrainedCfg | None = None,
+    net: Net | Mapping[str, Any] | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Return the network that `net` says, of whatever kind."""
+    if net is None:
+        raise UserError(
+            f"{ANY}: needs the network, net=...; timm.list_models('{PREFIX}_*') lists those that have names."
+        )
+    if options.pop("features_only", False):
+        raise UserError(f"{ANY}: features_only works on networks of ours and on timm's own. Leave it out.")
+    made = _trusted(net, f"{ANY}: net", Net)
+    model: nn.Module = build_model_with_cfg(
+        _build_any, ANY, pretrained, pretrained_cfg=pretrained_cfg, net=made, **options
+    )
+    return model
+
+
+def _trusted(net: Net | Mapping[str, Any], place: str, kind: Any) -> Any:
+    """Return a network, read if it is a dict, which may come from somebody's file: then its code has to be trusted."""
+    if not isinstance(net, Mapping):
+        return net
+    read = _read_net(net, place, kind)
+    check_trust(read)
+    return read
+
+
 def _tag(pretrained_cfg: str | dict[str, Any] | PretrainedCfg | None) -> str | None:
     """Return the tag in what timm makes of a model's name (or a caller of it)."""
     if isinstance(pretrained_cfg, dict):
@@ -101,16 +130,27 @@ def _tag(pretrained_cfg: str | dict[str, Any] | PretrainedCfg | None) -> str | N
     return tag
 
 
-def _read_net(net: Net | Mapping[str, Any], place: str) -> NetConfig:
+def _read_net(net: Mapping[str, Any], place: str, kind: Any) -> Any:
     """Return a network from what `dataclasses.asdict` makes of one.
 
     Raises:
         UserError: If it is none.
     """
     try:
-        return TypeAdapter(NetConfig).validate_python(net)
+        return TypeAdapter(kind).validate_python(net)
     except ValidationError as error:
         raise UserError(explain(error, place, KEYS)) from error
+
+
+def _build_any(
+    net: Net, num_classes: int = 1000, in_chans: int = 3, drop_path_rate: float = 0.0, **others: Any
+) -> nn.Module:
+    if others:
+        raise UserError(
+            f"{', '.join(others)}: not for {ANY}, which takes num_classes, in_chans, drop_path_rate and net. Leave it "
+            "out."
+        )
+    return build_model(net, num_classes=num_classes, in_channels=in_chans, drop_path=drop_path_rate)
 
 
 def _build(

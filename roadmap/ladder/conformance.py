@@ -5,21 +5,26 @@ A step is pure and deterministic and changes something; what it makes can be bui
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 from roadmap.common.errors import UserError
-from roadmap.ladder.ladder import Ladder, arguments_of
+from roadmap.ladder.faults import arguments_of
+from roadmap.ladder.ladder import Ladder
+from roadmap.ladder.library_steps import take_step
+from roadmap.ladder.own_steps import is_recorded
 from roadmap.ladder.recipe_steps import RECIPE_STEPS
 from roadmap.ladder.rung import Rung
 from roadmap.ladder.steps import ALL_STEPS
-from roadmap.networks.config import NetConfig, scale_down
-from roadmap.networks.own_layers import errors_of
+from roadmap.networks.block_config import OwnLayer
+from roadmap.networks.config import NetConfig
+from roadmap.networks.nets import Net
+from roadmap.networks.own_layers import errors_of, import_code
 from roadmap.recipe import Recipe
 
 TARGET = "imagenet"  # the recipe with every technique: those of a ladder are tried on the way to it
-TINY = {"width_divisor": 16, "stem_stride": 2}
-TINY_IMAGE = 64  # pixels; no smaller, so that no norm sees a single value
+# The first size of images that a network takes; none smaller, so that no norm sees a single value.
+TINY_IMAGES = (64, 56, 96, 224)
 TINY_CLASSES = 10
 
 
@@ -30,70 +35,93 @@ class Trial:
     Attributes:
         rung: The rung.
         base: Where its ladder starts.
-        step: What it calls, with the arguments that it has for the base.
+        step: What it calls, with the arguments that it has for the base; None for a start, whose network alone is
+            checked.
         before: What it calls that on: the network, or the recipe, of the rung before.
         arguments: Those arguments.
     """
 
     rung: Rung
     base: str
-    step: Callable[..., Any]
-    before: NetConfig | Recipe
+    step: Callable[..., Any] | None
+    before: Net | Recipe
     arguments: dict[str, Any]
 
     @property
-    def net(self) -> NetConfig:
+    def net(self) -> Net:
         """The network of the rung."""
-        return cast(NetConfig, self.rung.net)  # references alone have others
+        return self.rung.net
 
-    def take(self) -> Any:
-        """Take the step, with arguments of its own."""
-        return self.step(self.before, **copy.deepcopy(self.arguments))
+    @property
+    def own_layers(self) -> tuple[OwnLayer, ...]:
+        """The layers of a user's own in it."""
+        return self.net.own_layers if isinstance(self.net, NetConfig) else ()
+
+    def take(self, before: Any = None, arguments: dict[str, Any] | None = None) -> Any:
+        """Take the step, with arguments of its own, or on what is given."""
+        assert self.step is not None
+        before = self.before if before is None else before
+        arguments = copy.deepcopy(self.arguments) if arguments is None else arguments
+        return self.step(before, **arguments) if isinstance(before, Recipe) else take_step(self.step, before, arguments)
 
 
 def trials(ladder: Ladder, base: str, target: Recipe) -> Iterator[Trial]:
-    """Yield every step of a ladder from a base; those on the recipe on the way to another."""
+    """Yield every step of a ladder from a base, those on the recipe on the way to another.
+
+    Where the start is none of our own networks as they are, it comes first.
+    """
     entries = {entry.id: entry for entry in ladder.rungs}
     rungs = {rung.id: rung for rung in ladder.climb(base)}
     for rung in rungs.values():
+        if rung.parent is None and (rung.step is not None or ladder.bases[base].model is not None):
+            yield Trial(rung, base, None, rung.net, {})
         if rung.step is None or rung.parent is None:
             continue
         arguments, before = arguments_of(entries[rung.id], base, ladder.bases), rungs[rung.parent]
         if rung.step in RECIPE_STEPS:
             yield Trial(rung, base, ALL_STEPS[rung.step], before.recipe(target, base), arguments | {"target": target})
         else:
-            yield Trial(rung, base, ALL_STEPS[rung.step], cast(NetConfig, before.net), dict(arguments))
+            yield Trial(rung, base, ALL_STEPS[rung.step], before.net, dict(arguments))
 
 
 def check_pure(trial: Trial) -> str:
     """A step leaves what it is given as it is, and makes the same of the same."""
     before, arguments = copy.deepcopy(trial.before), copy.deepcopy(trial.arguments)
     given = copy.deepcopy(trial.arguments)
-    after = trial.step(trial.before, **given)
+    after = trial.take(trial.before, given)
     if (trial.before, given) != (before, arguments):
         return "the step changes what it is given. Make a new one: dataclasses.replace(net, ...)."
-    if type(after) is not type(before):
-        return f"the step returns {after!r}. Return a {type(before).__name__}."
-    return "" if trial.take() == after else "the step makes something else the second time. Draw nothing in it."
+    if isinstance(before, Recipe) and not isinstance(after, Recipe):
+        return f"the step returns {after!r}. Return a Recipe."
+    again = trial.take()
+    same = again == after
+    if same and trial.step is not None and is_recorded(trial.step):  # what it makes shows where it is built
+        same = _looks(after) == _looks(again)
+    return "" if same else "the step makes something else the second time. Draw nothing in it."
 
 
 def check_changes(trial: Trial) -> str:
     """A step changes something."""
-    return "" if trial.take() != trial.before else f"the step changes nothing after '{trial.rung.parent}'."
+    after = trial.take()
+    same = after == trial.before
+    if not same and trial.step is not None and is_recorded(trial.step):
+        same = _looks(after) == _looks(trial.before)
+    return f"the step changes nothing after '{trial.rung.parent}'." if same else ""
 
 
 def check_builds(trial: Trial) -> str:
     """What a step makes can be built, and maps images to finite logits, the same each time."""
     import torch
 
-    model = _tiny_model(trial.net).eval()
+    model, size = _tiny_model(trial.net)
+    model.eval()
     with torch.no_grad():
-        logits = model(_images(2))
+        logits = model(_images(2, size))
         if tuple(logits.shape) != (2, TINY_CLASSES):
             return f"the network maps 2 images to {tuple(logits.shape)}, not to (2, {TINY_CLASSES})."
         if not logits.isfinite().all():
             return "the network maps images to numbers that are not finite."
-        return "" if torch.equal(model(_images(2)), logits) else "in evaluation the network draws random numbers."
+        return "" if torch.equal(model(_images(2, size)), logits) else "in evaluation the network draws random numbers."
 
 
 def check_trains(trial: Trial) -> str:
@@ -101,8 +129,10 @@ def check_trains(trial: Trial) -> str:
     import torch
     from torch.nn import functional as F
 
-    model, labels = _tiny_model(trial.net).train(), torch.arange(8) % TINY_CLASSES
-    loss = F.cross_entropy(model(_images(8)), labels)
+    model, size = _tiny_model(trial.net)
+    model.train()
+    images, labels = _images(8, size), torch.arange(8) % TINY_CLASSES
+    loss = F.cross_entropy(model(images), labels)
     if not loss.isfinite():
         return f"the loss of the first step is {loss.item()}."
     loss.backward()
@@ -113,21 +143,25 @@ def check_trains(trial: Trial) -> str:
             return f"the gradient of '{name}' is not finite."
     torch.optim.SGD(model.parameters(), 0.1).step()
     with torch.no_grad():
-        return "" if F.cross_entropy(model(_images(8)), labels) != loss else "a training step leaves the loss as it is."
+        return "" if F.cross_entropy(model(images), labels) != loss else "a training step leaves the loss as it is."
 
 
 def check_costs(trial: Trial) -> str:
-    """A network's multiply-adds can be counted, and an independent counter finds none beyond ours."""
+    """A network's multiply-adds can be counted, and, of one of ours, an independent counter finds none beyond ours."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from roadmap.networks.cost import count_macs
 
+    small, size = _tiny(trial.net)
+    ours = count_macs(small, size, num_classes=TINY_CLASSES)
+    if not isinstance(trial.net, NetConfig):  # that counter's number is the one that is used
+        return ""
     count_macs(trial.net)
-    model = _tiny_model(trial.net).eval()
+    model = _tiny_model(trial.net)[0].eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(_images(1))
-    ours, torchs = count_macs(model.net, TINY_IMAGE, num_classes=TINY_CLASSES), counter.get_total_flops() // 2
+        model(_images(1, size))
+    torchs = counter.get_total_flops() // 2
     if torchs == ours:
         return ""
     return (
@@ -181,9 +215,10 @@ class Inspector:
     def inspect(self, trial: Trial) -> Findings:
         """Make every check of a step that applies to it."""
         rung, before = trial.rung.id, self._culprits.get(cast(str, trial.rung.parent), {})
-        on_network = isinstance(trial.before, NetConfig)
+        on_network = not isinstance(trial.before, Recipe)
+        checks = CHECKS if trial.step is not None else ON_NETWORKS
         found = Findings([], {}, {} if on_network else before)  # one on the recipe leaves what is wrong as it is
-        for name, check in (CHECKS if on_network else ON_STEPS).items():
+        for name, check in (checks if on_network else ON_STEPS).items():
             if name in ON_NETWORKS and "builds" in found.failed:
                 break
             found.tried.append(name)
@@ -199,24 +234,52 @@ class Inspector:
 def _problem(check: Callable[[Trial], str], trial: Trial) -> str:
     """Return what a check finds: "", or a sentence."""
     try:
-        with errors_of(trial.net.own_layers):
+        with errors_of(trial.own_layers):
             return check(trial)
     except Exception as error:  # a user's own code may raise what it likes
         text = str(error).split("\n")[0]
         return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
-def _tiny_model(net: NetConfig) -> Any:
+def _tiny(net: Net) -> tuple[Net, int]:
+    """Return a small version of a network, and the size of the images that it takes, in pixels."""
+    from roadmap.networks.cost import check_fits
+
+    for size in TINY_IMAGES:
+        small = net.tiny(size)
+        try:
+            check_fits(small, size, in_channels=3, num_classes=TINY_CLASSES)
+        except UserError:
+            if size == TINY_IMAGES[-1]:
+                raise
+        else:
+            break
+    return small, size
+
+
+def _tiny_model(net: Net) -> tuple[Any, int]:
     import torch
 
     from roadmap.networks.model import build_model
 
+    small, size = _tiny(net)
+    import_code(small)
     torch.manual_seed(0)
-    small = scale_down(replace(net, depths=tuple(min(depth, 2) for depth in net.depths)), **TINY)
-    return build_model(small, num_classes=TINY_CLASSES)
+    return build_model(small, num_classes=TINY_CLASSES), size
 
 
-def _images(count: int) -> Any:
+def _looks(net: Net) -> tuple[str, list[tuple[str, tuple[int, ...]]], list[float]]:
+    """Return what tells a network's module from another: its layers, its tensors, and what it makes of an image."""
     import torch
 
-    return torch.randn(count, 3, TINY_IMAGE, TINY_IMAGE, generator=torch.Generator().manual_seed(0))
+    model, size = _tiny_model(net)
+    with torch.no_grad():
+        logits = model.eval()(_images(1, size))
+    shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
+    return str(model), shapes, logits.flatten().tolist()
+
+
+def _images(count: int, size: int) -> Any:
+    import torch
+
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,7 @@ from random import Random
 from roadmap.common.errors import UserError, unknown
 from roadmap.ladder.fractions import Fraction, plan_fraction
 from roadmap.ladder.ladder import Ladder
-from roadmap.ladder.references import REFERENCES, SECTION, check_references
+from roadmap.ladder.references import SECTION, ReferenceNet, check_references
 from roadmap.ladder.rung import Rung
 from roadmap.ladder.schema import Published
 from roadmap.ladder.subsets import Steps, content
@@ -125,40 +125,41 @@ def lay_out(ladder: Ladder, base: str, design: Design, references: Sequence[str]
         ladder: The ladder.
         base: Where it starts.
         design: The design.
-        references: Of `roadmap.ladder.references.REFERENCES`; None takes those that the ladder names.
+        references: Their names; None takes those that the ladder names.
 
     Raises:
         UserError: If the base, a step of the design or a reference is unknown, or the ladder cannot be taken apart that
             way.
     """
     layout = _lay_out(ladder, base, design)
-    names = ladder.references if references is None else references
-    check_references(names, "--references")
-    return replace(layout, rungs=(*layout.rungs, *_references(layout, names)))
+    names = ladder.reference_names if references is None else references
+    known = ladder.reference_nets()
+    check_references(names, "--references", known)
+    return replace(layout, rungs=(*layout.rungs, *_references(layout, {name: known[name] for name in names})))
 
 
-def _references(layout: Layout, names: Sequence[str]) -> list[Rung]:
+def _references(layout: Layout, nets: Mapping[str, ReferenceNet]) -> list[Rung]:
     """Return references as rungs under the study's recipe, judged against the network with all the design's steps."""
     ids = [rung.id for rung in layout.rungs]
-    if same := [name for name in names if name in ids]:
+    if same := [name for name in nets if name in ids]:
         raise UserError(f"--references: '{same[0]}' is a rung of this ladder too. Rename the rung.")
     whole = [rung.id for rung in layout.rungs if rung.id in ("all_steps", *layout.square[-1:])]
     last = whole or [rung.id for rung in layout.rungs if rung.adopted]
     return [
         Rung(
             id=name,
-            label=REFERENCES[name].label,
+            label=net.label,
             section=SECTION,
             adopted=False,
             parent=last[-1],
             step=None,
-            net=REFERENCES[name].net,
+            net=net.net,
             plain_start=False,
             recipe_steps=(),
-            paper=_published(REFERENCES[name].label),
+            paper=_published(net.label),
             is_reference=True,
         )
-        for name in names
+        for name, net in nets.items()
     ]
 
 

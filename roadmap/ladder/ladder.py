@@ -1,39 +1,42 @@
 """The ladder: a strict reader of steps.yaml, and the climb from a base to its rungs."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self, get_type_hints
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from roadmap.common.errors import FieldErrors, UserError, unknown
 from roadmap.common.paths import LADDERS, STEPS_FILE
 from roadmap.common.yaml_files import read_yaml
+from roadmap.ladder.faults import arguments_of, base_faults, rung_faults
+from roadmap.ladder.library_steps import read_net, take_step
+from roadmap.ladder.own_steps import load_steps
 from roadmap.ladder.recipe_steps import RECIPE_STEPS
-from roadmap.ladder.references import check_references
+from roadmap.ladder.references import REFERENCES, ReferenceNet, check_references
 from roadmap.ladder.rung import AppliedStep, Rung, train_under
-from roadmap.ladder.schema import Base, Erratum, Match, Part, Published, Reference, RungEntry
-from roadmap.ladder.steps import ALL_STEPS, NET_STEPS
-from roadmap.networks.config import NetConfig
+from roadmap.ladder.schema import Base, Beside, Erratum, Match, Part, Published, Reference, ReferenceEntry, RungEntry
+from roadmap.ladder.steps import NET_STEPS
 from roadmap.networks.families import BASES
-from roadmap.recipe import Recipe, read_recipe
+from roadmap.networks.nets import Net
+from roadmap.recipe import read_recipe
 
 
 class Ladder(Part):
     """A study as data: where it can start, and its rungs in order. Read one with `read_ladder`."""
 
     extends: str | None = None  # a ladder that comes with the harness: this one's rungs come after that one's
+    steps_module: Beside | None = None  # a Python file of steps, as --steps-module names others
     sections: tuple[str, ...] = ()
     bases: dict[str, Base] = Field(default={})
     match: Match | None = None  # of every rung that steps on the network and has none of its own
-    references: tuple[str, ...] = ()  # of `roadmap.ladder.references.REFERENCES`: trained beside the rungs
+    references: tuple[str | ReferenceEntry, ...] = ()  # `REFERENCES`, or the ladder's own: trained beside the rungs
     metrics: tuple[str, ...] = ()  # FILE:FUNCTION, from the ladder's folder: what measures its trained networks
     rungs: tuple[RungEntry, ...]
-    _count: Callable[[NetConfig], int] | None = None
+    _count: Callable[[Net], int] | None = None
     _recipe: str | None = None
 
-    def counted_by(self, count: Callable[[NetConfig], int]) -> Self:
+    def counted_by(self, count: Callable[[Net], int]) -> Self:
         """Return the ladder with its networks matched by their multiply-adds as this counts them, as for a proxy."""
         ladder = self.model_copy()
         ladder._count = count
@@ -63,17 +66,21 @@ class Ladder(Part):
     @model_validator(mode="after")
     def _check(self) -> Self:
         inherited = self._extend()
-        errors: list[tuple[tuple[str | int, ...], str]] = [
-            (("bases", name), str(unknown("base", name, BASES))) for name in self.bases if name not in BASES
-        ]
-        for index, rung in list(enumerate(self.rungs))[inherited:]:
-            errors += [(("rungs", index - inherited), problem) for problem in self._problems(index, rung)]
+        if self.steps_module is not None:
+            load_steps(self.steps_module)
+        errors = base_faults(self.bases)
+        for index in range(inherited, len(self.rungs)):
+            errors += [
+                (("rungs", index - inherited), problem)
+                for problem in rung_faults(index, self.rungs, self.sections, self.bases)
+            ]
         try:
-            check_references(self.references, "references")
+            check_references(self.reference_names, "references", self.reference_nets())
         except UserError as error:
             errors.append((("references",), str(error)))
         if not self.bases:
-            errors.append((("bases",), f"bases: there are none, but a ladder starts somewhere: {', '.join(BASES)}."))
+            known = f"{', '.join(BASES)}, or a model of timm's or your own"
+            errors.append((("bases",), f"bases: there are none, but a ladder starts somewhere: {known}."))
         if not self.rungs:
             errors.append((("rungs",), "rungs: there are none, but a ladder has at least its start."))
         if errors:
@@ -98,75 +105,9 @@ class Ladder(Part):
             object.__setattr__(self, name, whole)  # while it is being made
         return len(below.rungs)
 
-    def _problems(self, index: int, rung: RungEntry) -> list[str]:
-        """Return what is wrong with one rung, each a sentence."""
-        place, above = f"rung '{rung.id}'", [other.id for other in self.rungs[:index]]
-        found: list[str | UserError] = []
-        if rung.id in above:
-            found.append(f"{place}: stands twice. Give one of the two another id.")
-        if rung.section is not None and rung.section not in self.sections:
-            found.append(unknown("section", rung.section, self.sections, place=place))
-        found += [
-            unknown("base", name, self.bases, place=f"{place}: published")
-            for name in rung.published
-            if name not in self.bases
-        ]
-        if index == 0:
-            if rung.step or rung.parent or rung.args:
-                found.append(f"{place}: is where the ladder starts: it has no step, args or 'from'. Take them out.")
-            if not rung.adopted:
-                found.append(f"{place}: is where the ladder starts, so it cannot be a side branch. Take 'adopted' out.")
-            if rung.match:
-                found.append(f"{place}: is where the ladder starts, which is what it is. Take 'match' out.")
-            return [str(problem) for problem in found]
-        if rung.recipe == "plain":
-            found.append(f"{place}: only the first rung says under which recipe the ladder starts. Take 'recipe' out.")
-        if rung.parent is not None and rung.parent not in above:
-            found.append(unknown("rung", rung.parent, above, place=f"{place}: from"))
-        if rung.step is None:
-            found.append(f"{place}: has no step. Known: {', '.join(ALL_STEPS)}.")
-        elif rung.step not in ALL_STEPS:
-            found.append(f"{unknown('step', rung.step, ALL_STEPS, place=place)} Your own? Say --steps-module FILE.")
-        else:
-            if rung.match and rung.step in RECIPE_STEPS:
-                found.append(f"{place}: step '{rung.step}' leaves the network as it is. Take 'match' out.")
-            for base in self.bases:
-                found += self._argument_problems(f"{place}: step '{rung.step}'", rung, base)
-        return list(dict.fromkeys(str(problem) for problem in found))
-
-    def _argument_problems(self, place: str, rung: RungEntry, base: str) -> list[str | UserError]:
-        if set(rung.args) & set(self.bases):
-            strange = [name for name in rung.args if name not in self.bases]
-            if strange:
-                return [unknown("base", name, self.bases, place=f"{place}: args") for name in strange]
-            if not isinstance(rung.args.get(base, {}), dict):
-                given = rung.args[base]
-                return [f"{place}: args of {base} are {given!r}, but must be names and values, as in {{size: 7}}."]
-        step, arguments = ALL_STEPS[rung.step or ""], arguments_of(rung, base, self.bases)
-        types = get_type_hints(step, localns={"Recipe": Recipe})
-        parameters = {
-            name: parameter
-            for name, parameter in inspect.signature(step).parameters.items()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "target"
-        }
-        found: list[str | UserError] = []
-        for name, value in arguments.items():
-            if name not in parameters:
-                found.append(unknown("argument", name, parameters or ("none",), place=place))
-                continue
-            try:
-                TypeAdapter(types[name]).validate_python(value, strict=True)
-            except ValidationError as error:
-                found.append(f"{place}: argument '{name}' is {value!r}: {error.errors()[0]['msg']}.")
-        return found + [
-            f"{place}: argument '{name}' is missing."
-            for name, parameter in parameters.items()
-            if parameter.default is inspect.Parameter.empty and name not in arguments
-        ]
-
     def take(
-        self, entry: RungEntry, base: str, net: NetConfig, recipe_steps: tuple[AppliedStep, ...]
-    ) -> tuple[NetConfig, tuple[AppliedStep, ...], float]:
+        self, entry: RungEntry, base: str, net: Net, recipe_steps: tuple[AppliedStep, ...]
+    ) -> tuple[Net, tuple[AppliedStep, ...], float]:
         """Return what a rung's step makes of a network and of what has changed in the recipe so far.
 
         The third value is by how much the network's multiply-adds miss what they are matched to, as a share of it.
@@ -177,11 +118,9 @@ class Ladder(Part):
         """
         arguments = arguments_of(entry, base, self.bases)
         if entry.step in NET_STEPS:
-            made, miss = NET_STEPS[entry.step](net, **arguments), 0.0
-            if not isinstance(made, NetConfig):
-                raise UserError(f"step '{entry.step}' returns {made!r}, but must return a NetConfig.")
-            if match := self.match_of(entry):
-                made, miss = match.fit(made, BASES[base], net, self._count)
+            made, miss = take_step(NET_STEPS[entry.step], net, arguments), 0.0
+            if (match := self.match_of(entry)) and entry is not self.rungs[0]:
+                made, miss = match.fit(made, self.start(base), net, self._count)
             return made, recipe_steps, miss
         if entry.step is not None:
             taken = (*recipe_steps, AppliedStep(entry.step, tuple(arguments.items())))
@@ -194,6 +133,28 @@ class Ladder(Part):
         target = read_recipe(self._recipe or "", base)
         return train_under(self.rungs[0].recipe == "plain", steps, target, base).training()
 
+    @property
+    def reference_names(self) -> tuple[str, ...]:
+        """The ids of the references that the ladder names."""
+        return tuple(entry if isinstance(entry, str) else entry.id for entry in self.references)
+
+    def reference_nets(self) -> dict[str, ReferenceNet]:
+        """Return every reference that may be trained beside the rungs: those that all ladders know, and its own.
+
+        Raises:
+            UserError: If a model of its own is not there, or has the name of another.
+        """
+        own = [entry for entry in self.references if isinstance(entry, ReferenceEntry)]
+        if taken := [entry.id for entry in own if entry.id in REFERENCES]:
+            raise UserError(f"references: '{taken[0]}' is known to all ladders. Give the model another id.")
+        found = {
+            entry.id: ReferenceNet(
+                entry.label, read_net(entry.model, entry.args, entry.proxy, f"reference '{entry.id}'")
+            )
+            for entry in own
+        }
+        return REFERENCES | found
+
     def match_of(self, entry: RungEntry) -> Match | None:
         """Return what a rung's multiply-adds are brought near to."""
         return entry.match or self.match if entry.step in NET_STEPS else None
@@ -203,6 +164,20 @@ class Ladder(Part):
         step = next(entry.step for entry in self.rungs if entry.id == name)
         place = f"Under recipe '{self._recipe}'" if step in RECIPE_STEPS else "At matched multiply-adds"
         return f"{place} '{name}' changes nothing"
+
+    def start(self, base: str) -> Net:
+        """Return the network of the first rung from a base.
+
+        Raises:
+            UserError: If what the base names is not there, or the first rung's step does not apply to it.
+        """
+        found = self.bases[base]
+        if found.model is None:
+            net: Net = BASES[base]
+        else:
+            net = read_net(found.model, found.args, found.proxy, f"base '{base}'")
+        first = self.rungs[0]
+        return take_step(NET_STEPS[first.step], net, arguments_of(first, base, self.bases)) if first.step else net
 
     def climb(self, base: str) -> list[Rung]:
         """Return every rung from a base, in order, each with its network.
@@ -216,15 +191,15 @@ class Ladder(Part):
             raise unknown("base", base, self.bases)
         plain_start = self.rungs[0].recipe == "plain"
         rungs: dict[str, Rung] = {}
-        nets: dict[str, NetConfig] = {}
+        nets: dict[str, Net] = {}
         current = ""
-        start = BASES[base]
         same: dict[str, str] = {}  # rungs that are left out: the one that they would equal
         for entry in self.rungs:
             parent = rungs.get(same.get(entry.parent or "", entry.parent) or current)
             try:
-                before = (nets[parent.id], parent.recipe_steps) if parent else (start, ())
-                net, recipe_steps, miss = self.take(entry, base, *before)
+                before: tuple[Net, tuple[AppliedStep, ...]]
+                before = (nets[parent.id], parent.recipe_steps) if parent else (start := self.start(base), ())
+                net, recipe_steps, miss = self.take(entry, base, *before) if parent else (*before, 0.0)
                 if parent and (net, recipe_steps) == before:
                     if self.match_of(entry) or (self._recipe and entry.step in RECIPE_STEPS):
                         same[entry.id] = parent.id
@@ -260,17 +235,13 @@ _PARTS: dict[str, type[BaseModel]] = {
     "": Ladder,
     "bases": Base,
     "reference": Reference,
+    "references": ReferenceEntry,
     "rungs": RungEntry,
     "published": Published,
     "erratum": Erratum,
     "match": Match,
 }
 KEYS = {key: [field.alias or name for name, field in part.model_fields.items()] for key, part in _PARTS.items()}
-
-
-def arguments_of(rung: RungEntry, base: str, bases: Mapping[str, Base]) -> dict[str, Any]:
-    """Return the step's arguments for a base: those under its name, or, where no base is named, all."""
-    return dict(rung.args.get(base) or {}) if set(rung.args) & set(bases) else rung.args
 
 
 def read_ladder(ladder: str | Path = "steps") -> Ladder:

@@ -1,11 +1,12 @@
 """Networks that a ladder is held against, trained beside its rungs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from roadmap.common.errors import UserError, unknown
 from roadmap.networks.config import BlockConfig, NetConfig
-from roadmap.networks.timm_net import Net, TimmNet
+from roadmap.networks.nets import Net, TimmNet
+from roadmap.networks.proxies import SwinProxy
 
 SECTION = "References"  # the heading that they stand under
 
@@ -24,20 +25,25 @@ REFERENCES: dict[str, ReferenceNet] = {
     "resnext50": ReferenceNet(
         "ResNeXt-50", NetConfig(depths=(3, 4, 6, 3), block=BlockConfig(hidden_ratio=2, groups=32))
     ),
-    "swin_tiny": ReferenceNet("Swin-T", TimmNet("swin_tiny_patch4_window7_224")),
-    "swin_small": ReferenceNet("Swin-S", TimmNet("swin_small_patch4_window7_224")),
-    "swin_base": ReferenceNet("Swin-B", TimmNet("swin_base_patch4_window7_224")),
+    "swin_tiny": ReferenceNet("Swin-T", TimmNet("swin_tiny_patch4_window7_224", proxy=SwinProxy(heads=3))),
+    "swin_small": ReferenceNet("Swin-S", TimmNet("swin_small_patch4_window7_224", proxy=SwinProxy(heads=3))),
+    "swin_base": ReferenceNet("Swin-B", TimmNet("swin_base_patch4_window7_224", proxy=SwinProxy(heads=4))),
 }
 
 
-def check_references(names: Sequence[str], place: str) -> None:
+def check_references(names: Sequence[str], place: str, known: Collection[str] = REFERENCES) -> None:
     """Refuse names that are no references'.
+
+    Args:
+        names: The names.
+        place: Where they stand, for errors.
+        known: Those that there are.
 
     Raises:
         UserError: If one is unknown, or stands twice.
     """
     for name in names:
-        if name not in REFERENCES:
-            raise unknown("reference", name, REFERENCES, place=place)
-    if twice := [name for name in REFERENCES if names.count(name) > 1]:
+        if name not in known:
+            raise unknown("reference", name, known, place=place)
+    if twice := [name for name in known if names.count(name) > 1]:
         raise UserError(f"{place}: '{twice[0]}' stands twice. Name each reference once.")

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from operator import mul
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, NoReturn, Self, cast, get_args
 
 from roadmap.common.errors import UserError
-from roadmap.common.fields import LATER
+from roadmap.common.fields import LATER, flatten
 from roadmap.networks.block_config import BOTTLENECK, OwnLayer, check_choice
 from roadmap.networks.block_config import STRICT as STRICT  # a network and its blocks are imported from here
 from roadmap.networks.block_config import BlockConfig as BlockConfig
@@ -27,6 +27,9 @@ STEM_STRIDES: dict[str, tuple[int, ...]] = {
     "mobilenet": (1, 2),
     "patchify": (2, 4, 8, 16),
 }
+
+# The scale of the paper, as `scaled` of every network takes it.
+FULL = {"width_divisor": 1, "stem_stride": 4, "image_size": 224}
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,60 @@ class NetConfig:
     def total_stride(self) -> int:
         """Pixels of the image per pixel of the last stage, in one direction."""
         return self.reductions[-1]
+
+    # -- what every network answers (`roadmap.networks.nets`)
+
+    @property
+    def title(self) -> str:
+        """Its name in tables and errors."""
+        return "a network of ours"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what it is made of, each field under its dotted name."""
+        return flatten(self)
+
+    def scaled(self, *, width_divisor: int, stem_stride: int, image_size: int) -> Self:
+        """Return the network as a recipe trains it: `scale_down`, for images of any size."""
+        return cast(Self, scale_down(self, width_divisor=width_divisor, stem_stride=stem_stride))
+
+    def tiny(self, image_size: int) -> "NetConfig":
+        """Return a network that is tried in a second: a sixteenth of the width, two blocks a stage."""
+        shallow = replace(self, depths=tuple(min(depth, 2) for depth in self.depths))
+        return scale_down(shallow, width_divisor=16, stem_stride=2)
+
+    def scale_words(self, width_divisor: int, stem_stride: int) -> str:
+        """Say nothing: a recipe's width divisor and stem stride are what a proxy of it is."""
+        return ""
+
+    def check_image(self, image_size: int) -> None:
+        """Refuse images that are smaller than its total stride.
+
+        Raises:
+            UserError: If these are.
+        """
+        if image_size < self.total_stride:
+            raise UserError(
+                f"image_size is {image_size}, but the network divides the resolution by {self.total_stride}. "
+                f"Use images of at least {self.total_stride} pixels, or a recipe with a smaller stem stride."
+            )
+
+    @property
+    def has_stochastic_depth(self) -> bool:
+        """Whether a recipe's stochastic depth means anything to it."""
+        return True
+
+    def set_args(self, args: object, proxy: object = ()) -> NoReturn:
+        """Refuse arguments.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError("set_args: the network is one of ours, which has fields and no arguments. Use a step on them.")
+
+    @property
+    def code(self) -> tuple[tuple[str, str, str], ...]:
+        """What it has from a user's files: a name for errors, the file and the hash of its content, each."""
+        return tuple((f"layer '{layer.name}'", layer.path, layer.fingerprint) for layer in self.own_layers)
 
 
 def _usual_strides(stages: int) -> tuple[int, ...]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from roadmap.common.errors import UserError
+from roadmap.common.libraries import Library
 from roadmap.networks.config import NetConfig, change_blocks
-from roadmap.networks.libraries import Library
 from roadmap.networks.model import build_model
 from roadmap.networks.naming import NAMINGS, Naming
 from roadmap.networks.structure import match_structure

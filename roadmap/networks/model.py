@@ -12,10 +12,11 @@ from torch.utils.checkpoint import checkpoint
 
 from roadmap.common.errors import UserError
 from roadmap.networks.block_config import OwnLayer
-from roadmap.networks.blocks import Block, Downsample, HeadConv, Mean, Stem, make_drop_path, make_norm
+from roadmap.networks.blocks import Block, Downsample, HeadConv, Mean, Stem, make_norm
 from roadmap.networks.config import Init, NetConfig
+from roadmap.networks.library_models import from_file, from_timm, head_of
+from roadmap.networks.nets import FactoryNet, ModifiedNet, Net, TimmNet
 from roadmap.networks.own_layers import make_layer
-from roadmap.networks.timm_net import TimmNet
 
 LAYER_BLOCKS = 3  # of a stage, that fine-tuning gives one learning rate
 
@@ -249,7 +250,7 @@ def build_model(
 
 @overload
 def build_model(
-    net: TimmNet,
+    net: TimmNet | FactoryNet | ModifiedNet,
     *,
     num_classes: int = ...,
     in_channels: int = ...,
@@ -260,7 +261,7 @@ def build_model(
 
 
 def build_model(
-    net: NetConfig | TimmNet,
+    net: Net,
     *,
     num_classes: int = 1000,
     in_channels: int = 3,
@@ -271,7 +272,7 @@ def build_model(
     """Build a network and initialise it, unless told otherwise as the authors do: truncated normal, std 0.02, biases 0.
 
     Where no norm sets the scale of what passes through, 13 layers of such weights leave nothing of an image, so there
-    convolutions start as He et al. have them. A network of timm's starts as timm has it.
+    convolutions start as He et al. have them. A network that is not ours starts as its function has it.
 
     The random numbers come from torch's default generator. Under `torch.device("meta")` nothing is allocated.
 
@@ -289,25 +290,26 @@ def build_model(
     Source: appendix A.1; std 0.02 as in the authors' released code (Table 5 prints 0.2). Without norms: He et al. 2015,
         "Delving Deep into Rectifiers", as torchvision's VGG is initialised.
     """
-    model: nn.Module
-    if isinstance(net, TimmNet):
-        model = _from_timm(net, num_classes=num_classes, in_chans=in_channels, drop_path_rate=drop_path)
-    else:
+    model = _build(net, num_classes, in_channels, drop_path, init)
+    if head_init_scale != 1:
+        _, head = head_of(model, num_classes)
+        if isinstance(head, nn.Linear):
+            head.weight.data.mul_(head_init_scale)
+    return model
+
+
+def _build(net: Net, num_classes: int, in_channels: int, drop_path: float, init: Init) -> nn.Module:
+    if isinstance(net, NetConfig):
         model = Network(net, num_classes=num_classes, in_channels=in_channels, drop_path=drop_path)
         _initialise(model, net, init)
-    head = model.get_classifier()  # type: ignore[operator]
-    if head_init_scale != 1 and isinstance(head, nn.Linear):
-        head.weight.data.mul_(head_init_scale)
-    return model
-
-
-def _from_timm(net: TimmNet, **settings: Any) -> nn.Module:
-    """Build a network of timm's, with stochastic depth of ours, which several processes draw together."""
-    import timm
-
-    model: nn.Module = timm.create_model(net.timm, **settings, **dict(net.args))
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, timm.layers.DropPath):
-                setattr(parent, name, make_drop_path(child.drop_prob))
-    return model
+        return model
+    if isinstance(net, ModifiedNet):
+        changed = _build(net.source, num_classes, in_channels, drop_path, init)
+        for step in net.steps:
+            changed = from_file(step.path, step.name, step.fingerprint, changed, **dict(step.args))
+        return changed
+    rate = {"drop_path_rate": drop_path} if net.has_stochastic_depth else {}
+    settings = {"num_classes": num_classes, "in_chans": in_channels, **rate, **dict(net.args)}
+    if isinstance(net, TimmNet):
+        return from_timm(net.timm, settings)
+    return from_file(net.path, net.function, net.fingerprint, **settings)

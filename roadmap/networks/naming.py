@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from roadmap.common.fields import diff
+from roadmap.common.libraries import Library
 from roadmap.networks.config import NetConfig
 from roadmap.networks.families import BASES, convnext
-from roadmap.networks.libraries import Library
 
 Kind = Literal["ResNet", "ConvNeXt", "isotropic ConvNeXt"]
 BLOCK = "stages.{stage}.{block}"

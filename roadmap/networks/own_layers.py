@@ -14,16 +14,24 @@ from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, Protocol, cast, get_args
 
 from roadmap.common.errors import UserError, unknown
 from roadmap.networks.block_config import CONV_SLOTS, Argument, OwnLayer
-from roadmap.networks.config import NetConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Shape = tuple[int, ...]
+
+
+class WithCode(Protocol):
+    """A network, of any kind."""
+
+    @property
+    def code(self) -> tuple[tuple[str, str, str], ...]:
+        """What it has from a user's files: a name for errors, the file and the hash of its content, each."""
+
 
 # Where a layer of a user's own can stand, and the sizes that its class is called with there.
 _RESIZING = ("in_width", "width", "stride")
@@ -36,6 +44,7 @@ SIZES: dict[str, tuple[str, ...]] = {
 # Whether Python files that a network from somebody's file names may be run: no, yes, or those of one fingerprint. It
 # comes from the user's call alone, not by way of timm, whose arguments are also read from such files.
 TRUST: ContextVar[bool | str] = ContextVar("trust", default=False)
+FINGERPRINT_LENGTH = 12  # hexadecimal digits of SHA-256
 FINGERPRINT = "roadmap_fingerprint"  # under this name a module knows the hash of the file that it was read from
 
 
@@ -85,17 +94,17 @@ def own_layer(slot: str, layer: "Callable[..., nn.Module]", **args: Argument) ->
             f"'{slot}' it is. Give its __init__ these arguments."
         ) from error
     path = Path(cast(str, module.__file__)).resolve()
-    return OwnLayer(slot, layer.__name__, str(path), _fingerprint_of(module), tuple(sorted(args.items())))
+    return OwnLayer(slot, layer.__name__, str(path), fingerprint_of(module), tuple(sorted(args.items())))
 
 
-def import_layers(net: NetConfig) -> None:
-    """Import the files of a network's own layers: before a run sets its seed, since a file may draw random numbers.
+def import_code(net: WithCode) -> None:
+    """Import the users' files of a network: before a run sets its seed, since they may draw random numbers.
 
     Raises:
         UserError: If one is not there, or is another one now.
     """
-    for layer in net.own_layers:
-        load_module(Path(layer.path), layer.fingerprint)
+    for _, path, fingerprint in net.code:
+        load_module(Path(path), fingerprint)
 
 
 def make_layer(layer: OwnLayer, *sizes: int) -> "nn.Module":
@@ -178,7 +187,7 @@ def _shapes_after(slot: str, sizes: Shape, given: Shape) -> list[Shape]:
     return [down, up] if slot in ("stem", "downsample") else [up]  # what is added is rounded up, as convolutions do
 
 
-def check_trust(net: NetConfig) -> None:
+def check_trust(net: WithCode) -> None:
     """Refuse to run the Python files that a network from somebody's file names, unless `TRUST` says that they may be.
 
     What is imported already under the file's name and has its fingerprint needs no trust: nothing is run.
@@ -187,15 +196,15 @@ def check_trust(net: NetConfig) -> None:
         UserError: If one may not be run.
     """
     trust = TRUST.get()
-    for layer in net.own_layers:
-        known = sys.modules.get(Path(layer.path).stem)
-        imported = known is not None and _fingerprint_of(known) == layer.fingerprint
-        if trust is True or trust == layer.fingerprint or imported:
+    for what, path, fingerprint in net.code:
+        known = sys.modules.get(Path(path).stem)
+        imported = known is not None and fingerprint_of(known) == fingerprint
+        if trust is True or trust == fingerprint or imported:
             continue
         raise UserError(
-            f"layer '{layer.name}': comes from the Python file {layer.path} (fingerprint {layer.fingerprint}), which "
-            "loading would run. If you trust it, give roadmap.load_model trust_code=True, or the fingerprint if you "
-            "have it from elsewhere; or import the file first."
+            f"{what}: comes from the Python file {path} (fingerprint {fingerprint}), which loading would run. If you "
+            "trust it, give roadmap.load_model trust_code=True, or the fingerprint if you have it from elsewhere; or "
+            "import the file first."
         )
 
 
@@ -210,7 +219,7 @@ def load_module(path: Path, fingerprint: str | None = None) -> ModuleType:
         UserError: If it cannot be imported, its name is taken, or its content is another.
     """
     name, known = path.stem, sys.modules.get(path.stem)
-    if known is not None and fingerprint is not None and _fingerprint_of(known) == fingerprint:
+    if known is not None and fingerprint is not None and fingerprint_of(known) == fingerprint:
         return known  # wherever it lies
     try:
         found = _hash(path)
@@ -246,7 +255,7 @@ def load_module(path: Path, fingerprint: str | None = None) -> ModuleType:
     return module
 
 
-def _fingerprint_of(module: ModuleType) -> str:
+def fingerprint_of(module: ModuleType) -> str:
     """Return the hash of the file that a module was read from."""
     if not hasattr(module, FINGERPRINT):
         file = getattr(module, "__file__", None)
@@ -255,4 +264,4 @@ def _fingerprint_of(module: ModuleType) -> str:
 
 
 def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:FINGERPRINT_LENGTH]

@@ -17,13 +17,13 @@ from torchvision.models.resnet import Bottleneck
 from roadmap import build_model
 from roadmap.cli.arguments import FORMAT
 from roadmap.cli.run_commands import LOADING
+from roadmap.common.libraries import LIBRARIES, Library
 from roadmap.export.library_files import refusal, write_for_library
 from roadmap.export.safetensors_files import Form
 from roadmap.networks.config import NetConfig
 from roadmap.networks.convert import under_our_names
 from roadmap.networks.families import BASES
-from roadmap.networks.libraries import LIBRARIES, Library
-from roadmap.networks.timm_net import TimmNet
+from roadmap.networks.nets import TimmNet
 from roadmap.networks.weight_files import read_weights
 from tests.networks.test_convert import random_weights
 from tests.networks.test_naming import CONVNEXT, ISOTROPIC, LAST_RUNG, NARROW_RESNET, RESNET, OfTheAuthors

@@ -27,7 +27,7 @@ from roadmap.measuring.model_speeds import LARGEST_ON_CPU, measure_speeds, worth
 from roadmap.networks import cost
 from roadmap.networks.cost import count_attention_macs
 from roadmap.networks.families import convnext
-from roadmap.networks.timm_net import TimmNet
+from roadmap.networks.nets import TimmNet
 from tests.artists import all_text, artists, assert_texts_are_apart, words
 from tests.processes import ROOT
 

@@ -14,10 +14,10 @@ from torchvision.models.resnet import Bottleneck
 
 from roadmap import build_model
 from roadmap.common.errors import UserError
+from roadmap.common.libraries import LIBRARIES, Library
 from roadmap.networks.config import NetConfig
 from roadmap.networks.convert import to_library, under_our_names, with_layer_scale
 from roadmap.networks.families import BASES, convnext
-from roadmap.networks.libraries import LIBRARIES, Library
 from roadmap.networks.naming import NAMINGS, Naming
 from tests.networks.test_convert import logits, random_weights
 

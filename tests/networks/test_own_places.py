@@ -25,7 +25,7 @@ from roadmap.networks.config import BlockConfig, NetConfig, change_blocks, scale
 from roadmap.networks.convert import under_our_names
 from roadmap.networks.cost import fit_width
 from roadmap.networks.model import Network
-from roadmap.networks.own_layers import SIZES, check_trust, import_layers, load_module, make_layer
+from roadmap.networks.own_layers import SIZES, check_trust, import_code, load_module, make_layer
 from roadmap.runs.config import RunConfig
 from roadmap.study.initial_weights import check_weights, find_weights
 from roadmap.training.loop import train
@@ -169,7 +169,7 @@ def test_a_run_keeps_what_its_network_is_made_of(
     read = RunConfig.from_json(json.loads(json.dumps(config.to_json())))
     assert (read, read.id) == (config, config.id)
     sys.modules.pop("my_parts")
-    import_layers(read.net)
+    import_code(read.net)
     assert hasattr(sys.modules["my_parts"], "Gate")
     sys.modules.pop("my_parts")
     with pytest.raises(UserError, match=r"layer 'Resize': comes from the Python file .*my_parts\.py"):
