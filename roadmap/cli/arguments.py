@@ -114,6 +114,7 @@ FORMAT = Option(
 )  # fmt: skip
 FOLD = Option("--fold-layer-scale", "multiply it into the convolution before it")
 SHELL = Option("SHELL", "bash or zsh", "SHELL", choices=("bash", "zsh"))
+DOWNSTREAM = Option("--downstream", "detectors and segmenters (Tables 3, 4)")
 DEVICE = Option("--device", "forecast for GPUs of this kind (a100, h100, ...)", "NAME")
 MEASURE = Option("--measure", "time a few networks on this machine first")
 PRICE = Option("--price", "of an hour of a GPU (or core), in any currency", "P")

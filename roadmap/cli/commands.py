@@ -106,7 +106,7 @@ COMMANDS = {
         Command(
             "verify", BEFORE, "hold every rung's multiply-adds against the paper's", "plan_commands",
             {
-                "which networks": (a.BASE, a.STEPS, a.STEPS_MODULE, a.MATCH),
+                "which networks": (a.BASE, a.STEPS, a.STEPS_MODULE, a.MATCH, a.DOWNSTREAM),
                 "what is printed": (replace(a.RECIPE, help="of a ladder that changes it (default: fashion)"), a.JSON),
             },
         ),
