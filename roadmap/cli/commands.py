@@ -196,7 +196,7 @@ COMMANDS = {
         ),
         Command(
             "completion", MACHINE, "print a script with which the shell completes commands and options",
-            "completion_command", {"which shell": (a.SHELL,)},
+            "parser", {"which shell": (a.SHELL,)},
         ),
     )
 }  # fmt: skip

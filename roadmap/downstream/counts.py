@@ -21,7 +21,7 @@ from roadmap.downstream.tables import CLASSES, Framework
 from roadmap.downstream.upernet import UPerNet
 from roadmap.networks.blocks import Pointwise
 from roadmap.networks.config import NetConfig
-from roadmap.networks.timm_net import Net, TimmNet
+from roadmap.networks.nets import Net, TimmNet
 
 PROPOSALS, DETECTIONS = 1000, 100  # boxes that pass the box head, and the mask head, at test
 PRODUCTS = (torch.ops.aten.bmm, torch.ops.aten.baddbmm)  # of two activations, as attention has them on this device

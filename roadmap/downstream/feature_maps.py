@@ -8,7 +8,7 @@ from roadmap.common.errors import UserError
 from roadmap.networks.blocks import LayerNorm
 from roadmap.networks.config import Init, NetConfig
 from roadmap.networks.model import build_model
-from roadmap.networks.timm_net import Net
+from roadmap.networks.nets import Net
 
 LEVELS = 4
 

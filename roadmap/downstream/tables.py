@@ -12,7 +12,7 @@ from typing import Literal
 
 from roadmap.networks.config import BlockConfig, NetConfig
 from roadmap.networks.families import BASES, convnext
-from roadmap.networks.timm_net import Net, TimmNet
+from roadmap.networks.nets import Net, TimmNet
 
 HERE = Path(__file__).parent
 Framework = Literal["mask_rcnn", "cascade_mask_rcnn", "upernet"]
