@@ -98,7 +98,7 @@ class Ladder(Part):
         for name, whole in {
             "sections": tuple(dict.fromkeys(below.sections + self.sections)),
             "bases": below.bases | self.bases,
-            "references": tuple(dict.fromkeys(below.references + self.references)),
+            "references": (*below.references, *(one for one in self.references if one not in below.references)),
             "metrics": tuple(dict.fromkeys(below.metrics + self.metrics)),
             "rungs": below.rungs + self.rungs,
         }.items():

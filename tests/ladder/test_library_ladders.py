@@ -1,6 +1,8 @@
 """Ladders whose networks are not ours: timm's, those of a user's function, and those that a function changes."""
 
 import json
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,11 +68,11 @@ def curious(num_classes, in_chans):
     return Curious(num_classes, in_chans, 8, False)
 
 
-def flat(num_classes, in_chans):
+def flat(num_classes, in_chans, width=8):
     return nn.Conv2d(in_chans, num_classes, 1)
 
 
-def a_word(num_classes, in_chans):
+def a_word(num_classes, in_chans, width=8):
     return "no module"
 
 
@@ -108,15 +110,16 @@ def forgets(model: nn.Module) -> nn.Module:
 def to_resnet18(net: NetConfig) -> TimmNet:
     return TimmNet("resnet18")
 """
-LADDER = """\
+BASE = 'mine: {label: Mine, result: End, model: "my_models.py:make", proxy: {width: 4}}'
+LADDER = f"""\
 sections: [First]
 steps_module: my_steps.py
 bases:
-  mine: {label: Mine, result: End, model: "my_models.py:make", proxy: {width: 4}}
+  {BASE}
 rungs:
-  - {id: start, label: start}
-  - {id: gelu, label: GELU, section: First, step: gelu_everywhere}
-  - {id: mixing, label: mixing, section: First, set_args: {mixing: true}}
+  - {{id: start, label: start}}
+  - {{id: gelu, label: GELU, section: First, step: gelu_everywhere}}
+  - {{id: mixing, label: mixing, section: First, set_args: {{mixing: true}}}}
 """
 
 
@@ -233,14 +236,8 @@ def test_a_function_on_modules_is_called_after_the_network_is_built(folder: Path
 
 
 def test_a_step_on_fields_reaches_under_a_function_on_modules(folder: Path) -> None:
-    text = LADDER.replace("mine: {label: Mine, result: End, model: \"my_models.py:make\", proxy: {width: 4}}",
-                          "resnet50: {label: R, result: End}")  # fmt: skip
-    rungs = {
-        rung.id: rung.net
-        for rung in ladder_in(folder, text.replace("set_args: {mixing: true}", "step: depthwise_conv")).climb(
-            "resnet50"
-        )
-    }
+    text = LADDER.replace(BASE, "resnet50: {label: R, result: E}").replace(MIXING, "step: depthwise_conv")
+    rungs: dict[str, Any] = {rung.id: rung.net for rung in ladder_in(folder, text).climb("resnet50")}
     assert rungs["mixing"].source.block.depthwise
     assert rungs["mixing"].steps == rungs["gelu"].steps
 
@@ -256,7 +253,8 @@ def test_the_start_may_be_a_network_of_ours_that_a_function_returns_or_what_a_st
 
 def test_a_ladder_of_our_steps_may_end_at_or_be_held_against_any_network(folder: Path) -> None:
     own = '{id: effnet, label: B0, model: "timm:efficientnet_b0"}'
-    text = f'extends: steps\nreferences: [{own}]\nrungs:\n  - {{id: theirs, label: t, section: Micro Design, model: "timm:convnext_tiny"}}\n'
+    rung = '{id: theirs, label: t, section: Micro Design, model: "timm:convnext_tiny"}'
+    text = f"extends: steps\nreferences: [{own}]\nrungs:\n  - {rung}\n"
     layout = lay_out(ladder_in(folder, text), "resnet50", Design())
     assert [(rung.id, rung.net) for rung in layout.rungs[-2:]] == [
         ("theirs", TimmNet("convnext_tiny")),
@@ -272,6 +270,7 @@ def test_a_runs_name_depends_on_what_a_file_says_and_not_on_where_it_lies(
     (folder / "elsewhere").mkdir()
     for name in ("my_models.py", "my_steps.py"):
         (folder / "elsewhere" / name).write_text((folder / name).read_text())
+    sys.modules.pop("my_steps")
     moved = ladder_in(folder / "elsewhere").climb("mine")[-1].net
     assert moved != net
     config = tiny_run(net=net)
@@ -344,8 +343,6 @@ def load_weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_somebodys_function_runs_only_where_it_is_trusted(
     study: Study, folder: Path, small_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     run = study.planned()[0]
     prepare([run])
     train(run.config, run.folder, data_root=small_images)
@@ -362,39 +359,40 @@ def test_somebodys_function_runs_only_where_it_is_trusted(
 
 # -- requests that cannot be met
 
+MAKE, PROXY, MIXING = "my_models.py:make", "proxy: {width: 4}", "set_args: {mixing: true}"
+OURS = 'resnet50: {label: R, result: E, model: "my_models.py:make"}'
+REFUSED = {
+    (MAKE, "timm:efficientnet_b00"): r"has no network 'efficientnet_b00'\. Did you mean 'timm:efficientnet_b0'",
+    (MAKE, "my_models.py:mke"): r"base 'mine': my_models\.py: unknown function 'mke'\. Did you mean 'make'",
+    (MAKE, "theirs.py:make"): r"theirs\.py: cannot be read",
+    (MAKE, "efficientnet_b0"): r"model is 'efficientnet_b0', but must be timm:NAME, or FILE\.py:FUNCTION",
+    (MAKE, "my_models.py:a_word"): "returns str, but must return a torch.nn.Module",
+    (MAKE, "my_models.py:flat"): r"cannot look at an image of 1x32x32 \(it maps an image to \(1, 10, 32, 32\)",
+    (PROXY, "args: {depth: 2}"): r"my_models\.py:make: cannot be built \(TypeError: .*'depth'",
+    (PROXY, "args: {width: {a: 1}}"): "argument 'width' is .* must be a number, a word",
+    (BASE, OURS): "base 'resnet50': has a model, but is one of ours",
+    (BASE, "effnet: {label: R, result: E}"): r"unknown base 'effnet'.*model: timm:NAME",
+    ("step: gelu_everywhere", "step: gelu"): r"step 'gelu' takes a NetConfig, but the network is my_models\.py:make",
+    (MIXING, "set_args: {width: 16}"): "rung 'mixing': in a proxy its network is that of 'gelu'",
+    (MIXING, f"{MIXING}, match: {{}}"): "has no width that can be fitted",
+    (MIXING, f"{MIXING}, step: gelu"): "has step and set_args, but one of them makes it",
+    (MIXING, "step: wider_head, proxy: {factor: 2}"): "has a proxy, which belongs to set_args or model",
+    (MIXING, "step: set_args"): "'set_args' is a key of its own",
+    (MIXING, "set_args: {mine: 4}"): "args of mine are 4, but must be names and values",
+}
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("my_models.py:make", "timm:efficientnet_b00", r"timm .* has no network 'efficientnet_b00'\. Did you mean 'timm:efficientnet_b0'"),
-        ("my_models.py:make", "my_models.py:mke", r"base 'mine': my_models\.py: unknown function 'mke'\. Did you mean 'make'"),
-        ("my_models.py:make", "theirs.py:make", r"theirs\.py: cannot be read"),
-        ("my_models.py:make", "efficientnet_b0", r"model is 'efficientnet_b0', but must be timm:NAME, or FILE\.py:FUNCTION"),
-        ("my_models.py:make", "my_models.py:a_word", "returns str, but must return a torch.nn.Module"),
-        ("my_models.py:make", "my_models.py:flat", r"cannot look at an image of 1x32x32 \(it maps an image to \(1, 10, 32, 32\)"),
-        ("proxy: {width: 4}", "args: {depth: 2}", r"my_models\.py:make: cannot be built \(TypeError: .*'depth'"),
-        ("proxy: {width: 4}", "args: {width: {a: 1}}", "argument 'width' is .* must be a number, a word"),
-        ("mine: {label: Mine, result: End, model: \"my_models.py:make\", proxy: {width: 4}}", "resnet50: {label: R, result: E, model: \"my_models.py:make\"}", "is one of ours"),
-        ("mine: {label: Mine, result: End, model: \"my_models.py:make\", proxy: {width: 4}}", "effnet: {label: R, result: E}", r"unknown base 'effnet'.*model: timm:NAME"),
-        ("step: gelu_everywhere", "step: gelu", r"step 'gelu' takes a NetConfig, but the network is my_models\.py:make"),
-        ("set_args: {mixing: true}", "set_args: {width: 16}", "rung 'mixing': in a proxy its network is that of 'gelu'"),
-        ("set_args: {mixing: true}", "set_args: {mixing: true}, match: {}", "has no width that can be fitted"),
-        ("set_args: {mixing: true}", "set_args: {mixing: true}, step: gelu", "has step and set_args, but one of them makes it"),
-        ("set_args: {mixing: true}", "step: wider_head, proxy: {factor: 2}", "has a proxy, which belongs to set_args or model"),
-    ],
-)  # fmt: skip
+
+@pytest.mark.parametrize(("change", "message"), REFUSED.items())
 def test_what_cannot_be_a_network_is_said_at_plan(
-    old: str, new: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    change: tuple[str, str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert old in LADDER
-    text = LADDER.replace(old, new)
+    assert change[0] in LADDER
+    text = LADDER.replace(*change)
     base = next(name for name in ("resnet50", "effnet", "mine") if f"  {name}: {{" in text)
     (folder / "mine.yaml").write_text(text)
     words = ["--base", base, "--steps", str(folder / "mine.yaml"), "--recipe", "smoke", "--runs", str(folder / "runs")]
     assert run_ladder.main(["plan", *words]) == 2
     error = capsys.readouterr().err
-    import re
-
     assert re.search(message, error), error
 
 
@@ -403,8 +401,6 @@ def test_a_file_that_changed_after_the_plan_is_refused(folder: Path) -> None:
     assert isinstance(net, FactoryNet)
     load_module(folder / "my_models.py")
     (folder / "my_models.py").write_text(MODELS + "# another\n")
-    import sys
-
     sys.modules.pop("my_models")
     with pytest.raises(UserError, match="has changed since the network was planned"):
         build_model(net)
