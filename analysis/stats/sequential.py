@@ -111,8 +111,8 @@ class Rounds:
         self.looks += 1
         self.asked = _Asked.of(*summarize(values), self.pairs, better=self.better, margin=self.margin, alpha=self.alpha)
         seeds = seeds_of_both(self.asked.n[self.asked.new], self.asked.n[self.asked.old])
-        before = self.spending.seeds
-        tested = self.open & (seeds >= LEAST) & (seeds >= GROWN * before) & (before < self.most_seeds)
+        grown = (seeds >= LEAST) & (seeds >= GROWN * self.spending.seeds)
+        tested = self.open & self.spending.left & grown
         self.spending.test(seeds, tested)
         turn = _Turn(np.isin(self.verdicts, [Answer.HELPS, Answer.HURTS]), tested, self.spending.share)
         self.columns = _by_sharing(self.asked, turn, brief=brief)

@@ -52,8 +52,19 @@ class Spending:
         """Return the share of its alpha that a step has spent once it was tested with so many seeds."""
         return SPENT * np.minimum(seeds / self.most_seeds, 1.0) ** POWER
 
+    @property
+    def left(self) -> NDArray[np.bool_]:
+        """Which steps have something left to spend, shape (steps,)."""
+        some: NDArray[np.bool_] = self.seeds < self.most_seeds
+        return some
+
     def test(self, seeds: Floats, tested: NDArray[np.bool_]) -> None:
-        """Spend what a test with so many seeds may, shape (steps,), where there is one."""
+        """Spend what a test may where there is one: of a step that has some left, with more seeds than the last one had.
+
+        Args:
+            seeds: Of each step, shape (steps,).
+            tested: Which steps are tested, shape (steps,).
+        """
         which = np.flatnonzero(tested)
         if not len(which):
             return
