@@ -106,7 +106,7 @@ class Rounds:
 
         Args:
             values: Each rung's values.
-            brief: Whether p-values above the level may be left at 1.
+            brief: Whether p-values above the level may be left at 1, and steps that have an answer be left out.
         """
         self.looks += 1
         self.asked = _Asked.of(*summarize(values), self.pairs, better=self.better, margin=self.margin, alpha=self.alpha)
@@ -114,7 +114,7 @@ class Rounds:
         grown = (seeds >= LEAST) & (seeds >= GROWN * self.spending.seeds)
         tested = self.open & self.spending.left & grown
         self.spending.test(seeds, tested)
-        turn = _Turn(np.isin(self.verdicts, [Answer.HELPS, Answer.HURTS]), tested, self.spending.share)
+        turn = _Turn(np.isin(self.verdicts, [Answer.HELPS, Answer.HURTS]), self.open, tested, self.spending.share)
         self.columns = _by_sharing(self.asked, turn, brief=brief)
         self.verdicts = np.where(self.open, self.columns["verdict"], self.verdicts)
         self.given[tested & np.isin(self.verdicts, ANSWERED)] = self.looks
