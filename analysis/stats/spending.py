@@ -59,7 +59,7 @@ class Spending:
         return some
 
     def test(self, seeds: Floats, tested: NDArray[np.bool_]) -> None:
-        """Spend what a test may where there is one: of a step that has some left, with more seeds than the last one had.
+        """Spend what a test may, where there is one: a step must have some left, and more seeds than at the last.
 
         Args:
             seeds: Of each step, shape (steps,).
