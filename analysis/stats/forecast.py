@@ -111,7 +111,7 @@ def expected_rungs(
         step: What means and deviations were rounded to.
 
     Returns:
-        The mean and the typical noise of each rung that has both.
+        The mean and the typical noise of each rung that has both and is in a step whose other rung has them too.
     """
     known = dict.fromkeys((rung for pair in pairs for rung in pair), float("nan")) | dict(mean)
     judged = judge_summary(known, std, n, pairs, step=step)

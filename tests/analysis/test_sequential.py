@@ -226,9 +226,9 @@ def test_changes_of_few_seeds_are_expected_to_be_smaller_than_they_look():
     assert 15.4 < many["c"] < 15.5
 
 
-def test_a_rung_without_a_mean_is_not_expected_to_be_anything():
-    mean, std = {"a": 10.0, "b": float("nan")}, {"a": 1.0}
-    assert set(expected_rungs(mean, std, {"a": 3}, [("b", "a")])[0]) == {"a"}
+def test_of_a_step_of_which_one_rung_has_no_mean_nothing_is_expected():
+    mean, std = {"a": 10.0, "b": 12.0, "c": float("nan")}, {"a": 1.0, "b": 1.0}
+    assert set(expected_rungs(mean, std, {"a": 3, "b": 3}, [("b", "a"), ("c", "b")])[0]) == {"a", "b"}
 
 
 def test_a_larger_budget_is_expected_to_answer_more():
