@@ -241,9 +241,11 @@ def _chances(rounds: Rounds, noise: Floats, have: Floats, targets: Floats) -> Fl
 @lru_cache(16)
 def _usual_shares(most_seeds: int, alpha: float) -> tuple[Floats, Floats]:
     """Return numbers of seeds, and the share of alpha that a test with each has whose seeds have grown as they may."""
-    spending, seeds, shares = Spending(1, alpha, most_seeds), [], []
-    while not seeds or seeds[-1] < most_seeds:
-        seeds.append(min(max(GROWTH * seeds[-1] if seeds else FIRST_SEEDS, LEAST), most_seeds))
-        spending.test(np.array([float(seeds[-1])]), np.ones(1, dtype=bool))
+    spending = Spending(1, alpha, most_seeds)
+    seeds, shares = [min(max(float(FIRST_SEEDS), LEAST), float(most_seeds))], list[float]()
+    while len(shares) < len(seeds):
+        spending.test(np.array(seeds[-1:]), np.ones(1, dtype=bool))
         shares.append(float(spending.share[0]))
-    return np.array(seeds, dtype=float), np.array(shares)
+        if seeds[-1] < most_seeds:
+            seeds.append(min(GROWTH * seeds[-1], float(most_seeds)))
+    return np.array(seeds), np.array(shares)
