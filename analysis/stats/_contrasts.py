@@ -5,8 +5,9 @@ normal tails over what the two variances may be. That is summed exactly, where S
 generous for unequal variances. Differences that share a rung are dependent; the joint distribution is drawn.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +31,17 @@ class Contrasts:
     Attributes:
         log_size: Log of a size, shape (X,).
         log_tail: Log of the probability that an error is larger than this, either way, shape (pairs, X).
-        errors: Draws of all errors at once, shape (pairs, draws).
+        draw: Draws all errors at once, many times.
     """
 
     log_size: Floats
     log_tail: Floats
-    errors: Floats
+    draw: Callable[[], Floats]
+
+    @cached_property
+    def errors(self) -> Floats:
+        """Draws of all errors at once, shape (pairs, draws): made when they are first asked for."""
+        return self.draw()
 
     def log_p(self, size: Floats) -> Floats:
         """Return the log probability of a larger error for each pair, shape (pairs,)."""
@@ -58,7 +64,7 @@ class Contrasts:
 def contrast(noise: Noise, n: Floats, new: Ints, old: Ints) -> Contrasts:
     """Return the distribution of the errors of mean[new] - mean[old], with n seeds a rung."""
     log_size, log_tail = _tails(noise, n, new, old)
-    return Contrasts(log_size, log_tail, _draws(noise, n, new, old))
+    return Contrasts(log_size, log_tail, partial(_draws, noise, n, new, old))
 
 
 def deviations(noise: Noise, n_new: Floats, n_old: Floats, new: Ints, old: Ints) -> tuple[Floats, Floats]:
@@ -163,10 +169,15 @@ def step_down(
     scaled = log_p - log_share  # what each would be, had it its whole part
     before = np.zeros(len(delta), dtype=bool) if told is None else told
     order = np.lexsort((scaled, ~before))
+    log_same = contrasts.log_p(np.maximum(margin - np.abs(delta), 0.0)) - log_share
+    level = np.log(alpha) if brief else 0.0  # larger ones alone are larger for the whole ladder too
+    inside = np.flatnonzero((np.abs(delta) < margin) & (log_same <= level))
+    adjusted, same = np.ones(len(delta)), np.ones(len(delta))
+    adjusted[before] = 0.0
+    if not len(inside) and (scaled[~before] > level).all():
+        return np.exp(log_p), adjusted, same
     limits = contrasts.threshold(scaled, log_share)[order]  # (pairs, levels); pairs from here on in order
     family = _Family(contrasts.errors[order], np.sign(delta[order]), margin[order], shares[order])
-    adjusted = np.ones(len(delta))
-    adjusted[before] = 0.0
     for i, k in enumerate(order[before.sum() :], int(before.sum())):
         if scaled[k] > 0:
             break
@@ -174,10 +185,8 @@ def step_down(
         if brief and adjusted[k] > alpha:
             break
     number = int((adjusted <= alpha).sum())
-    log_same = contrasts.log_p(np.maximum(margin - np.abs(delta), 0.0)) - log_share
     limits = contrasts.threshold(log_same, log_share)[order]
-    same = np.ones(len(delta))
-    for k in np.flatnonzero((np.abs(delta) < margin) & (log_same <= (np.log(alpha) if brief else 0.0))):
+    for k in inside:
         same[k] = family.error(log_same[k], limits[:, k], number)
     return np.exp(log_p), adjusted, same
 

@@ -225,11 +225,13 @@ class _Turn:
 
     Attributes:
         told: Whether it was told from zero at an earlier look.
-        tested: Whether it is tested now.
+        open: Whether it has no answer yet.
+        tested: Whether it is tested now; only open ones are.
         share: Its share of alpha now, or at its next test.
     """
 
     told: NDArray[np.bool_]
+    open: NDArray[np.bool_]
     tested: NDArray[np.bool_]
     share: Floats
 
@@ -240,10 +242,10 @@ def _by_sharing(asked: _Asked, turn: _Turn | None = None, *, brief: bool = False
     Args:
         asked: What is judged.
         turn: Which look it is; None where there is only one.
-        brief: Do not work out p-values above alpha, but leave them at 1.
+        brief: Do not work out p-values above alpha, but leave them at 1; and nothing for pairs that have an answer.
     """
     columns = _empty(asked)
-    tested = np.flatnonzero(np.isfinite(asked.delta))
+    tested = np.flatnonzero(np.isfinite(asked.delta) & (turn.open if brief and turn is not None else True))
     noise = learn_noise(asked.std, asked.n, asked.step)
     if noise is None or not len(tested):
         return columns
