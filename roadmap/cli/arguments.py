@@ -114,6 +114,9 @@ FORMAT = Option(
 )  # fmt: skip
 FOLD = Option("--fold-layer-scale", "multiply it into the convolution before it")
 SHELL = Option("SHELL", "bash or zsh", "SHELL", choices=("bash", "zsh"))
+TASK = Option("--task", "segmentation (default), detection, ade20k, coco, a file", "NAME", default="segmentation")
+FROM_SCRATCH = Option("--from-scratch", "begin with random backbones, not the classifiers'")
+TASK_DATA = Option("--task-data", "where the task's images lie, if they are not made", "DIR", path=True)
 DOWNSTREAM = Option("--downstream", "detectors and segmenters (Tables 3, 4)")
 DEVICE = Option("--device", "forecast for GPUs of this kind (a100, h100, ...)", "NAME")
 MEASURE = Option("--measure", "time a few networks on this machine first")

@@ -89,7 +89,7 @@ class Command:
 
 def _of_study(name: str, group: str, does: str, module: str, *own: Option) -> Command:
     """Return a command that looks at a study's rungs or runs and has a few options of its own."""
-    looks_back = name in ("status", "report", "compare", "evaluate", "export")
+    looks_back = name in ("status", "report", "compare", "evaluate", "downstream", "export")
     options: Options = {
         heading: [SEEDS_FOUND if looks_back and option == a.SEEDS else option for option in group]
         for heading, group in STUDY.items()
@@ -169,6 +169,11 @@ COMMANDS = {
         _of_study(
             "robustness", RESULTS, "accuracy under attacks and corruptions, for the report", "evaluation_commands",
             a.IMAGES, a.RADII, a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES, a.JSON,
+        ),
+        _of_study(
+            "downstream", RESULTS, "the networks as backbones of detectors and segmenters", "downstream_commands",
+            a.TASK, a.FROM_SCRATCH, a.TASK_DATA,
+            a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES, a.JSON,
         ),
         _of_study(
             "export", RESULTS, "trained weights with their configuration, for timm, others, or ONNX", "run_commands",

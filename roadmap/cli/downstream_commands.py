@@ -1,4 +1,4 @@
-"""Commands on detectors and segmenters: what they cost."""
+"""Commands on detectors and segmenters: what they cost (verify --downstream), training them (downstream)."""
 
 from argparse import Namespace
 from typing import Any
@@ -6,7 +6,9 @@ from typing import Any
 from rich.console import Console
 
 from roadmap.cli.commands import Exit
-from roadmap.cli.terminal import make_table, print_json, print_lines
+from roadmap.cli.evaluation_commands import work_on_networks
+from roadmap.cli.options import job_options_of, study_of, with_seeds_found
+from roadmap.cli.terminal import make_table, print_json, print_lines, print_study
 from roadmap.common.errors import UserError
 
 TOLERANCE_GMACS = 1.5  # between our count and what the tables print, which is rounded to 1
@@ -17,10 +19,35 @@ NOTES = (
 )
 
 
+def downstream(options: Namespace) -> Exit:
+    """Train a detector or segmenter on every trained network of a study, as far as that is not done, and test it.
+
+    A report and a comparison then show it too.
+    """
+    from analysis.own_metrics import own_metric_rows
+    from analysis.study_results import StudyResults
+    from analysis.terminal import print_own_metrics
+    from roadmap.downstream.task import plan_task
+
+    study, console = study_of(with_seeds_found(options)), Console(stderr=options.json)
+    how, planned = job_options_of(options, study, wait=True), study.planned()
+    task = plan_task(options.task, planned, from_scratch=options.from_scratch, root=options.task_data)
+    print_study(study, console)
+    words = f"with task '{task.recipe.name}': {task.recipe.about}"
+    all_done = work_on_networks(task, planned, how, console, words)
+    results = StudyResults(study)
+    if options.json:
+        print_json(own_metric_rows(study, results.own_metrics))
+    else:
+        print_own_metrics(results, console)
+    return Exit.OK if all_done else Exit.FAILED
+
+
 def print_counts(options: Namespace) -> Exit:
     """Print detectors' and segmenters' costs beside Tables 3 and 4; 1 where one is off by more than 1.5 G."""
     from roadmap.downstream.counts import count_cost
-    from roadmap.downstream.tables import LABELS, TABLES, read_tables
+    from roadmap.downstream.tables import TABLES, read_tables
+    from roadmap.downstream.task_recipe import LABELS
 
     if options.base or options.steps or options.steps_module or options.match:
         raise UserError(

@@ -20,7 +20,6 @@ from roadmap.downstream.mask_rcnn import BOX_POOL, MASK_POOL, mask_rcnn
 from roadmap.downstream.tables import CLASSES, Framework
 from roadmap.downstream.upernet import UPerNet
 from roadmap.networks.blocks import Pointwise
-from roadmap.networks.config import NetConfig
 from roadmap.networks.nets import Net, TimmNet
 
 PROPOSALS, DETECTIONS = 1000, 100  # boxes that pass the box head, and the mask head, at test
@@ -47,11 +46,6 @@ class Cost(NamedTuple):
         return self.macs + self.elementwise - (0 if has_attention else self.attention)
 
 
-def has_norms(net: Net) -> bool:
-    """Whether a backbone's feature maps pass a LayerNorm each: all do but plain ResNets', as detectors have them."""
-    return not isinstance(net, NetConfig) or net.block.norm == "layer_norm"
-
-
 @lru_cache(maxsize=64)
 def count_cost(framework: Framework, net: Net, size: tuple[int, int]) -> Cost:
     """Count a detector or segmenter on a backbone, with as many classes as COCO or ADE20K has.
@@ -64,7 +58,7 @@ def count_cost(framework: Framework, net: Net, size: tuple[int, int]) -> Cost:
     if isinstance(net, TimmNet):  # with attention masks for this size, its windows as published
         net = replace(net, args=(*net.args, ("img_size", size)))  # type: ignore[arg-type]
     with torch.device("meta"):
-        backbone, classes = FeatureMaps(net, with_norms=has_norms(net)), CLASSES[framework]
+        backbone, classes = FeatureMaps(net), CLASSES[framework]
         image = torch.empty(1, 3, *size)
         if framework == "upernet":
             segmenter = UPerNet(backbone, classes)

@@ -1,5 +1,6 @@
 """A network without its head as a backbone: feature maps of four resolutions, each behind a LayerNorm of its own."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -46,7 +47,6 @@ class FeatureMaps(nn.Module):
         in_channels: int = 3,
         drop_path: float = 0.0,
         init: Init = "trunc_normal",
-        with_norms: bool = True,
     ) -> None:
         """Build the network without its head.
 
@@ -55,7 +55,6 @@ class FeatureMaps(nn.Module):
             in_channels: Channels of the images.
             drop_path: Stochastic depth rate of its last block.
             init: The distribution of its first weights, as `roadmap.recipe.Recipe.init` has it.
-            with_norms: Whether each map passes a LayerNorm, as the authors have it; without, as ResNets are used.
 
         Raises:
             UserError: If the network has fewer than four resolutions.
@@ -74,7 +73,22 @@ class FeatureMaps(nn.Module):
         self.levels = levels_of([each["reduction"] for each in info])
         self.widths = [info[level]["num_chs"] for level in self.levels]
         self.strides = [info[level]["reduction"] for level in self.levels]
-        self.norms = nn.ModuleList(LayerNorm(width, eps=1e-6) if with_norms else nn.Identity() for width in self.widths)
+        self.norms = nn.ModuleList(LayerNorm(width, eps=1e-6) for width in self.widths)
+
+    def load_classifier(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over the weights of a classifier of this network, by their names there; its head's are left out.
+
+        Raises:
+            UserError: If they are another network's.
+        """
+        own = self.network.state_dict()
+        wrong = [name for name, value in own.items() if name not in weights or weights[name].shape != value.shape]
+        if wrong:
+            raise UserError(
+                f"weights: of another network: {len(wrong)} of {len(own)} tensors of the backbone do not fit, such as "
+                f"{wrong[0]}. Give those of this rung."
+            )
+        self.network.load_state_dict({name: weights[name] for name in own})
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map images (N, C, H, W) to maps (N, widths[i], H / strides[i], W / strides[i])."""

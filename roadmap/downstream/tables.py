@@ -8,19 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
+from roadmap.downstream.task_recipe import Framework
 from roadmap.networks.config import BlockConfig, NetConfig
 from roadmap.networks.families import BASES, convnext
 from roadmap.networks.nets import Net, TimmNet
 
 HERE = Path(__file__).parent
-Framework = Literal["mask_rcnn", "cascade_mask_rcnn", "upernet"]
-LABELS: dict[Framework, str] = {
-    "mask_rcnn": "Mask R-CNN",
-    "cascade_mask_rcnn": "Cascade Mask R-CNN",
-    "upernet": "UPerNet",
-}
 TABLES: dict[Framework, int] = {"mask_rcnn": 3, "cascade_mask_rcnn": 3, "upernet": 4}
 CLASSES: dict[Framework, int] = {"mask_rcnn": 80, "cascade_mask_rcnn": 80, "upernet": 150}
 DETECTION_SIZE = (800, 1280)

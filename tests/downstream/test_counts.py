@@ -74,7 +74,7 @@ def test_every_parameter_of_a_segmenter_has_a_gradient() -> None:
 
 def test_pixels_that_do_not_count_change_no_loss() -> None:
     torch.manual_seed(0)
-    model = UPerNet(FeatureMaps(BASES["resnet50"], in_channels=1, with_norms=False), 3, width=8, auxiliary_width=8)
+    model = UPerNet(FeatureMaps(BASES["resnet50"], in_channels=1), 3, width=8, auxiliary_width=8)
     images, labels = torch.randn(1, 1, 64, 64), torch.zeros(1, 64, 64, dtype=torch.long)
     labels[:, :8] = 255
     model.eval()
