@@ -1,9 +1,9 @@
 """How well the rule for two studies' differences keeps its word: `python -m benchmarks.differences`.
 
 Draws two studies of one ladder whose steps' effects are known, compares them as `analysis.compare_effects` does, and
-prints as Markdown how often a comparison has any false answer, how often an interval holds the true difference, and what
-share of the real differences is told, beside Welch's test with Holm's correction. Differences and margins are in units
-of the first study's noise.
+prints as Markdown how often a comparison has any false answer, how often an interval holds the true difference, and
+what share of the real differences is told, beside Welch's test with Holm's correction. Differences and margins are in
+units of the first study's noise.
 """
 
 import argparse

@@ -213,8 +213,9 @@ class _Asked:
     @property
     def cancels(self) -> Bools:
         """Whether the two effects are of the same runs."""
-        there: Bools = (self.groups.n[self.places] > 0).all(axis=1)
-        return there & (np.abs(self.weights) <= CANCELLED).all(axis=1)
+        fewest, largest = self.groups.n[self.places].min(axis=1), np.abs(self.weights).max(axis=1, initial=0.0)
+        cancels: Bools = (fewest > 0) & (largest <= CANCELLED)
+        return cancels
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return what is known before anything is tested."""
@@ -343,7 +344,8 @@ def _group_errors(groups: Groups, noises: Sequence[Noise | None], unit: float) -
             rounding[own] = noise.rounding * scale
     owner = groups.cell[groups.parts.argmax(axis=0)]  # a cell has the number of its first rung
     std = np.sqrt(variance[:, owner] / groups.runs + rounding[owner])  # (V, groups)
-    return (normal * std.T[:, :, None]).reshape(len(groups.runs), VECTORS * REPEATS)
+    errors: Floats = normal * std.T[:, :, None]
+    return errors.reshape(len(groups.runs), VECTORS * REPEATS)
 
 
 @lru_cache(16)
