@@ -52,6 +52,9 @@ class Worth(StrEnum):
     NOT_TESTED = "not tested"
 
 
+DECIDED = (Worth.MORE_HERE, Worth.MORE_THERE, Worth.SAME)
+
+
 @dataclass(frozen=True)
 class Other:
     """A study that another is compared with.
