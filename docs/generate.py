@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.agreement import agreement
+from analysis.comparison.agreement import agreement_with_paper
 from analysis.ladder_table import with_answers
 from analysis.metrics import declared
 from analysis.report.record import read_record
@@ -93,7 +93,7 @@ def write_answers(record: str) -> str:
 def write_agreement(record: str) -> str:
     """Return which steps have the same answer in a record of the paper's ladder and in the paper."""
     published = published_verdicts(read_ladder(), "resnet50")
-    return agreement(with_answers(read_record(RECORDS / record).table, judge_again(record), published))
+    return agreement_with_paper(with_answers(read_record(RECORDS / record).table, judge_again(record), published))
 
 
 def write_published(base: str) -> str:

@@ -20,6 +20,7 @@ Ints = NDArray[np.int64]
 BIN = 0.05  # of log standard deviations and log differences
 NEAR, FAR = 60, 48  # bins that a table of tails reaches below the smallest and above the largest standard deviation
 VECTORS, REPEATS = 512, 16  # draws of all rungs' noise; draws of all means' errors for each
+EVENLY = (np.arange(VECTORS) + 0.5) / VECTORS
 LEAST = 1e-250
 RESERVE = 1.15  # of p-values for the whole ladder: what the model of the noise, grids and draws may be off
 
@@ -63,7 +64,7 @@ class Contrasts:
 
 def contrast(noise: Noise, n: Floats, new: Ints, old: Ints) -> Contrasts:
     """Return the distribution of the errors of mean[new] - mean[old], with n seeds a rung."""
-    log_size, log_tail = _tails(noise, n, new, old)
+    log_size, log_tail = tails_of(*deviations(noise, n[new], n[old], new, old))
     return Contrasts(log_size, log_tail, partial(_draws, noise, n, new, old))
 
 
@@ -88,8 +89,8 @@ def deviations(noise: Noise, n_new: Floats, n_old: Floats, new: Ints, old: Ints)
     return (low + np.arange(count)) * BIN, mass.reshape(len(new), count).astype(np.float64)
 
 
-def _tails(noise: Noise, n: Floats, new: Ints, old: Ints) -> tuple[Floats, Floats]:
-    log_std, mass = deviations(noise, n[new], n[old], new, old)
+def tails_of(log_std: Floats, mass: Floats) -> tuple[Floats, Floats]:
+    """Return sizes and tails as `Contrasts` has them, from standard deviations a bin apart and their probabilities."""
     tail = np.einsum("ps,sx->px", mass, _kernel(len(log_std)))  # too small for the threads that matmul would start
     log_size = log_std[0] + np.arange(-NEAR, len(log_std) + FAR) * BIN
     return log_size, np.log(np.maximum(tail, LEAST))
@@ -104,27 +105,43 @@ def _kernel(count: int) -> Floats:
 
 
 def _draws(noise: Noise, n: Floats, new: Ints, old: Ints) -> Floats:
+    shares, normal = _random(len(noise.given))
+    std = np.sqrt(draw_variances(noise, shares, EVENLY) / n + noise.rounding)
+    errors = (normal * std.T[:, :, None]).reshape(len(noise.given), -1)
+    difference: Floats = errors[new] - errors[old]
+    return difference
+
+
+def draw_variances(noise: Noise, shares: Floats, of_weights: Floats) -> Floats:
+    """Draw all rungs' variances together, in units of the noise's unit squared, shape (V, rungs).
+
+    Args:
+        noise: What is known of them.
+        shares: For each draw and rung, the share of the variance's distribution that lies below it, shape (V, rungs).
+        of_weights: The same for the pair of parameters of each draw, shape (V,).
+    """
     rungs, pairs, points = noise.given.shape
-    shares, normal = _random(rungs)
-    which = np.searchsorted(np.cumsum(noise.weights), (np.arange(VECTORS) + 0.5) / VECTORS).clip(max=pairs - 1)
+    which = np.searchsorted(np.cumsum(noise.weights), of_weights).clip(max=pairs - 1)
     row = which[:, None] + pairs * np.arange(rungs)  # (V, rungs)
     rising = np.cumsum(noise.given, axis=2).reshape(rungs * pairs, points)
     rising[:, -1] = 1.0
     rising += np.arange(rungs * pairs)[:, None]  # so that one search serves all rows
     point = np.searchsorted(rising.ravel(), shares + row) - row * points
-    variance = np.exp(noise.log_variance)[point.clip(0, points - 1)]
-    std = np.sqrt(variance / n + noise.rounding)
-    errors = (normal * std.T[:, :, None]).reshape(rungs, -1)
-    difference: Floats = errors[new] - errors[old]
-    return difference
+    variance: Floats = np.exp(noise.log_variance)[point.clip(0, points - 1)]
+    return variance
 
 
 @lru_cache(16)
 def _random(rungs: int) -> tuple[Floats, Floats]:
-    """Return shares, shape (V, rungs), evenly spread for each rung, and normal draws, shape (rungs, V, REPEATS)."""
+    """Return shares, shape (V, rungs), and normal draws, shape (rungs, V, REPEATS)."""
     rng = np.random.default_rng(2022)
-    order = np.argsort(rng.random((VECTORS, rungs)), axis=0)
-    return (order + rng.random((VECTORS, rungs))) / VECTORS, rng.standard_normal((rungs, VECTORS, REPEATS))
+    return spread_evenly(rng, rungs), rng.standard_normal((rungs, VECTORS, REPEATS))
+
+
+def spread_evenly(rng: np.random.Generator, columns: int) -> Floats:
+    """Return shares from 0 to 1 in random order, evenly spread in each column, shape (V, columns)."""
+    order = np.argsort(rng.random((VECTORS, columns)), axis=0)
+    return (order + rng.random((VECTORS, columns))) / VECTORS
 
 
 def step_down(

@@ -135,7 +135,12 @@ def summarize(values: Mapping[str, ArrayLike]) -> tuple[dict[str, float], dict[s
     return mean, std, n
 
 
-def _indices(rungs: Sequence[str], pairs: Pairs) -> tuple[Ints, Ints]:
+def check_pairs(rungs: Sequence[str], pairs: Pairs) -> tuple[Ints, Ints]:
+    """Return the places of the pairs' rungs, the steps' and the others', shape (pairs,) each.
+
+    Raises:
+        ValueError: If a pair names an unknown rung or compares a rung with itself.
+    """
     place = {rung: i for i, rung in enumerate(rungs)}
     wrong = [_unknown(rung, rungs) for pair in pairs for rung in pair if rung not in place]
     wrong += [
@@ -194,7 +199,7 @@ class _Asked:
             raise ValueError(f"alpha: a probability between 0 and 1, not {alpha}")
         if not 0 <= step < np.inf:
             raise ValueError(f"step: zero or more, not {step}")
-        new, old = _indices(list(mean), pairs)
+        new, old = check_pairs(list(mean), pairs)
         means = np.array(list(mean.values()), dtype=float)
         counts = np.where(np.isfinite(means), [n.get(rung, 0) for rung in mean], 0).astype(float)
         stds = np.array([std.get(rung, np.nan) for rung in mean], dtype=float)
