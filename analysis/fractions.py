@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from analysis.metrics import metric_of
 from analysis.stats.answers import summarize
 from analysis.stats.factorial import judge_effects
-from analysis.verdicts import in_columns, with_words
+from analysis.verdicts.columns import in_columns, with_words
 from roadmap.ladder.fractions import Effect, Fraction, combined
 
 # What an effect is held against: of one step, of two.

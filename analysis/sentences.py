@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.metrics import metric_of
 from analysis.stats.answers import Answer
+from analysis.stats.differences import Worth
 from roadmap.common.formats import clock
 
 # So that colour is not alone in saying it.
@@ -19,6 +20,13 @@ MARKS = {
     Answer.NO_EFFECT: "=",
     Answer.UNDECIDED: "?",
     Answer.NOT_TESTED: "\N{EN DASH}",
+}
+WORTH_MARKS = {  # of a difference between two studies
+    Worth.MORE_HERE: "▲",
+    Worth.MORE_THERE: "▼",
+    Worth.SAME: "=",
+    Worth.UNDECIDED: "?",
+    Worth.NOT_TESTED: "\N{EN DASH}",
 }
 ANSWERED = (Answer.HELPS, Answer.HURTS, Answer.NO_EFFECT)
 MOST_NAMES = 20  # in a sentence

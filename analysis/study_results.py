@@ -7,7 +7,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from analysis.agreement import agreement, correlation_in_words, correlations
+from analysis.comparison.agreement import agreement_with_paper, correlation_in_words, correlations
 from analysis.design_effects import effects_beside
 from analysis.fractions import effect_rows, fraction_costs, fraction_verdicts, missing_networks
 from analysis.history import RunHistory, collect_histories, curves_of
@@ -277,7 +277,7 @@ class StudyResults:
                 "each metric allow for having been looked at after every one."
             )
         if self._compares:
-            sentences.append(agreement(self.table))
+            sentences.append(agreement_with_paper(self.table))
             sentences.append(correlation_in_words(self.correlations, proxy=study.recipe.is_proxy))
         elif study.design == "orders" and (self.shapley["n_orders"] < len(study.layout.orders)).any():
             sentences.append(

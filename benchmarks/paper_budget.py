@@ -8,9 +8,10 @@ import argparse
 from collections.abc import Mapping
 
 from analysis.stats.answers import judge_summary
-from analysis.stats.forecast import forecast
+from analysis.stats.forecast import expected_rungs, forecast
 from analysis.stats.sequential import ANSWERED
 from analysis.verdicts import PRINTED
+from benchmarks.real_ladders import PRINTED_SEEDS
 from roadmap.measuring.forecast import forecast_on
 from roadmap.study.plan import Study
 from roadmap.study.spec import StudySpec, plan_study
@@ -32,12 +33,12 @@ def main() -> None:
     seconds = forecast_on(DEVICE, study, 1).seconds
     hours = {rung: seconds[study.configs[rung, 0].id] / 3600 for rung in rungs}
     mean, std = _published(study, rungs)
-    judged = judge_summary(mean, std, dict.fromkeys(rungs, 3), pairs, margin=MARGIN, step=PRINTED)
-    noise = dict(zip(judged["against"], judged["noise_against"], strict=True))
-    noise |= dict(zip(judged["step"], judged["noise"], strict=True))
+    printed = dict.fromkeys(rungs, PRINTED_SEEDS)
+    judged = judge_summary(mean, std, printed, pairs, margin=MARGIN, step=PRINTED)
+    expected, noise = expected_rungs(mean, std, printed, pairs, step=PRINTED)
     budgets = [seeds * sum(hours.values()) for seeds in SEEDS]
-    equal = forecast(mean, noise, pairs, hours, budgets, equal_seeds=True, margin=MARGIN, draws=draws).curve
-    rounds = forecast(mean, noise, pairs, hours, budgets, margin=MARGIN, draws=draws).curve
+    equal = forecast(expected, noise, pairs, hours, budgets, equal_seeds=True, margin=MARGIN, draws=draws).curve
+    rounds = forecast(expected, noise, pairs, hours, budgets, margin=MARGIN, draws=draws).curve
     print(f"{len(pairs)} adopted steps, {len(rungs)} rungs, {sum(hours.values()):,.0f} GPU-hours a seed of all\n")
     print("| GPU-hours | equal seeds | answered | by rounds: answered | spent, mean |\n|---|---|---|---|---|")
     for seeds, one, other in zip(SEEDS, equal.itertuples(), rounds.itertuples(), strict=True):
@@ -45,7 +46,7 @@ def main() -> None:
     print("\n| rungs without a third seed | GPU-hours saved | answers lost |\n|---|---|---|")
     whole = set(judged["step"][judged["verdict"].isin(ANSWERED)])
     for some in (*([rung] for rung in rungs), rungs):
-        counts = dict.fromkeys(rungs, 3) | dict.fromkeys(some, 2)
+        counts = printed | dict.fromkeys(some, 2)
         fewer = judge_summary(mean, std, counts, pairs, margin=MARGIN, step=PRINTED)
         lost = ", ".join(sorted(whole - set(fewer["step"][fewer["verdict"].isin(ANSWERED)])))
         name = some[0] if len(some) == 1 else "all"

@@ -22,6 +22,20 @@ def read_bank(metric: str = "top1") -> dict[str, Floats]:
     return {rung: np.array([of[seed] for seed in sorted(of)]) for rung, of in seeds.items()}
 
 
+def draw_like(values: Floats, n: int, rng: np.random.Generator) -> Floats:
+    """Draw n values with the mean, the deviation and nearly the shape of these, all of them different.
+
+    To draw values themselves with replacement would draw some twice. So few seeds would seem to have less noise than
+    they have, as real seeds never do. Each drawn value gets a little normal noise, and the deviation is kept.
+
+    Source: Silverman and Young 1987, "The bootstrap: to smooth or not to smooth?", Biometrika 74.
+    """
+    mean, width = values.mean(), len(values) ** -0.2
+    smooth = rng.choice(values - mean, n) + width * values.std() * rng.normal(size=n)
+    drawn: Floats = mean + smooth * values.std(ddof=1) / values.std() / np.sqrt(1 + width**2)
+    return drawn
+
+
 def roadmap_pairs() -> list[tuple[str, str]]:
     """Return the steps of the paper's ladder: a rung and the one it is compared with."""
     return [(rung.id, rung.parent) for rung in read_ladder().climb("resnet50") if rung.parent and not rung.is_reference]

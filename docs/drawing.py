@@ -107,7 +107,8 @@ def draw_network() -> str:
     height = y + 20
     body = "\n".join(f"  {shape}" for shape in shapes)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
+        f'viewBox="0 0 {WIDTH} {height}" role="img" '
         'aria-label="The parts of a network and of a block, and the fields that decide them">\n'
         f"  <style>\n{STYLE}\n  </style>\n"
         f'  <rect class="ground" x="1" y="1" width="{WIDTH - 2}" height="{height - 2}" rx="8"/>\n{body}\n</svg>\n'

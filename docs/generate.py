@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.agreement import agreement
+from analysis.comparison.agreement import agreement_with_paper
 from analysis.ladder_table import with_answers
 from analysis.metrics import declared
 from analysis.report.record import read_record
@@ -24,6 +24,7 @@ from analysis.verdicts import FACTOR_COLUMNS, published_verdicts, verdict_table
 from docs.drawing import draw_network
 from roadmap.cli.parser import command_parsers
 from roadmap.ladder.ladder import read_ladder
+from roadmap.networks.block_config import CONV_SLOTS
 from roadmap.networks.config import BlockConfig, NetConfig
 from roadmap.networks.own_layers import SIZES
 from roadmap.study.deviations import DEVIATIONS
@@ -33,17 +34,16 @@ DOCS, RECORDS = ROOT / "docs", ROOT / "records"
 BLOCK = re.compile(r"(<!-- (\w+): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 RADII = (2.0, 4.0, 8.0)  # of the attacks in records of robustness
 _RESIZED = "(N, width, H / stride, W / stride)"
-PLACES = {  # of an own layer, and the shape of its output where its input is (N, in_width, H, W) or (N, width, H, W)
-    **{slot: ("`layers_after`: behind that convolution, its norm and activation", "(N, width, H, W)")
-       for slot in ("pointwise1", "spatial", "pointwise2")},
-    "stem": ("`stem`", _RESIZED),
-    "downsample": ("`downsample`: before the blocks of a stage (of the first only with a stride)", _RESIZED),
-    "spatial_conv": ("`spatial_conv`: in the place of the spatial convolution", _RESIZED),
-    "shortcut": ("`shortcut`: in every block", _RESIZED),
-    "projection": ("`shortcut`: in blocks whose output has another shape than their input", _RESIZED),
-    "pool": ("`pool`", "(N, width, 1, 1)"),
-    "head": ("`head`: behind the pool and the last norm, on (N, width)", "(N, num_classes)"),
-}  # fmt: skip
+PLACES = {  # of an own layer, and the shape of its output
+    **dict.fromkeys(CONV_SLOTS, ("field `layers_after`, behind that convolution", "(N, width, H, W)")),
+    "stem": ("field `stem`", _RESIZED),
+    "downsample": ("field `downsample`, before the blocks of a stage (of the first only if it has a stride)", _RESIZED),
+    "spatial_conv": ("field `spatial_conv`, in the place of the spatial convolution", _RESIZED),
+    "shortcut": ("field `shortcut`, in every block", _RESIZED),
+    "projection": ("field `shortcut`, in the blocks whose output has another shape than their input", _RESIZED),
+    "pool": ("field `pool`", "(N, width, 1, 1)"),
+    "head": ("field `head`, behind the pool and the last norm, on (N, width)", "(N, num_classes)"),
+}
 
 
 def write_commands() -> str:
@@ -93,7 +93,7 @@ def write_answers(record: str) -> str:
 def write_agreement(record: str) -> str:
     """Return which steps have the same answer in a record of the paper's ladder and in the paper."""
     published = published_verdicts(read_ladder(), "resnet50")
-    return agreement(with_answers(read_record(RECORDS / record).table, judge_again(record), published))
+    return agreement_with_paper(with_answers(read_record(RECORDS / record).table, judge_again(record), published))
 
 
 def write_published(base: str) -> str:
@@ -144,25 +144,27 @@ def quote(place: str) -> str:
 
 
 def write_fields(name: str) -> str:
-    """Return the fields of a configuration as a table: the default of each, and what its docstring says."""
+    """Return the fields of a configuration as a list: the default of each, and what its docstring says."""
     kind = {"NetConfig": NetConfig, "BlockConfig": BlockConfig}[name]
-    lines = ["| field | default | meaning |", "| --- | --- | --- |"]
-    said = inspect.getdoc(kind).partition("Attributes:\n")[2]
+    said = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2]
+    lines = []
     for entry in re.split(r"\n    (?=\w+: )", f"\n{said}")[1:]:
         field, _, meaning = " ".join(entry.split()).partition(": ")
         default = kind.__dataclass_fields__[field].default
-        shown = "" if default is MISSING or is_dataclass(default) else f"`{default!r}`"
-        lines.append(f"| `{field}` | {shown} | {meaning} |")
+        shown = "" if default is MISSING or is_dataclass(default) else f" = `{default!r}`"
+        lines.append(f"- `{field}`{shown}: {meaning[0].lower()}{meaning[1:]}")
     return "\n".join(lines)
 
 
 def write_slots(_: str) -> str:
     """Return where an own layer can stand, with what its class is called there, and what it must give."""
-    lines = ["| slot | where it stands | the class is called with | its output |", "| --- | --- | --- | --- |"]
+    same: dict[tuple[str, ...], list[str]] = {}
     for slot, sizes in SIZES.items():
-        place, output = PLACES[slot]
-        lines.append(f"| `{slot}` | {place} | `{', '.join(sizes)}` | {output} |")
-    return "\n".join(lines)
+        same.setdefault((*PLACES[slot], ", ".join(sizes)), []).append(f"`{slot}`")
+    return "\n".join(
+        f"- {', '.join(slots)}: {place}. Called with `({sizes})`; gives {output}."
+        for (place, output, sizes), slots in same.items()
+    )
 
 
 def write_code(path: str) -> str:

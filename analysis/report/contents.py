@@ -108,8 +108,8 @@ def write_contents(contents: Contents, out: Path) -> list[Path]:
     figures, pictures = catalogue.save_drawings(contents.drawings, out)
     files = [
         *_write_tables(contents, out),
-        *(_write(out / name, csv_text(frame)) for name, frame in contents.frames.items() if len(frame)),
-        *(_write(out / name, text) for name, text in contents.texts.items()),
+        *(write_text(out / name, csv_text(frame)) for name, frame in contents.frames.items() if len(frame)),
+        *(write_text(out / name, text) for name, text in contents.texts.items()),
         *figures,
     ]
     files += _keep(contents.kept, out, {file.name for file in files})
@@ -159,12 +159,12 @@ def _write_tables(contents: Contents, out: Path) -> list[Path]:
         title = f"## {escaped(metric_of(judged['metric'].iloc[0]).label)}"
         told.append("\n\n".join(filter(None, (title, f"{counted}." if counted else "", verdict_markdown(judged)))))
     return [
-        _write(out / "ladder.csv", csv_text(table.rename(columns=_named_after(page.metric)))),
-        _write(out / "ladder.md", "\n\n".join(filter(None, text)) + f"\n{contents.footnotes}"),
-        _write(out / "ladder.tex", ladder_latex(table, page.note, columns, page.metric)),
-        _write(out / "verdicts.csv", csv_text(pd.concat(verdicts))),
-        _write(out / "verdicts.md", "\n\n".join(told) + "\n"),
-        _write(out / "verdicts.tex", verdict_latex(verdicts[0], labels, page.note, columns)),
+        write_text(out / "ladder.csv", csv_text(table.rename(columns=_named_after(page.metric)))),
+        write_text(out / "ladder.md", "\n\n".join(filter(None, text)) + f"\n{contents.footnotes}"),
+        write_text(out / "ladder.tex", ladder_latex(table, page.note, columns, page.metric)),
+        write_text(out / "verdicts.csv", csv_text(pd.concat(verdicts))),
+        write_text(out / "verdicts.md", "\n\n".join(told) + "\n"),
+        write_text(out / "verdicts.tex", verdict_latex(verdicts[0], labels, page.note, columns)),
     ]
 
 
@@ -173,6 +173,11 @@ def _named_after(metric: str) -> dict[str, str]:
     return {name: metric + name.removeprefix(TOP1) for name in LADDER_COLUMNS if name.startswith(TOP1)}
 
 
-def _write(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
+    """Write a text and return where.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
     write_atomically(path, lambda file: file.write(text.encode()))
     return path

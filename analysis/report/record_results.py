@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from analysis.agreement import AGREEMENT_COLUMNS, agreement, correlation_in_words
+from analysis.comparison.agreement import AGREEMENT_COLUMNS, agreement_with_paper, correlation_in_words
 from analysis.fractions import AGAINST, effect_rows, fraction_verdicts
 from analysis.ladder_table import with_answers
 from analysis.metrics import COSTS, METRICS, SPEEDS, TOP1, Evaluated, declared
@@ -128,7 +128,7 @@ class RecordResults:
         """What else is to be said in words, a paragraph each."""
         sentences = []
         if self._is_ladder:
-            sentences.append(agreement(self.table))
+            sentences.append(agreement_with_paper(self.table))
             sentences.append(correlation_in_words(self.correlations, proxy=self.record.is_proxy))
         return sentences + [str(note) for note in self.record.about.get("notes", [])]
 

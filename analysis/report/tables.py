@@ -92,7 +92,7 @@ def ladder_latex(table: pd.DataFrame, note: str = "", columns: Sequence[str] | N
             for row, name, answer in zip(cells, names, table["answer"], strict=True)
         ]
         notes += ["* not adopted"] if any(name.endswith("*") for name in names) else []
-    return _latex(chosen(cells, columns), notes, is_narrow=columns == COMPACT)
+    return latex(chosen(cells, columns), notes, is_narrow=columns == COMPACT)
 
 
 def verdict_latex(
@@ -105,7 +105,7 @@ def verdict_latex(
     rows = verdict_cells(verdicts, labels)
     if columns == COMPACT:
         rows = [row | {"answer": answer} for row, answer in zip(rows, verdicts["answer"], strict=True)]
-    return _latex(chosen(rows, columns), [note], is_narrow=columns == COMPACT)
+    return latex(chosen(rows, columns), [note], is_narrow=columns == COMPACT)
 
 
 def ladder_cells(
@@ -151,7 +151,7 @@ def rounds_cells(rounds: pd.DataFrame) -> list[dict[str, str]]:
     """Return the cells of `StudyResults.rounds`: a row a step, a column a look."""
     cells: dict[str, dict[str, str]] = {}
     for row in rounds.to_dict("records"):
-        told = _with_interval(row["delta"], row["ci_low"], row["ci_high"], ".2f")
+        told = with_interval(row["delta"], row["ci_low"], row["ci_high"], ".2f")
         mark = MARKS[Answer(row["answer"])] if told else ""
         mine = cells.setdefault(row["step"], {"step": row["step"]})
         mine[f"after {row['runs']} runs (round {row['look']})"] = f"{told} {mark}".strip()
@@ -164,7 +164,7 @@ def correlation_cells(correlations: pd.DataFrame) -> list[dict[str, str]]:
     for row in correlations.to_dict("records"):
         cells = {"metric": METRICS[row["metric"]].label, "steps": f"{row['steps']:.0f}"}
         for kind, heading in (("spearman", "Spearman (95% interval)"), ("kendall", "Kendall (95% interval)")):
-            cells[heading] = _with_interval(row[kind], row[f"{kind}_low"], row[f"{kind}_high"], ".2f")
+            cells[heading] = with_interval(row[kind], row[f"{kind}_low"], row[f"{kind}_high"], ".2f")
         rows.append(cells)
     return rows
 
@@ -214,7 +214,7 @@ def _ladder_row(
         "rung": labels.get(row["rung"], row["rung"]) + kind,
         "n": str(row["n"]),
         metric.label: row["state"] if pd.isna(row["top1"]) else f"{number(row['top1'], metric.digits)}{std}",
-        "change (95% interval)": _with_interval(row["top1_delta"], row["ci_low"], row["ci_high"], metric.digits),
+        "change (95% interval)": with_interval(row["top1_delta"], row["ci_low"], row["ci_high"], metric.digits),
         "answer": marked(row["answer"]),
         "against": "" if parent in (above, None) else labels.get(parent, parent),
         "paper (%)": number(row["paper_top1"], ".2f"),
@@ -232,7 +232,7 @@ def _verdict_row(row: Mapping[Hashable, Any], labels: Mapping[str, str], several
     return {
         "step": labels.get(row["step"], row["step"]),
         "metric": metric.label if several else "",
-        "change (95% interval)": _with_interval(row["delta"], row["ci_low"], row["ci_high"], digits),
+        "change (95% interval)": with_interval(row["delta"], row["ci_low"], row["ci_high"], digits),
         "answer": f"{mark}{row['verdict']}",
         "p": p_value(row["p_adjusted"]),
         **{heading: _factor(row.get(column)) for heading, column in FACTORS.items()},
@@ -242,7 +242,8 @@ def _verdict_row(row: Mapping[Hashable, Any], labels: Mapping[str, str], several
     }
 
 
-def _with_interval(value: float, low: float, high: float, form: str) -> str:
+def with_interval(value: float, low: float, high: float, form: str) -> str:
+    """Return a change and its interval in brackets; nothing for what is missing."""
     ends = interval(low, high, form)
     return change(value, form) + (f" ({ends})" if ends else "")
 
@@ -272,7 +273,7 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*|~]|\](?=\()|(?<!\w)_|_(?!\w))", r"\\\1", line)
 
 
-def _latex(rows: Sequence[Cells], notes: Iterable[str], *, is_narrow: bool) -> str:
+def latex(rows: Sequence[Cells], notes: Iterable[str], *, is_narrow: bool) -> str:
     """Return cells as a tabular; a narrow one is set small and close, to fit one column of two."""
     columns = columns_of(rows)
     if not columns:

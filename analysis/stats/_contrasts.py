@@ -5,8 +5,9 @@ normal tails over what the two variances may be. That is summed exactly, where S
 generous for unequal variances. Differences that share a rung are dependent; the joint distribution is drawn.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ Ints = NDArray[np.int64]
 BIN = 0.05  # of log standard deviations and log differences
 NEAR, FAR = 60, 48  # bins that a table of tails reaches below the smallest and above the largest standard deviation
 VECTORS, REPEATS = 512, 16  # draws of all rungs' noise; draws of all means' errors for each
+EVENLY = (np.arange(VECTORS) + 0.5) / VECTORS
 LEAST = 1e-250
 RESERVE = 1.15  # of p-values for the whole ladder: what the model of the noise, grids and draws may be off
 
@@ -30,12 +32,17 @@ class Contrasts:
     Attributes:
         log_size: Log of a size, shape (X,).
         log_tail: Log of the probability that an error is larger than this, either way, shape (pairs, X).
-        errors: Draws of all errors at once, shape (pairs, draws).
+        draw: Draws all errors at once, many times.
     """
 
     log_size: Floats
     log_tail: Floats
-    errors: Floats
+    draw: Callable[[], Floats]
+
+    @cached_property
+    def errors(self) -> Floats:
+        """Draws of all errors at once, shape (pairs, draws): made when they are first asked for."""
+        return self.draw()
 
     def log_p(self, size: Floats) -> Floats:
         """Return the log probability of a larger error for each pair, shape (pairs,)."""
@@ -57,8 +64,8 @@ class Contrasts:
 
 def contrast(noise: Noise, n: Floats, new: Ints, old: Ints) -> Contrasts:
     """Return the distribution of the errors of mean[new] - mean[old], with n seeds a rung."""
-    log_size, log_tail = _tails(noise, n, new, old)
-    return Contrasts(log_size, log_tail, _draws(noise, n, new, old))
+    log_size, log_tail = tails_of(*deviations(noise, n[new], n[old], new, old))
+    return Contrasts(log_size, log_tail, partial(_draws, noise, n, new, old))
 
 
 def deviations(noise: Noise, n_new: Floats, n_old: Floats, new: Ints, old: Ints) -> tuple[Floats, Floats]:
@@ -82,8 +89,8 @@ def deviations(noise: Noise, n_new: Floats, n_old: Floats, new: Ints, old: Ints)
     return (low + np.arange(count)) * BIN, mass.reshape(len(new), count).astype(np.float64)
 
 
-def _tails(noise: Noise, n: Floats, new: Ints, old: Ints) -> tuple[Floats, Floats]:
-    log_std, mass = deviations(noise, n[new], n[old], new, old)
+def tails_of(log_std: Floats, mass: Floats) -> tuple[Floats, Floats]:
+    """Return sizes and tails as `Contrasts` has them, from standard deviations a bin apart and their probabilities."""
     tail = np.einsum("ps,sx->px", mass, _kernel(len(log_std)))  # too small for the threads that matmul would start
     log_size = log_std[0] + np.arange(-NEAR, len(log_std) + FAR) * BIN
     return log_size, np.log(np.maximum(tail, LEAST))
@@ -98,27 +105,43 @@ def _kernel(count: int) -> Floats:
 
 
 def _draws(noise: Noise, n: Floats, new: Ints, old: Ints) -> Floats:
+    shares, normal = _random(len(noise.given))
+    std = np.sqrt(draw_variances(noise, shares, EVENLY) / n + noise.rounding)
+    errors = (normal * std.T[:, :, None]).reshape(len(noise.given), -1)
+    difference: Floats = errors[new] - errors[old]
+    return difference
+
+
+def draw_variances(noise: Noise, shares: Floats, of_weights: Floats) -> Floats:
+    """Draw all rungs' variances together, in units of the noise's unit squared, shape (V, rungs).
+
+    Args:
+        noise: What is known of them.
+        shares: For each draw and rung, the share of the variance's distribution that lies below it, shape (V, rungs).
+        of_weights: The same for the pair of parameters of each draw, shape (V,).
+    """
     rungs, pairs, points = noise.given.shape
-    shares, normal = _random(rungs)
-    which = np.searchsorted(np.cumsum(noise.weights), (np.arange(VECTORS) + 0.5) / VECTORS).clip(max=pairs - 1)
+    which = np.searchsorted(np.cumsum(noise.weights), of_weights).clip(max=pairs - 1)
     row = which[:, None] + pairs * np.arange(rungs)  # (V, rungs)
     rising = np.cumsum(noise.given, axis=2).reshape(rungs * pairs, points)
     rising[:, -1] = 1.0
     rising += np.arange(rungs * pairs)[:, None]  # so that one search serves all rows
     point = np.searchsorted(rising.ravel(), shares + row) - row * points
-    variance = np.exp(noise.log_variance)[point.clip(0, points - 1)]
-    std = np.sqrt(variance / n + noise.rounding)
-    errors = (normal * std.T[:, :, None]).reshape(rungs, -1)
-    difference: Floats = errors[new] - errors[old]
-    return difference
+    variance: Floats = np.exp(noise.log_variance)[point.clip(0, points - 1)]
+    return variance
 
 
 @lru_cache(16)
 def _random(rungs: int) -> tuple[Floats, Floats]:
-    """Return shares, shape (V, rungs), evenly spread for each rung, and normal draws, shape (rungs, V, REPEATS)."""
+    """Return shares, shape (V, rungs), and normal draws, shape (rungs, V, REPEATS)."""
     rng = np.random.default_rng(2022)
-    order = np.argsort(rng.random((VECTORS, rungs)), axis=0)
-    return (order + rng.random((VECTORS, rungs))) / VECTORS, rng.standard_normal((rungs, VECTORS, REPEATS))
+    return spread_evenly(rng, rungs), rng.standard_normal((rungs, VECTORS, REPEATS))
+
+
+def spread_evenly(rng: np.random.Generator, columns: int) -> Floats:
+    """Return shares from 0 to 1 in random order, evenly spread in each column, shape (V, columns)."""
+    order = np.argsort(rng.random((VECTORS, columns)), axis=0)
+    return (order + rng.random((VECTORS, columns))) / VECTORS
 
 
 def step_down(
@@ -163,10 +186,15 @@ def step_down(
     scaled = log_p - log_share  # what each would be, had it its whole part
     before = np.zeros(len(delta), dtype=bool) if told is None else told
     order = np.lexsort((scaled, ~before))
+    log_same = contrasts.log_p(np.maximum(margin - np.abs(delta), 0.0)) - log_share
+    level = np.log(alpha) if brief else 0.0  # larger ones alone are larger for the whole ladder too
+    inside = np.flatnonzero((np.abs(delta) < margin) & (log_same <= level))
+    adjusted, same = np.ones(len(delta)), np.ones(len(delta))
+    adjusted[before] = 0.0
+    if not len(inside) and (scaled[~before] > level).all():
+        return np.exp(log_p), adjusted, same
     limits = contrasts.threshold(scaled, log_share)[order]  # (pairs, levels); pairs from here on in order
     family = _Family(contrasts.errors[order], np.sign(delta[order]), margin[order], shares[order])
-    adjusted = np.ones(len(delta))
-    adjusted[before] = 0.0
     for i, k in enumerate(order[before.sum() :], int(before.sum())):
         if scaled[k] > 0:
             break
@@ -174,10 +202,8 @@ def step_down(
         if brief and adjusted[k] > alpha:
             break
     number = int((adjusted <= alpha).sum())
-    log_same = contrasts.log_p(np.maximum(margin - np.abs(delta), 0.0)) - log_share
     limits = contrasts.threshold(log_same, log_share)[order]
-    same = np.ones(len(delta))
-    for k in np.flatnonzero((np.abs(delta) < margin) & (log_same <= (np.log(alpha) if brief else 0.0))):
+    for k in inside:
         same[k] = family.error(log_same[k], limits[:, k], number)
     return np.exp(log_p), adjusted, same
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,8 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from analysis.stats._noise import Floats
 from analysis.stats.answers import ALPHA, Pairs
-from analysis.stats.sequential import GROWN, MOST_SEEDS, Look, Rounds, seeds_of_both
+from analysis.stats.sequential import GROWN, LEAST, MOST_SEEDS, Look, Rounds, seeds_of_both
+from analysis.stats.spending import Spending
 
 FIRST_SEEDS = 3  # of every rung, in the first round
 GROWTH = 2.0  # times as many seeds a rung after a round as before it, at most
@@ -36,16 +39,24 @@ class Allocation:
         seeds: How many more seeds each rung gets; rungs that get none are left out. Empty where there is no next round.
         cost: What they cost, in the unit of the costs.
         stop: Why there is no next round; None where there is one.
-        steps: A row a pair: `step`, `against`; `verdict` and `look` as of now; `chance` of an answer with what is left,
-            were the step the only one (NaN where nothing is known yet, or it is answered); `seeds_needed`, the seeds of
-            the rung with more of them that promise the most for their cost (NaN where the step gets none); `funded`,
-            whether this round has seeds for it.
+        columns: Of `steps`.
     """
 
     seeds: dict[str, int]
     cost: float
     stop: Stop | None
-    steps: pd.DataFrame
+    columns: Mapping[str, Any]
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """A row a pair.
+
+        `step`, `against`; `verdict` and `look` as of now; `chance` of an answer with what is left, were the step the
+        only one (NaN where nothing is known yet, or it is answered); `seeds_needed`, the seeds of the rung with more of
+        them that promise the most for their cost (NaN where the step gets none); `funded`, whether this round has seeds
+        for it.
+        """
+        return pd.DataFrame(self.columns)
 
 
 def next_seeds(
@@ -106,22 +117,22 @@ def next_round(rounds: Rounds, costs: Mapping[str, float], budget: float, most_s
     if not seeds:
         unpaid = rounds.open.any() and budget < min(costs.values())
         stop = Stop.SPENT if unpaid else Stop.HOPELESS if rounds.open.any() else Stop.ANSWERED
-    steps = _steps(rounds).assign(chance=plan.best_chance(), seeds_needed=plan.needed, funded=funded)
-    return Allocation(seeds, float(more @ plan.costs), stop, steps)
+    columns = _columns(rounds, chance=plan.best_chance(), seeds_needed=plan.needed, funded=funded)
+    return Allocation(seeds, float(more @ plan.costs), stop, columns)
 
 
-def _steps(rounds: Rounds) -> pd.DataFrame:
-    steps = pd.DataFrame(list(rounds.pairs), columns=["step", "against"])
-    return steps.assign(verdict=rounds.verdicts, look=rounds.given)
+def _columns(rounds: Rounds, **more: Any) -> dict[str, Any]:
+    step, against = [pair[0] for pair in rounds.pairs], [pair[1] for pair in rounds.pairs]
+    return {"step": step, "against": against, "verdict": rounds.verdicts, "look": rounds.given.copy()} | more
 
 
 def _first_round(rounds: Rounds, costs: Mapping[str, float], budget: float) -> Allocation:
-    steps = _steps(rounds).assign(chance=np.nan, seeds_needed=np.nan)
+    columns = _columns(rounds, chance=np.nan, seeds_needed=np.nan)
     whole = sum(costs.values())
     each = min(FIRST_SEEDS, rounds.most_seeds, int(budget / whole * (1 + 1e-9)))
     if each < 2:
-        return Allocation({}, 0.0, Stop.SPENT, steps.assign(funded=False))
-    return Allocation(dict.fromkeys(costs, each), each * whole, None, steps.assign(funded=True))
+        return Allocation({}, 0.0, Stop.SPENT, columns | {"funded": False})
+    return Allocation(dict.fromkeys(costs, each), each * whole, None, columns | {"funded": True})
 
 
 @dataclass
@@ -209,13 +220,13 @@ def _chances(rounds: Rounds, noise: Floats, have: Floats, targets: Floats) -> Fl
     What it must exceed is worked out as in `power.seeds_needed`: today's interval says how well the noise is known.
     """
     seeds = seeds_of_both(targets[..., 0], targets[..., 1])
-    last = rounds.tested_with[:, None]
-    share = rounds.spent(seeds) - rounds.spent(np.maximum(last, seeds / GROWTH))  # of its last test, after others
-    later = rounds.alpha * np.maximum(share, 1e-9) / max(1, int(rounds.open.sum()))
+    last = rounds.spending.seeds[:, None]
+    share = np.interp(seeds, *_usual_shares(rounds.most_seeds, rounds.spending.alpha))
+    later = rounds.alpha * share / max(1, int(rounds.open.sum()))
     se_now = np.sqrt((noise[:, None] ** 2 / np.maximum(have, 1)).sum(axis=2))  # (pairs, 1)
     se = np.sqrt((noise[:, None] ** 2 / np.maximum(targets, 1)).sum(axis=2))  # (pairs, TARGETS)
     half = (rounds.columns["ci_high"] - rounds.columns["ci_low"])[:, None] / 2
-    z = -ndtri(rounds.alpha * rounds.share / 2)[:, None]
+    z = -ndtri(rounds.alpha * rounds.spending.share / 2)[:, None]
     df = (z**3 + z) / (4 * np.maximum(half / se_now - z, 1e-3)) + (targets - have).sum(axis=2)
     limit = stdtrit(np.maximum(df, 2.0), 1 - later / 2) * se
     delta, margin = np.abs(rounds.asked.delta)[:, None], rounds.asked.margin[:, None]
@@ -225,3 +236,16 @@ def _chances(rounds: Rounds, noise: Floats, have: Floats, targets: Floats) -> Fl
     same = np.where(room > 0, ndtr((room - delta) / wander) - ndtr((-room - delta) / wander), 0.0)
     chance: Floats = np.where(seeds >= GROWN * last, np.minimum(told + same, 1.0), 0.0)
     return chance
+
+
+@lru_cache(16)
+def _usual_shares(most_seeds: int, alpha: float) -> tuple[Floats, Floats]:
+    """Return numbers of seeds, and the share of alpha that a test with each has whose seeds have grown as they may."""
+    spending = Spending(1, alpha, most_seeds)
+    seeds, shares = [min(max(float(FIRST_SEEDS), LEAST), float(most_seeds))], list[float]()
+    while len(shares) < len(seeds):
+        spending.test(np.array(seeds[-1:]), np.ones(1, dtype=bool))
+        shares.append(float(spending.share[0]))
+        if seeds[-1] < most_seeds:
+            seeds.append(min(GROWTH * seeds[-1], float(most_seeds)))
+    return np.array(seeds), np.array(shares)

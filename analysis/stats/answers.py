@@ -135,7 +135,12 @@ def summarize(values: Mapping[str, ArrayLike]) -> tuple[dict[str, float], dict[s
     return mean, std, n
 
 
-def _indices(rungs: Sequence[str], pairs: Pairs) -> tuple[Ints, Ints]:
+def check_pairs(rungs: Sequence[str], pairs: Pairs) -> tuple[Ints, Ints]:
+    """Return the places of the pairs' rungs, the steps' and the others', shape (pairs,) each.
+
+    Raises:
+        ValueError: If a pair names an unknown rung or compares a rung with itself.
+    """
     place = {rung: i for i, rung in enumerate(rungs)}
     wrong = [_unknown(rung, rungs) for pair in pairs for rung in pair if rung not in place]
     wrong += [
@@ -194,7 +199,7 @@ class _Asked:
             raise ValueError(f"alpha: a probability between 0 and 1, not {alpha}")
         if not 0 <= step < np.inf:
             raise ValueError(f"step: zero or more, not {step}")
-        new, old = _indices(list(mean), pairs)
+        new, old = check_pairs(list(mean), pairs)
         means = np.array(list(mean.values()), dtype=float)
         counts = np.where(np.isfinite(means), [n.get(rung, 0) for rung in mean], 0).astype(float)
         stds = np.array([std.get(rung, np.nan) for rung in mean], dtype=float)
@@ -225,11 +230,13 @@ class _Turn:
 
     Attributes:
         told: Whether it was told from zero at an earlier look.
-        tested: Whether it is tested now.
+        open: Whether it has no answer yet.
+        tested: Whether it is tested now; only open ones are.
         share: Its share of alpha now, or at its next test.
     """
 
     told: NDArray[np.bool_]
+    open: NDArray[np.bool_]
     tested: NDArray[np.bool_]
     share: Floats
 
@@ -240,10 +247,10 @@ def _by_sharing(asked: _Asked, turn: _Turn | None = None, *, brief: bool = False
     Args:
         asked: What is judged.
         turn: Which look it is; None where there is only one.
-        brief: Do not work out p-values above alpha, but leave them at 1.
+        brief: Do not work out p-values above alpha, but leave them at 1; and nothing for pairs that have an answer.
     """
     columns = _empty(asked)
-    tested = np.flatnonzero(np.isfinite(asked.delta))
+    tested = np.flatnonzero(np.isfinite(asked.delta) & (turn.open if brief and turn is not None else True))
     noise = learn_noise(asked.std, asked.n, asked.step)
     if noise is None or not len(tested):
         return columns

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.stats.allocation import next_round
-from analysis.stats.answers import ALPHA, Pairs, judge
+from analysis.stats.answers import ALPHA, Pairs, judge, judge_summary
 from analysis.stats.sequential import ANSWERED, Look, Rounds
 
 DRAWS = 20
@@ -88,6 +88,46 @@ def forecast(
         chance = answered.mean(axis=0)
     steps = pd.DataFrame(list(pairs), columns=["step", "against"]).assign(chance=chance)
     return Forecast(pd.DataFrame(lines, columns=["budget", "answered", "low", "high", "spent", "runs"]), steps)
+
+
+def expected_rungs(
+    mean: Mapping[str, float],
+    std: Mapping[str, float],
+    n: Mapping[str, int],
+    pairs: Pairs,
+    *,
+    step: float = 0.0,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return what few seeds let one expect of the rungs of some steps: arguments of `forecast`.
+
+    Means of few seeds are off by chance, so changes that are seen are too large in the mean. Each change is taken to be
+    smaller: the variance of its sampling error is taken from its square, and what is below it counts as none.
+
+    Args:
+        mean: Each rung's mean over its seeds; a rung without one is left out.
+        std: Standard deviations, as for `analysis.stats.answers.judge_summary`.
+        n: Numbers of seeds.
+        pairs: Steps; each rung is compared with one other at most.
+        step: What means and deviations were rounded to.
+
+    Returns:
+        The mean and the typical noise of each rung that has both and is in a step whose other rung has them too.
+    """
+    known = dict.fromkeys((rung for pair in pairs for rung in pair), float("nan")) | dict(mean)
+    judged = judge_summary(known, std, n, pairs, step=step)
+    noise = dict(zip(judged["against"], judged["noise_against"], strict=True))
+    noise |= dict(zip(judged["step"], judged["noise"], strict=True))
+    noise = {str(rung): float(some) for rung, some in noise.items() if some == some and known[rung] == known[rung]}
+    below = {new: old for new, old in pairs if new in noise and old in noise}
+
+    def expected(rung: str) -> float:
+        if rung not in below:
+            return known[rung]
+        delta = known[rung] - known[below[rung]]
+        error = sum(noise[one] ** 2 / max(n.get(one, 1), 1) for one in (rung, below[rung]))
+        return expected(below[rung]) + float(np.sign(delta) * np.sqrt(max(delta**2 - error, 0.0)))
+
+    return {rung: expected(rung) for rung in noise}, noise
 
 
 class _Point(NamedTuple):

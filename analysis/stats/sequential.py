@@ -1,16 +1,13 @@
 """Answers of a ladder whose seeds come in rounds and which is looked at after each of them.
 
 Whoever adds seeds because a step is undecided, and judges again, has another chance of a false answer at every look.
-Here each step spends its part of alpha bit by bit as its seeds come, until all is spent at `MOST_SEEDS`: a ladder with
-any false answer, at whichever look, has a probability of at most alpha. A step is tested again once its seeds have
-grown enough, so that looking costs nothing where nothing is new. An answer that was once given stays, and the steps
-that are answered leave their part of alpha to the others.
+Here each step spends its part of alpha bit by bit as its seeds come (`spending`), until all is spent at `MOST_SEEDS`: a
+ladder with any false answer, at whichever look, has a probability of at most alpha. A step is tested again once its
+seeds have grown enough, so that looking costs nothing where nothing is new. An answer that was once given stays, and
+the steps that are answered leave their part of alpha to the others.
 
-Source: Lan and DeMets 1983, "Discrete sequential boundaries for clinical trials", for spending alpha as data come, and
-Kim and DeMets 1987, "Design and analysis of group sequential tests based on the type I error spending rate function",
-for spending it in proportion to a power of them;
-Maurer and Bretz 2013, "Multiple testing in group sequential trials using graphical approaches", for passing on what
-answered questions no longer need; Jennison and Turnbull 1989, "Interim analyses: the repeated confidence interval
+Source: Maurer and Bretz 2013, "Multiple testing in group sequential trials using graphical approaches", for passing on
+what answered questions no longer need; Jennison and Turnbull 1989, "Interim analyses: the repeated confidence interval
 approach", for intervals that hold at all looks.
 """
 
@@ -22,11 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.stats._noise import Floats
 from analysis.stats.answers import ALPHA, Answer, Pairs, _Asked, _by_sharing, _Turn, summarize
+from analysis.stats.spending import Spending
 
 Look = Mapping[str, int]  # rung -> how many of its first seeds were there
 ANSWERED = (Answer.HELPS, Answer.HURTS, Answer.NO_EFFECT)
 MOST_SEEDS = 32  # of both rungs of a step, when all of its alpha is spent
-POWER = 0.5  # of the seeds, to which what is spent is proportional
+LEAST = 2.0  # seeds of both rungs for the first test of a step
 GROWN = 1.2  # a step is tested again when it has so many times the seeds of the last test
 
 
@@ -78,8 +76,7 @@ class Rounds:
         looks: How many there were.
         verdicts: What was answered so far, shape (pairs,).
         given: At which look, 0 where there is no answer yet, shape (pairs,).
-        tested_with: The seeds of both rungs at the last test, shape (pairs,).
-        share: The share of alpha that the last test had, shape (pairs,).
+        spending: What each step has spent of its part of alpha, and on how many seeds of both rungs.
     """
 
     def __init__(
@@ -95,8 +92,7 @@ class Rounds:
         self.looks = 0
         self.verdicts = np.full(len(pairs), Answer.NOT_TESTED, dtype=object)
         self.given = np.zeros(len(pairs), dtype=np.int64)
-        self.tested_with = np.zeros(len(pairs))
-        self.share = self.spent(np.ones(len(pairs)))
+        self.spending = Spending(len(pairs), alpha / max(1, len(pairs)), most_seeds)
         self._least = {column: np.full(len(pairs), np.nan) for column in ("p_adjusted", "p_same")}
 
     @property
@@ -110,24 +106,20 @@ class Rounds:
 
         Args:
             values: Each rung's values.
-            brief: Whether p-values above the level may be left at 1.
+            brief: Whether p-values above the level may be left at 1, and steps that have an answer be left out.
         """
         self.looks += 1
         self.asked = _Asked.of(*summarize(values), self.pairs, better=self.better, margin=self.margin, alpha=self.alpha)
         seeds = seeds_of_both(self.asked.n[self.asked.new], self.asked.n[self.asked.old])
-        bit = self.spent(seeds) - self.spent(self.tested_with)
-        tested = self.open & (bit > 0) & (seeds >= GROWN * self.tested_with)
-        self.tested_with, self.share = np.where(tested, seeds, self.tested_with), np.where(tested, bit, self.share)
-        turn = _Turn(np.isin(self.verdicts, [Answer.HELPS, Answer.HURTS]), tested, self.share)
+        grown = (seeds >= LEAST) & (seeds >= GROWN * self.spending.seeds)
+        tested = self.open & self.spending.left & grown
+        self.spending.test(seeds, tested)
+        turn = _Turn(np.isin(self.verdicts, [Answer.HELPS, Answer.HURTS]), self.open, tested, self.spending.share)
         self.columns = _by_sharing(self.asked, turn, brief=brief)
         self.verdicts = np.where(self.open, self.columns["verdict"], self.verdicts)
         self.given[tested & np.isin(self.verdicts, ANSWERED)] = self.looks
         for column, least in self._least.items():
             self._least[column] = np.where(tested, np.fmin(least, self.columns[column]), least)
-
-    def spent(self, seeds: Floats) -> Floats:
-        """Return the share of its alpha that a step has spent once both rungs have so many seeds."""
-        return np.minimum(seeds / self.most_seeds, 1.0) ** POWER
 
     def look_again(self, values: Mapping[str, ArrayLike], looks: Sequence[Look]) -> None:
         """Judge what was seen at each of these looks; arguments as for `judge_in_rounds`."""

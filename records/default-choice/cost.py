@@ -25,7 +25,6 @@ from choose import write_recipe  # noqa: E402
 
 from roadmap import read_ladder  # noqa: E402
 from roadmap.networks.model import build_model  # noqa: E402
-from roadmap.networks.timm_net import scale_net  # noqa: E402
 from roadmap.recipe import read_recipe  # noqa: E402
 from roadmap.training.step import make_optimizer, make_scaler, take_step  # noqa: E402
 
@@ -83,7 +82,7 @@ def one_turn(rung: str, recipe: Any) -> tuple[float, float]:
     """Return CPU seconds for one training image and one test image."""
     rungs = {r.id: r for r in read_ladder().climb("resnet50")}
     scale = {"width_divisor": recipe.width_divisor, "stem_stride": recipe.stem_stride}
-    net = scale_net(rungs[rung].net, **scale, image_size=recipe.image_size)
+    net = rungs[rung].net.scaled(**scale, image_size=recipe.image_size)
     model = build_model(net, num_classes=10, in_channels=1).to(memory_format=torch.channels_last)
     optimizer, scaler = make_optimizer(recipe, model), make_scaler(recipe, "cpu")
     images = torch.randn(recipe.batch_size, 1, recipe.image_size, recipe.image_size)

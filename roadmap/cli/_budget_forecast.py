@@ -31,7 +31,7 @@ class Expected:
     """What a forecast takes the rungs to be.
 
     Attributes:
-        mean: Top-1 of each rung, percent.
+        mean: Top-1 of each rung, percent, its change less what chance adds to it.
         noise: Its standard deviation over seeds.
         source: Where that is from.
     """
@@ -74,11 +74,12 @@ def expect(options: Namespace, study: "Study", pairs: Pairs) -> Expected:
     Raises:
         UserError: If none of them knows the noise and every rung.
     """
+    from analysis.stats.forecast import expected_rungs
+
     for summary, source, rounded_to in _sources(options, study):
-        noise = _noise(summary, pairs, rounded_to)
-        known = {rung for rung, value in summary[0].items() if value == value} & noise.keys()
-        if known.issuperset(rung for pair in pairs for rung in pair):
-            return Expected(summary[0], noise, source)
+        mean, noise = expected_rungs(*summary, pairs, step=rounded_to)
+        if mean.keys() >= {rung for pair in pairs for rung in pair}:
+            return Expected(mean, noise, source)
     raise UserError(
         f"--budget: nothing says how much the rungs of '{study.base}' differ from seed to seed: there are no two runs "
         "of each, no record and no published numbers. 'run --budget' begins with a few seeds of each rung; plan then."
@@ -112,17 +113,6 @@ def _summary(runs: Any) -> Summary:
 
     done = runs.loc[runs["state"] == "finished"].dropna(subset=["top1"])
     return summarize({str(rung): rows["top1"].to_numpy(float) for rung, rows in done.groupby("rung")})
-
-
-def _noise(summary: Summary, pairs: Pairs, rounded_to: float) -> dict[str, float]:
-    """Return the typical standard deviation of each rung, from what all of them share; nothing where none is known."""
-    from analysis.stats.answers import judge_summary
-
-    mean = dict.fromkeys((rung for pair in pairs for rung in pair), float("nan")) | dict(summary[0])
-    judged = judge_summary(mean, summary[1], summary[2], pairs, step=rounded_to)
-    noise = dict(zip(judged["against"], judged["noise_against"], strict=True))
-    noise |= dict(zip(judged["step"], judged["noise"], strict=True))
-    return {str(rung): float(value) for rung, value in noise.items() if value == value}
 
 
 def _forecast(

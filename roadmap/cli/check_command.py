@@ -44,7 +44,7 @@ def check(options: Namespace) -> Exit:
         columns = ("rung", *CHECKS, "1e9 MACs")
         console.print(make_table(columns, rows, numbers=["1e9 MACs"], colours={"no": "red"}))
         for problem, rungs in heirs.items():
-            said[problem] += f" After it, {', '.join(rungs)} inherit this."
+            said[problem] += f" Inherited by {', '.join(rungs)}."
         print_lines([*said.values(), ""], console)
     return Exit.FAILED if failed else Exit.OK
 

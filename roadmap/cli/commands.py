@@ -89,7 +89,7 @@ class Command:
 
 def _of_study(name: str, group: str, does: str, module: str, *own: Option) -> Command:
     """Return a command that looks at a study's rungs or runs and has a few options of its own."""
-    looks_back = name in ("status", "report", "compare", "evaluate", "export")
+    looks_back = name in ("status", "report", "compare", "evaluate", "downstream", "export")
     options: Options = {
         heading: [SEEDS_FOUND if looks_back and option == a.SEEDS else option for option in group]
         for heading, group in STUDY.items()
@@ -106,7 +106,7 @@ COMMANDS = {
         Command(
             "verify", BEFORE, "hold every rung's multiply-adds against the paper's", "plan_commands",
             {
-                "which networks": (a.BASE, a.STEPS, a.STEPS_MODULE, a.MATCH),
+                "which networks": (a.BASE, a.STEPS, a.STEPS_MODULE, a.MATCH, a.DOWNSTREAM),
                 "what is printed": (replace(a.RECIPE, help="of a ladder that changes it (default: fashion)"), a.JSON),
             },
         ),
@@ -171,6 +171,11 @@ COMMANDS = {
             a.IMAGES, a.RADII, a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES, a.JSON,
         ),
         _of_study(
+            "downstream", RESULTS, "the networks as backbones of detectors and segmenters", "downstream_commands",
+            a.TASK, a.FROM_SCRATCH, a.TASK_DATA,
+            a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES, a.JSON,
+        ),
+        _of_study(
             "export", RESULTS, "trained weights with their configuration, for timm, others, or ONNX", "run_commands",
             a.FORMAT, a.FOLD,
             replace(a.OUT, help="where to (default: export/, or export-FORMAT/, in the report's folder)"),
@@ -196,7 +201,7 @@ COMMANDS = {
         ),
         Command(
             "completion", MACHINE, "print a script with which the shell completes commands and options",
-            "completion_command", {"which shell": (a.SHELL,)},
+            "parser", {"which shell": (a.SHELL,)},
         ),
     )
 }  # fmt: skip

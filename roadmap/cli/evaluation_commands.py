@@ -59,7 +59,7 @@ def measure_with(
     from roadmap.metrics.tasks import OwnMetricsTask
 
     words = f"with {', '.join(map(str, metrics))}"
-    return _work_on_networks(OwnMetricsTask(tuple(metrics)), planned, how, console, words)
+    return work_on_networks(OwnMetricsTask(tuple(metrics)), planned, how, console, words)
 
 
 def robustness(options: Namespace) -> Exit:
@@ -83,7 +83,7 @@ def robustness(options: Namespace) -> Exit:
         except Damaged as error:
             console.print(f"{error}", markup=False, highlight=False)
     words = f"with {settings.images:,} test images each"
-    all_done = _work_on_networks(RobustnessTask(settings), planned, how, console, words)
+    all_done = work_on_networks(RobustnessTask(settings), planned, how, console, words)
     found = collect_robustness(study)
     if options.json:
         print_json(robustness_rows(study, found))
@@ -92,7 +92,7 @@ def robustness(options: Namespace) -> Exit:
     return Exit.OK if all_done else Exit.FAILED
 
 
-def _work_on_networks(
+def work_on_networks(
     task: "NetworkTask", planned: Sequence["PlannedRun"], how: "JobOptions", console: Console, words: str
 ) -> bool:
     """Have jobs do a task on the trained networks of a study, with live progress; say what could not be done.

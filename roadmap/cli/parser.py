@@ -1,4 +1,7 @@
-"""The parser of the command line: a sub-parser for each command; whatever is wrong is a `UserError` of one line."""
+"""The parser of the command line: a sub-parser for each command; whatever is wrong is a `UserError` of one line.
+
+The command `completion` is here too: it prints what the parser knows.
+"""
 
 import argparse
 import difflib
@@ -8,7 +11,7 @@ from typing import Any, NoReturn
 
 from roadmap.cli import arguments
 from roadmap.cli.arguments import Option
-from roadmap.cli.commands import COMMANDS, Command, owners_of
+from roadmap.cli.commands import COMMANDS, Command, Exit, owners_of
 from roadmap.common.errors import UserError, unknown
 
 PROGRAM = "run_ladder.py"
@@ -198,3 +201,13 @@ def _refusal(word: str, command: str) -> UserError:
     else:
         hint = ""
     return UserError(f"{name}: is no option of {command}.{hint} '{command} --help' lists them.")
+
+
+def completion(options: Namespace) -> Exit:
+    """Print a script with which a shell completes commands and options, for the console command `run-ladder`."""
+    try:
+        import shtab  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        raise UserError("completion: needs shtab. Install it: pip install 'convnext-roadmap[completion]'.") from None
+    print(shtab.complete(make_parser("run-ladder"), shell=options.shell))
+    return Exit.OK

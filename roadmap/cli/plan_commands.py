@@ -29,6 +29,10 @@ def verify(options: Namespace) -> Exit:
     from roadmap.networks.nets import as_published
     from roadmap.recipe import read_recipe
 
+    if options.downstream:
+        from roadmap.cli.downstream_commands import print_counts
+
+        return print_counts(options)
     ladder = ladder_of(options)
     bases = [options.base] if options.base else list(ladder.bases)
     failed = 0

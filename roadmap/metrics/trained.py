@@ -3,14 +3,14 @@
 import hashlib
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from roadmap.common.errors import UserError
 from roadmap.runs import config, run_folder
 from roadmap.runs.config import RunConfig
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def weights_of(folder: Path, config: RunConfig) -> Path:
@@ -47,16 +47,22 @@ def load_network(folder: Path, config: RunConfig, device: str) -> "nn.Module":
     from roadmap.training.step import make_model
 
     model = make_model(config, device)
-    model.load_state_dict(_read_weights(weights_of(folder, config)))
+    model.load_state_dict(read_weights(weights_of(folder, config)))
     return model.eval()
 
 
-def _read_weights(path: Path) -> Any:
+def read_weights(path: Path) -> "dict[str, Tensor]":
+    """Return the tensors of a file that training wrote.
+
+    Raises:
+        UserError: If it is gone or damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        weights: dict[str, Tensor] = load_file(path)
+        return weights
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: is damaged ({error}). Train the run again.") from error
 

@@ -242,9 +242,10 @@ def test_a_folder_that_is_no_record_is_refused(content: str | None, tmp_path: Pa
 
 def ladders_of(folder: Path) -> list[Ladder]:
     """Return the ladders that a record may be of: the harness's, and its own."""
-    for steps in folder.glob("my_*.py"):
+    examples = ROOT / "ladders" / "examples"
+    for steps in (*folder.glob("my_*.py"), *examples.glob("*.py")):
         load_steps(steps)
-    return [*LADDERS.values(), *(read_ladder(path) for path in folder.glob("*.yaml"))]
+    return [*LADDERS.values(), *(read_ladder(path) for place in (folder, examples) for path in place.glob("*.yaml"))]
 
 
 def test_every_committed_record_can_be_read(own_steps: None) -> None:

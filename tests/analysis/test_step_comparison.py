@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from analysis.agreement import agreement
+from analysis.comparison.agreement import agreement_with_paper
 from analysis.ladder_table import LADDER_COLUMNS, ladder_table
 from analysis.metrics import COSTS, METRICS, SPEEDS
 from analysis.run_frames import IDENTITY, WIDE, collect, has_results
@@ -113,7 +113,7 @@ def answered(**steps: tuple[str, str]) -> pd.DataFrame:
 
 
 def test_agreement_is_of_the_steps_that_are_answered_here_and_in_the_paper() -> None:
-    text = agreement(
+    text = agreement_with_paper(
         answered(
             stage_ratio=("helps", "helps"),
             patchify_stem=("helps", "undecided"),
@@ -141,7 +141,7 @@ def test_agreement_is_of_the_steps_that_are_answered_here_and_in_the_paper() -> 
     ],
 )
 def test_agreement_says_when_there_is_little_or_nothing_to_compare(steps: Any, said: str) -> None:
-    assert said in agreement(answered(**steps))
+    assert said in agreement_with_paper(answered(**steps))
 
 
 # -- from run folders

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.stats.answers import Answer, judge
-from benchmarks import bank, power, rounds
-from benchmarks.real_ladders import bank_sizes, paper_sizes, read_bank, read_paper, roadmap_pairs
+from benchmarks import bank, hindsight, oracle, power, rounds
+from benchmarks.real_ladders import bank_sizes, draw_like, paper_sizes, read_bank, read_paper, roadmap_pairs
 
 BANK = read_bank()
 
@@ -67,9 +67,61 @@ def test_a_trial_counts_what_is_right_and_whether_anything_is_false(answers, rig
     assert rounds.right_and_false(answers, np.array([2.0, -2.0, 0.0])) == (right, false)
 
 
-def test_a_trial_of_rounds_spends_no_more_than_it_may_and_its_answers_grow():
-    tally = rounds.simulate(rounds.SCENARIOS["the bank"], 2)
+@pytest.fixture(scope="module")
+def tally() -> rounds.Tally:
+    return rounds.State(None).count("the bank", 2)
+
+
+def test_a_trial_of_rounds_spends_no_more_than_it_may_and_its_answers_grow(tally):
     assert (np.diff(tally.by_runs) >= 0).all() or tally.false
-    assert (tally.by_runs[:50] == 0).all()
+    assert tally.by_runs[: 3 * len(rounds.RUNGS)] == [0] * 3 * len(rounds.RUNGS)
     assert tally.by_runs[-1] > tally.by_seeds[0]
-    assert 0 < tally.ratio(3) < 3
+    assert 0 < tally.ratios()[3] < 3
+
+
+def test_an_oracle_takes_fewer_runs_than_rounds_for_as_many_answers(tally):
+    assert np.mean(tally.ratios(oracle=True)[:4]) < np.mean(tally.ratios()[:4])
+
+
+def test_an_oracle_gives_its_seeds_to_steps_that_change_something():
+    edges = ((1, 0), (2, 1), (3, 2))
+    path = oracle.Oracle(edges, "equal", 0.2).path(np.array([1.5, 0.0, 0.0]), np.ones(4), 2, 40)
+    runs = [seeds.sum() for seeds in path]
+    assert runs == sorted(set(runs))
+    assert runs[-1] <= 40
+    assert min(path[-1][:2]) > 2
+    assert list(path[-1][2:]) == [2, 2]
+
+
+def test_a_trial_that_was_stopped_goes_on_and_counts_what_one_at_a_time_does(tmp_path):
+    name = "equal noise, no change"
+    rounds.State(tmp_path / "state.json").count(name, 1)
+    again = rounds.State(tmp_path / "state.json")
+    assert again.tallies[name].ladders == 1
+    assert (
+        again.count(name, 2) == rounds.State(None).count(name, 2) == rounds.State(tmp_path / "state.json").tallies[name]
+    )
+
+
+def test_rows_of_a_bank_that_has_grown_begin_anew_and_others_go_on(tmp_path):
+    state = rounds.State(None)
+    for name in ("the bank, no change", "equal noise, no change"):
+        state.tallies[name] = rounds.Tally(bank=1, ladders=5)
+        assert state.count(name, 1).ladders == (1 if "bank" in name else 5)
+
+
+def test_values_like_the_banks_have_its_mean_and_deviation_and_none_comes_twice():
+    values = np.array([1.0, 2.0, 4.0, 9.0])
+    drawn = draw_like(values, 40_000, np.random.default_rng(0))
+    assert len(set(drawn)) == len(drawn)
+    assert drawn.mean() == pytest.approx(values.mean(), abs=0.1)
+    assert drawn.std() == pytest.approx(values.std(ddof=1), rel=0.02)
+
+
+def test_a_forecast_in_hindsight_has_a_row_for_each_budget_and_more_answers_for_more(monkeypatch):
+    monkeypatch.setattr(hindsight, "BUDGETS", (60, 80))
+    study = hindsight.draw_study(np.random.default_rng(0))
+    assert {len(seeds) for seeds in study.values()} == {hindsight.MOST_SEEDS}
+    then = hindsight.happened(study, 3)
+    assert 0 <= then[0] <= then[1] <= len(hindsight.PAIRS)
+    assert len(hindsight.rows(3, 1, 1)) == 2

@@ -6,7 +6,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.agreement import AGREEMENT_COLUMNS, _means_again, correlation_in_words, correlations, kendall, spearman
+from analysis.comparison.agreement import (
+    AGREEMENT_COLUMNS,
+    _means_again,
+    correlation_in_words,
+    correlations,
+    kendall,
+    spearman,
+)
 from analysis.metrics import METRICS
 from analysis.verdicts import (
     VERDICT_COLUMNS,

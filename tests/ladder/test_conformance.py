@@ -50,7 +50,7 @@ LADDER = """\
 bases:
   resnet50: {label: ResNet-50, result: End}
 rungs:
-  - {id: start, label: start}
+  - {id: start, label: start, recipe: plain}
   - {id: sound, label: sound, step: gelu}
   - {id: half, label: half, step: half}
   - {id: innocent, label: innocent, step: kernel_size, args: {size: 5}}
@@ -82,7 +82,7 @@ def test_the_step_that_broke_a_shape_is_named_once_and_not_those_after_it(
     assert inherited == {rung: {"builds": "half"} for rung in ("innocent", "recipe", "after")}
     wrong = "layer 'Half' (stem): maps (2, 3, 64, 64) to (2, 4, 16, 16), but must map it to (2, 4, 32, 32)"
     assert text.count(wrong) == 1
-    assert "After it, innocent, recipe, after inherit this." in text
+    assert "Inherited by innocent, recipe, after." in text
     assert "branch: trains: no gradient reaches" in text
 
 
@@ -90,3 +90,14 @@ def test_a_network_that_cannot_be_built_is_not_counted(found: Checked) -> None:
     _, rows = found
     assert [rung for rung, row in rows.items() if not row["macs"]] == ["half", "innocent", "recipe", "after"]
     assert rows["mended"]["problems"] == rows["mended"]["inherited"] == {}
+
+
+def test_a_wrong_shape_is_refused_when_a_study_is_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], own_steps: None
+) -> None:
+    (tmp_path / "my_steps.py").write_text(STEPS)
+    (tmp_path / "mine.yaml").write_text(LADDER)
+    words = ["plan", "--base", "resnet50", "--steps", str(tmp_path / "mine.yaml"), "--recipe", "smoke"]
+    words += ["--steps-module", str(tmp_path / "my_steps.py"), "--runs", str(tmp_path / "runs")]
+    assert run_ladder.main(words) == 2
+    assert "layer 'Half' (stem): maps (1, 1, 32, 32) to (1, 8, 4, 4)" in capsys.readouterr().err

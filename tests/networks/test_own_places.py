@@ -313,6 +313,8 @@ def test_a_run_with_own_layers_everywhere_trains_leaves_and_starts_others(
     other = load_model(folder, trust_code=True, num_classes=5)
     assert other(IMAGES).shape == (2, 5)
     assert torch.equal(other.stem.Resize.weight, model.stem.Resize.weight)
+    backbone = load_model(folder, trust_code=True, features_only=True)
+    assert [map.shape[1] for map in backbone(IMAGES)] == backbone.feature_info.channels()
 
 
 def test_weights_of_unknown_names_are_matched_by_their_shapes(parts: ModuleType) -> None:

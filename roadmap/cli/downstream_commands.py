@@ -1,0 +1,114 @@
+"""Commands on detectors and segmenters: what they cost (verify --downstream), training them (downstream)."""
+
+from argparse import Namespace
+from typing import Any
+
+from rich.console import Console
+
+from roadmap.cli.commands import Exit
+from roadmap.cli.evaluation_commands import work_on_networks
+from roadmap.cli.options import job_options_of, study_of, with_seeds_found
+from roadmap.cli.terminal import make_table, print_json, print_lines, print_study
+from roadmap.common.errors import UserError
+
+TOLERANCE_GMACS = 1.5  # between our count and what the tables print, which is rounded to 1
+NOTES = (
+    "ours: convolutions, linear layers and attention. as theirs: with two operations for each output of a BatchNorm,",
+    "one for each of a ReLU and of a convolution with a bias, as in the counter that the authors' code uses.",
+    "[1] The paper's number leaves out attention's products, and so does the one beside it.",
+)
+
+
+def downstream(options: Namespace) -> Exit:
+    """Train a detector or segmenter on every trained network of a study, as far as that is not done, and test it.
+
+    A report and a comparison then show it too.
+    """
+    from analysis.own_metrics import own_metric_rows
+    from analysis.study_results import StudyResults
+    from analysis.terminal import print_own_metrics
+    from roadmap.downstream.task import plan_task
+
+    study, console = study_of(with_seeds_found(options)), Console(stderr=options.json)
+    how, planned = job_options_of(options, study, wait=True), study.planned()
+    task = plan_task(options.task, planned, from_scratch=options.from_scratch, root=options.task_data)
+    print_study(study, console)
+    words = f"with task '{task.recipe.name}': {task.recipe.about}"
+    all_done = work_on_networks(task, planned, how, console, words)
+    results = StudyResults(study)
+    if options.json:
+        print_json(own_metric_rows(study, results.own_metrics))
+    else:
+        print_own_metrics(results, console)
+    return Exit.OK if all_done else Exit.FAILED
+
+
+def print_counts(options: Namespace) -> Exit:
+    """Print detectors' and segmenters' costs beside Tables 3 and 4; 1 where one is off by more than 1.5 G."""
+    from roadmap.downstream.counts import count_cost
+    from roadmap.downstream.tables import TABLES, read_tables
+    from roadmap.downstream.task_recipe import LABELS
+
+    if options.base or options.steps or options.steps_module or options.match:
+        raise UserError(
+            "verify --downstream: counts the backbones of Tables 3 and 4. Leave out --base, --steps, --match."
+        )
+    rows = []
+    for row in read_tables():
+        cost = count_cost(row.framework, row.net, row.size)
+        counted = cost.as_printed(has_attention=row.has_attention)
+        rows.append(
+            {
+                "table": TABLES[row.framework],
+                "framework": LABELS[row.framework],
+                "backbone": row.backbone,
+                "pretraining": row.pretraining,
+                "size": list(row.size),
+                "macs": cost.macs,
+                "elementwise": cost.elementwise,
+                "attention_macs": cost.attention,
+                "as_printed": counted,
+                "paper_gmacs": row.gmacs,
+                "params": cost.params,
+                "paper_params_m": row.params_m,
+                "has_attention": row.has_attention,
+                "ok": abs(counted / 1e9 - row.gmacs) <= TOLERANCE_GMACS,
+            }
+        )
+    if options.json:
+        print_json(rows)
+        return Exit.OK if all(row["ok"] for row in rows) else Exit.FAILED
+    _print(rows)
+    return Exit.OK if all(row["ok"] for row in rows) else Exit.FAILED
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    console, columns = Console(), ("", "backbone", "image", "ours", "as theirs", "paper", "parameters", "paper's", " ")
+    titles = {3: "detectors with 1,000 proposals and 100 boxes", 4: "segmenters"}
+    for table, what in titles.items():
+        print_lines([f"Table {table}: {what}; multiply-adds (1e9), parameters (millions)"], console)
+        # After ImageNet-22K, a network costs what it costs after ImageNet-1K.
+        cells = list(dict.fromkeys(_cells(row) for row in rows if row["table"] == table))
+        if table == 3:
+            cells = [cell[:-2] + cell[-1:] for cell in cells]
+        headings = columns if table == 4 else columns[:-2] + columns[-1:]
+        drifts = {cell: "red" for *_, cell in cells if cell.startswith("DRIFT")}
+        console.print(make_table(headings, cells, numbers=columns[2:8], colours=drifts, tight=True))
+        console.print()
+    print_lines(NOTES, console)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    drift = (row["as_printed"] / 1e9) - row["paper_gmacs"]
+    mark = "ok" if row["ok"] else f"DRIFT {drift:+.1f}"
+    return (
+        row["framework"],
+        row["backbone"],
+        "x".join(map(str, row["size"])),
+        f"{row['macs'] / 1e9:.1f}",
+        f"{row['as_printed'] / 1e9:.1f}",
+        str(row["paper_gmacs"]),
+        f"{row['params'] / 1e6:.1f}",
+        str(row["paper_params_m"]),
+        mark if row["has_attention"] else f"{mark} [1]",
+    )

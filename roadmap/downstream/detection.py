@@ -1,0 +1,154 @@
+"""Detection: Mask R-CNN and its cascade trained and tested, by average precision of boxes and masks."""
+
+import io
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+
+from roadmap.common.errors import UserError
+from roadmap.downstream.cascade import cascade_mask_rcnn
+from roadmap.downstream.feature_maps import FeatureMaps
+from roadmap.downstream.mask_rcnn import mask_rcnn
+from roadmap.downstream.task_data import Batch, TaskData
+from roadmap.downstream.task_recipe import TaskRecipe
+from roadmap.runs.metrics import Metric
+from roadmap.training.step import autocast
+
+METRICS = {
+    "box_ap": Metric("box AP (%)", margin=0.5),
+    "mask_ap": Metric("mask AP (%)", margin=0.5),
+}
+PARTS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")  # the first of COCO's numbers
+KINDS = {"box": "bbox", "mask": "segm"}  # our word and COCO's
+MASK_THRESHOLD = 0.5
+
+
+def make(recipe: TaskRecipe, backbone: FeatureMaps, classes: int, in_channels: int) -> MaskRCNN:
+    """Return a detector."""
+    detector = mask_rcnn(
+        backbone,
+        classes,
+        width=recipe.width,
+        box_width=recipe.box_width,
+        anchor_scale=recipe.anchor_scale,
+        in_channels=in_channels,
+        rpn_pre_nms_top_n_train=2 * recipe.proposals,
+        rpn_post_nms_top_n_train=2 * recipe.proposals,
+        rpn_pre_nms_top_n_test=recipe.proposals,
+        rpn_post_nms_top_n_test=recipe.proposals,
+        box_batch_size_per_image=recipe.boxes_per_image,
+    )
+    if recipe.framework == "cascade_mask_rcnn":
+        return cascade_mask_rcnn(detector, classes, width=recipe.width, box_width=recipe.box_width)
+    return detector
+
+
+def loss(model: nn.Module, batch: Batch, device: str) -> Tensor:
+    """Return the sum of a detector's losses on a batch."""
+    images = [image.to(device) for image in batch.images]
+    targets = [{name: value.to(device) for name, value in each.items()} for each in batch.targets]
+    return torch.stack([part.float() for part in model(images, targets).values()]).sum()
+
+
+@torch.inference_mode()
+def evaluate(recipe: TaskRecipe, model: nn.Module, data: TaskData, device: str) -> dict[str, Any]:
+    """Return the test's metrics, percent: average precision of boxes and masks, as COCO's evaluation has them."""
+    require_coco()
+    model.eval()
+    images: list[dict[str, Any]] = []
+    wanted: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+    for batch in data.test():
+        with autocast(recipe.amp, device):
+            outputs = model([image.to(device) for image in batch.images])
+        for image, target, output in zip(batch.images, batch.targets, outputs, strict=True):
+            number = len(images) + 1
+            images.append({"id": number, "height": image.shape[1], "width": image.shape[2]})
+            wanted += _objects(number, target["boxes"], target["labels"], target["masks"], target.get("iscrowd"))
+            masks = output["masks"][:, 0] > MASK_THRESHOLD
+            detected = _objects(number, output["boxes"], output["labels"], masks)
+            scores = output["scores"].tolist()
+            found += [each | {"score": score} for each, score in zip(detected, scores, strict=True)]
+    return average_precision(images, wanted, found, len(data.classes))
+
+
+def require_coco() -> None:
+    """Refuse to go on without COCO's evaluation.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    if find_spec("pycocotools") is None:
+        raise UserError(
+            "detection is tested by pycocotools, which is not installed: pip install 'convnext-roadmap[downstream]'."
+        )
+
+
+def average_precision(
+    images: list[dict[str, Any]], wanted: list[dict[str, Any]], found: list[dict[str, Any]], classes: int
+) -> dict[str, Any]:
+    """Return average precisions, percent, of boxes and masks; None where no object has the size.
+
+    Args:
+        images: Of each its id, height and width.
+        wanted: Objects, as COCO's annotations have them.
+        found: Detections: the same with a score.
+        classes: Classes, whose labels begin with 1.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    values: dict[str, Any] = {}
+    with redirect_stdout(io.StringIO()):  # it tells its progress
+        truth = COCO()
+        categories = [{"id": label} for label in range(1, classes + 1)]
+        annotations = [each | {"id": number} for number, each in enumerate(wanted, 1)]
+        truth.dataset = {"images": images, "annotations": annotations, "categories": categories}
+        truth.createIndex()
+        for ours, theirs in KINDS.items():
+            # By itself a box has its own area, and a mask its own, as in COCO's result files.
+            other = {"box": "segmentation", "mask": "bbox"}[ours]
+            alone = [{name: value for name, value in each.items() if name != other} for each in found]
+            if not alone:
+                values |= {f"{ours}_{part}": 0.0 for part in PARTS}
+                continue
+            evaluation = COCOeval(truth, truth.loadRes(alone), theirs)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+            shares = dict(zip(PARTS, evaluation.stats.tolist(), strict=False))
+            values |= {f"{ours}_{part}": None if share < 0 else 100 * share for part, share in shares.items()}
+    return values
+
+
+def _objects(
+    image: int, boxes: Tensor, labels: Tensor, masks: Tensor, crowds: Tensor | None = None
+) -> list[dict[str, Any]]:
+    """Return boxes (n, 4), labels (n,) and masks (n, H, W) as COCO has them."""
+    from pycocotools import mask as coco_mask
+
+    objects = []
+    for number, (box, label) in enumerate(zip(boxes.tolist(), labels.tolist(), strict=True)):
+        area = masks[number].cpu().numpy().astype(np.uint8)
+        objects.append(
+            {
+                "image_id": image,
+                "category_id": label,
+                "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+                "segmentation": coco_mask.encode(np.asfortranarray(area)),
+                "area": float(area.sum()),
+                "iscrowd": int(crowds[number]) if crowds is not None else 0,
+            }
+        )
+    return objects
+
+
+def as_metrics(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return those of the test's values that are metrics; nothing found is an average precision of 0."""
+    return {name: float(values[name] or 0.0) for name in METRICS}
