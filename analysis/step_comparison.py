@@ -9,9 +9,10 @@ from analysis.metrics import METRICS
 from analysis.study_results import StudyResults
 from analysis.verdicts import pairs_of, reference_pairs, to_json
 from roadmap.common.errors import UserError
-from roadmap.common.fields import diff
 from roadmap.ladder.rung import Rung
-from roadmap.networks.timm_net import TimmNet
+from roadmap.networks.config import NetConfig
+
+USUAL = "its own"  # what an argument is that was not given
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,14 @@ def compare_step(results: StudyResults, step: str, against: str | None = None) -
 
 
 def _network_fields(old: Rung, new: Rung) -> dict[str, tuple[Any, Any]]:
-    """Return what differs in the networks: their fields, or, where one is timm's, which they are."""
-    if type(old.net) is type(new.net):
-        return {f"network: {name}": values for name, values in diff(old.net, new.net).items()}
-    names = [rung.net.timm if isinstance(rung.net, TimmNet) else rung.label for rung in (old, new)]
-    return {"network": (names[0], names[1])}
+    """Return what differs in the networks: what they are made of, or, where they are of two kinds, which they are."""
+    if type(old.net) is not type(new.net):
+        titles = [rung.label if isinstance(rung.net, NetConfig) else rung.net.title for rung in (old, new)]
+        return {"network": (titles[0], titles[1])}
+    before, after = old.net.describe(), new.net.describe()
+    names = dict.fromkeys([*before, *after])
+    return {
+        f"network: {name}": (before.get(name, USUAL), after.get(name, USUAL))
+        for name in names
+        if before.get(name, USUAL) != after.get(name, USUAL)
+    }

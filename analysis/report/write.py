@@ -28,7 +28,6 @@ from analysis.stats.answers import SHARED, Test
 from analysis.study_results import StudyResults
 from analysis.verdicts import published_verdicts
 from roadmap.common.errors import UserError
-from roadmap.common.fields import flatten
 from roadmap.ladder.ladder import Ladder
 from roadmap.ladder.schema import Base, Reference
 from roadmap.study.plan import Study
@@ -248,7 +247,7 @@ def _settings(study: Study) -> dict[str, dict[str, Any]]:
     for rung in study.rungs:
         config = study.configs[rung.id, study.seeds[0]]
         parts: dict[str, Mapping[str, Any]] = {
-            "network": flatten(config.net),
+            "network": config.net.describe(),
             "recipe": {"name": config.recipe.name} | config.recipe.training(),
             "data": dataclasses.asdict(config.data),
         }

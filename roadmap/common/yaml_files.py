@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 # The keys that each part of a file has, by the key that such parts stand under; "" for the file itself.
 Keys = Mapping[str, Sequence[str]]
+FOLDER = "folder"  # pydantic's validators find under this name in their context where the file lies
 MOST_DEEP = 100
 MOST_VALUES = 100_000  # in a file, with what its aliases repeat: a few lines of nested aliases can stand for billions
 
@@ -107,7 +108,7 @@ def read_yaml(path: Path, kind: type[T], keys: Keys) -> T:
     if repeated:
         raise UserError("\n".join(f"{path}:{line}: key '{key}' stands twice. Keep one." for line, key in repeated))
     try:
-        return TypeAdapter(kind).validate_python(content)
+        return TypeAdapter(kind).validate_python(content, context={FOLDER: path.parent})
     except ValidationError as error:
         raise UserError(explain(error, str(path), keys, root)) from error
 

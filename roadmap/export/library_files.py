@@ -18,7 +18,7 @@ from roadmap.common.errors import UserError
 from roadmap.networks.config import NetConfig
 from roadmap.networks.convert import naming_for, to_library, with_layer_scale
 from roadmap.networks.libraries import Library
-from roadmap.networks.timm_net import Net
+from roadmap.networks.nets import Net
 from roadmap.runs import run_folder
 
 CONFIG, PTH = "config.json", "model.pth"

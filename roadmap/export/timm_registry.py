@@ -23,8 +23,8 @@ from roadmap.ladder.rung import Rung
 from roadmap.networks.config import BlockConfig, NetConfig
 from roadmap.networks.convert import under_our_names
 from roadmap.networks.model import Network, build_model
+from roadmap.networks.nets import Net
 from roadmap.networks.own_layers import check_trust
-from roadmap.networks.timm_net import Net
 
 PREFIX = "roadmap"  # of the names of the paper's ladders
 # Where timm's checkpoints are told to look for what depends on images and classes.

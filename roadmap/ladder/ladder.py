@@ -10,13 +10,16 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_valid
 from roadmap.common.errors import FieldErrors, UserError, unknown
 from roadmap.common.paths import LADDERS, STEPS_FILE
 from roadmap.common.yaml_files import read_yaml
+from roadmap.ladder.library_steps import MODEL, take_step
+from roadmap.ladder.models import read_net
+from roadmap.ladder.own_steps import load_steps
 from roadmap.ladder.recipe_steps import RECIPE_STEPS
 from roadmap.ladder.references import check_references
 from roadmap.ladder.rung import AppliedStep, Rung, train_under
-from roadmap.ladder.schema import Base, Erratum, Match, Part, Published, Reference, RungEntry
+from roadmap.ladder.schema import Base, Beside, Erratum, Match, Part, Published, Reference, RungEntry
 from roadmap.ladder.steps import ALL_STEPS, NET_STEPS
-from roadmap.networks.config import NetConfig
 from roadmap.networks.families import BASES
+from roadmap.networks.nets import Net
 from roadmap.recipe import Recipe, read_recipe
 
 
@@ -24,15 +27,16 @@ class Ladder(Part):
     """A study as data: where it can start, and its rungs in order. Read one with `read_ladder`."""
 
     extends: str | None = None  # a ladder that comes with the harness: this one's rungs come after that one's
+    steps_module: Beside | None = None  # a Python file of steps, as --steps-module names others
     sections: tuple[str, ...] = ()
     bases: dict[str, Base] = Field(default={})
     match: Match | None = None  # of every rung that steps on the network and has none of its own
     references: tuple[str, ...] = ()  # of `roadmap.ladder.references.REFERENCES`: trained beside the rungs
     rungs: tuple[RungEntry, ...]
-    _count: Callable[[NetConfig], int] | None = None
+    _count: Callable[[Net], int] | None = None
     _recipe: str | None = None
 
-    def counted_by(self, count: Callable[[NetConfig], int]) -> Self:
+    def counted_by(self, count: Callable[[Net], int]) -> Self:
         """Return the ladder with its networks matched by their multiply-adds as this counts them, as for a proxy."""
         ladder = self.model_copy()
         ladder._count = count
@@ -62,9 +66,9 @@ class Ladder(Part):
     @model_validator(mode="after")
     def _check(self) -> Self:
         inherited = self._extend()
-        errors: list[tuple[tuple[str | int, ...], str]] = [
-            (("bases", name), str(unknown("base", name, BASES))) for name in self.bases if name not in BASES
-        ]
+        if self.steps_module is not None:
+            load_steps(self.steps_module)
+        errors = self._base_errors()
         for index, rung in list(enumerate(self.rungs))[inherited:]:
             errors += [(("rungs", index - inherited), problem) for problem in self._problems(index, rung)]
         try:
@@ -72,12 +76,33 @@ class Ladder(Part):
         except UserError as error:
             errors.append((("references",), str(error)))
         if not self.bases:
-            errors.append((("bases",), f"bases: there are none, but a ladder starts somewhere: {', '.join(BASES)}."))
+            known = f"{', '.join(BASES)}, or a model of timm's or your own"
+            errors.append((("bases",), f"bases: there are none, but a ladder starts somewhere: {known}."))
         if not self.rungs:
             errors.append((("rungs",), "rungs: there are none, but a ladder has at least its start."))
         if errors:
             raise FieldErrors(errors)
         return self
+
+    def _base_errors(self) -> list[tuple[tuple[str | int, ...], str]]:
+        """Return what is wrong with the bases, each with its place."""
+        errors: list[tuple[tuple[str | int, ...], str]] = []
+        for name, base in self.bases.items():
+            if base.model is None and name not in BASES:
+                way = f"Or say what it is: {name}: {{model: timm:NAME}}, or FILE.py:FUNCTION."
+                errors.append((("bases", name), f"{unknown('base', name, BASES)} {way}"))
+            elif base.model is None and (base.args or base.proxy):
+                errors.append((("bases", name), f"base '{name}': has args, but is one of ours. Take them out."))
+            elif base.model is not None and name in BASES:
+                errors.append(
+                    (("bases", name), f"base '{name}': has a model, but is one of ours. Give it another name.")
+                )
+            elif base.model is not None:
+                try:
+                    read_net(base.model, base.args, base.proxy, f"base '{name}'")
+                except UserError as error:
+                    errors.append((("bases", name), str(error)))
+        return errors
 
     def _extend(self) -> int:
         """Put the parts of the ladder that this one extends before its own; return how many rungs those are."""
@@ -110,22 +135,24 @@ class Ladder(Part):
             if name not in self.bases
         ]
         if index == 0:
-            if rung.step or rung.parent or rung.args:
-                found.append(f"{place}: is where the ladder starts: it has no step, args or 'from'. Take them out.")
+            if rung.parent or rung.step in RECIPE_STEPS or (rung.args and not rung.step):
+                found.append(
+                    f"{place}: is where the ladder starts: it has no 'from', no args without a step and no step on the "
+                    "recipe. Take them out."
+                )
             if not rung.adopted:
                 found.append(f"{place}: is where the ladder starts, so it cannot be a side branch. Take 'adopted' out.")
             if rung.match:
                 found.append(f"{place}: is where the ladder starts, which is what it is. Take 'match' out.")
-            return [str(problem) for problem in found]
-        if rung.recipe == "plain":
+        elif rung.recipe == "plain":
             found.append(f"{place}: only the first rung says under which recipe the ladder starts. Take 'recipe' out.")
         if rung.parent is not None and rung.parent not in above:
             found.append(unknown("rung", rung.parent, above, place=f"{place}: from"))
-        if rung.step is None:
+        if rung.step is None and index:
             found.append(f"{place}: has no step. Known: {', '.join(ALL_STEPS)}.")
-        elif rung.step not in ALL_STEPS:
+        elif rung.step is not None and rung.step not in ALL_STEPS:
             found.append(f"{unknown('step', rung.step, ALL_STEPS, place=place)} Your own? Say --steps-module FILE.")
-        else:
+        elif rung.step is not None:
             if rung.match and rung.step in RECIPE_STEPS:
                 found.append(f"{place}: step '{rung.step}' leaves the network as it is. Take 'match' out.")
             for base in self.bases:
@@ -133,12 +160,12 @@ class Ladder(Part):
         return list(dict.fromkeys(str(problem) for problem in found))
 
     def _argument_problems(self, place: str, rung: RungEntry, base: str) -> list[str | UserError]:
-        if set(rung.args) & set(self.bases):
-            strange = [name for name in rung.args if name not in self.bases]
-            if strange:
-                return [unknown("base", name, self.bases, place=f"{place}: args") for name in strange]
-            if not isinstance(rung.args.get(base, {}), dict):
-                given = rung.args[base]
+        for name, part in rung.parts().items():
+            if not isinstance(part, dict) or not set(part) & set(self.bases):
+                continue
+            if strange := [other for other in part if other not in self.bases]:
+                return [unknown("base", other, self.bases, place=f"{place}: {name or 'args'}") for other in strange]
+            if name != MODEL and not isinstance(given := part.get(base, {}), dict):
                 return [f"{place}: args of {base} are {given!r}, but must be names and values, as in {{size: 7}}."]
         step, arguments = ALL_STEPS[rung.step or ""], arguments_of(rung, base, self.bases)
         types = get_type_hints(step, localns={"Recipe": Recipe})
@@ -156,6 +183,11 @@ class Ladder(Part):
                 TypeAdapter(types[name]).validate_python(value, strict=True)
             except ValidationError as error:
                 found.append(f"{place}: argument '{name}' is {value!r}: {error.errors()[0]['msg']}.")
+        if rung.step == MODEL and not found:
+            try:
+                read_net(**arguments, place=place)
+            except UserError as error:
+                found.append(error)
         return found + [
             f"{place}: argument '{name}' is missing."
             for name, parameter in parameters.items()
@@ -163,8 +195,8 @@ class Ladder(Part):
         ]
 
     def take(
-        self, entry: RungEntry, base: str, net: NetConfig, recipe_steps: tuple[AppliedStep, ...]
-    ) -> tuple[NetConfig, tuple[AppliedStep, ...], float]:
+        self, entry: RungEntry, base: str, net: Net, recipe_steps: tuple[AppliedStep, ...]
+    ) -> tuple[Net, tuple[AppliedStep, ...], float]:
         """Return what a rung's step makes of a network and of what has changed in the recipe so far.
 
         The third value is by how much the network's multiply-adds miss what they are matched to, as a share of it.
@@ -175,11 +207,9 @@ class Ladder(Part):
         """
         arguments = arguments_of(entry, base, self.bases)
         if entry.step in NET_STEPS:
-            made, miss = NET_STEPS[entry.step](net, **arguments), 0.0
-            if not isinstance(made, NetConfig):
-                raise UserError(f"step '{entry.step}' returns {made!r}, but must return a NetConfig.")
-            if match := self.match_of(entry):
-                made, miss = match.fit(made, BASES[base], net, self._count)
+            made, miss = take_step(NET_STEPS[entry.step], net, arguments), 0.0
+            if (match := self.match_of(entry)) and entry is not self.rungs[0]:
+                made, miss = match.fit(made, self.start(base), net, self._count)
             return made, recipe_steps, miss
         if entry.step is not None:
             taken = (*recipe_steps, AppliedStep(entry.step, tuple(arguments.items())))
@@ -202,6 +232,20 @@ class Ladder(Part):
         place = f"Under recipe '{self._recipe}'" if step in RECIPE_STEPS else "At matched multiply-adds"
         return f"{place} '{name}' changes nothing"
 
+    def start(self, base: str) -> Net:
+        """Return the network of the first rung from a base.
+
+        Raises:
+            UserError: If what the base names is not there, or the first rung's step does not apply to it.
+        """
+        found = self.bases[base]
+        if found.model is None:
+            net: Net = BASES[base]
+        else:
+            net = read_net(found.model, found.args, found.proxy, f"base '{base}'")
+        first = self.rungs[0]
+        return take_step(NET_STEPS[first.step], net, arguments_of(first, base, self.bases)) if first.step else net
+
     def climb(self, base: str) -> list[Rung]:
         """Return every rung from a base, in order, each with its network.
 
@@ -214,15 +258,15 @@ class Ladder(Part):
             raise unknown("base", base, self.bases)
         plain_start = self.rungs[0].recipe == "plain"
         rungs: dict[str, Rung] = {}
-        nets: dict[str, NetConfig] = {}
+        nets: dict[str, Net] = {}
         current = ""
-        start = BASES[base]
         same: dict[str, str] = {}  # rungs that are left out: the one that they would equal
         for entry in self.rungs:
             parent = rungs.get(same.get(entry.parent or "", entry.parent) or current)
             try:
-                before = (nets[parent.id], parent.recipe_steps) if parent else (start, ())
-                net, recipe_steps, miss = self.take(entry, base, *before)
+                before: tuple[Net, tuple[AppliedStep, ...]]
+                before = (nets[parent.id], parent.recipe_steps) if parent else (start := self.start(base), ())
+                net, recipe_steps, miss = self.take(entry, base, *before) if parent else (*before, 0.0)
                 if parent and (net, recipe_steps) == before:
                     if self.match_of(entry) or (self._recipe and entry.step in RECIPE_STEPS):
                         same[entry.id] = parent.id
@@ -268,7 +312,12 @@ KEYS = {key: [field.alias or name for name, field in part.model_fields.items()] 
 
 def arguments_of(rung: RungEntry, base: str, bases: Mapping[str, Base]) -> dict[str, Any]:
     """Return the step's arguments for a base: those under its name, or, where no base is named, all."""
-    return dict(rung.args.get(base) or {}) if set(rung.args) & set(bases) else rung.args
+
+    def own(part: Any) -> Any:
+        return part.get(base) or {} if isinstance(part, dict) and set(part) & set(bases) else part
+
+    parts = {name: own(part) for name, part in rung.parts().items()}
+    return dict(parts[""]) if "" in parts else parts
 
 
 def read_ladder(ladder: str | Path = "steps") -> Ladder:

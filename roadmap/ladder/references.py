@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from roadmap.common.errors import UserError, unknown
 from roadmap.networks.config import BlockConfig, NetConfig
-from roadmap.networks.timm_net import Net, TimmNet
+from roadmap.networks.nets import Net, TimmNet
+from roadmap.networks.proxies import SwinProxy
 
 SECTION = "References"  # the heading that they stand under
 
@@ -24,9 +25,9 @@ REFERENCES: dict[str, ReferenceNet] = {
     "resnext50": ReferenceNet(
         "ResNeXt-50", NetConfig(depths=(3, 4, 6, 3), block=BlockConfig(hidden_ratio=2, groups=32))
     ),
-    "swin_tiny": ReferenceNet("Swin-T", TimmNet("swin_tiny_patch4_window7_224")),
-    "swin_small": ReferenceNet("Swin-S", TimmNet("swin_small_patch4_window7_224")),
-    "swin_base": ReferenceNet("Swin-B", TimmNet("swin_base_patch4_window7_224")),
+    "swin_tiny": ReferenceNet("Swin-T", TimmNet("swin_tiny_patch4_window7_224", proxy=SwinProxy(heads=3))),
+    "swin_small": ReferenceNet("Swin-S", TimmNet("swin_small_patch4_window7_224", proxy=SwinProxy(heads=3))),
+    "swin_base": ReferenceNet("Swin-B", TimmNet("swin_base_patch4_window7_224", proxy=SwinProxy(heads=4))),
 }
 
 

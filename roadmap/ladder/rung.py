@@ -7,7 +7,7 @@ from typing import Any
 from roadmap.common.errors import UserError, unknown
 from roadmap.ladder.recipe_steps import RECIPE_STEPS
 from roadmap.ladder.schema import MATCHED, Match, Published
-from roadmap.networks.timm_net import Net
+from roadmap.networks.nets import Net
 from roadmap.recipe import Recipe, read_plain
 
 Changes = dict[str, tuple[Any, Any]]  # setting -> (before, after)

@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from roadmap.common.errors import UserError
+from roadmap.ladder.library_steps import model, set_args
 from roadmap.ladder.recipe_steps import RECIPE_STEPS
 from roadmap.networks.config import CONV_SLOTS, NetConfig, with_width
 
-NetStep = Callable[..., NetConfig]
+NetStep = Callable[..., Any]  # from a network to the next one
 
 
 class NeedsStep(UserError):
@@ -252,6 +253,8 @@ NET_STEPS: dict[str, NetStep] = {
         fewer_norms,
         layer_norm,
         separate_downsampling,
+        set_args,
+        model,
     )
 }
 ALL_STEPS: dict[str, Callable[..., Any]] = {**RECIPE_STEPS, **NET_STEPS}

@@ -8,16 +8,14 @@ from roadmap.ladder.ladder import Ladder
 from roadmap.ladder.rung import AppliedStep, Rung
 from roadmap.ladder.schema import Published
 from roadmap.ladder.steps import NeedsStep
-from roadmap.networks.config import NetConfig
-from roadmap.networks.families import BASES
-from roadmap.networks.timm_net import Net
+from roadmap.networks.nets import Net
 
 
 @dataclass(frozen=True)
 class Built:
     """What a set of steps makes, and those of them that could not be applied: rung -> the step that it needs."""
 
-    net: NetConfig
+    net: Net
     recipe_steps: tuple[AppliedStep, ...]
     lacking: dict[str, str]
 
@@ -47,7 +45,7 @@ class Steps:
 
     def build(self, chosen: Collection[str]) -> Built:
         """Apply steps in the ladder's order, without those that need one which is not there."""
-        net, lacking = BASES[self.base], dict[str, str]()
+        net, lacking = self.start.net, dict[str, str]()
         recipe_steps: tuple[AppliedStep, ...] = ()
         for entry in self.ladder.rungs:
             if entry.id in chosen:

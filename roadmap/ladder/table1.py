@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from roadmap.common.errors import unknown
-from roadmap.networks.timm_net import TimmNet
+from roadmap.networks.nets import TimmNet
 
 FILE = Path(__file__).with_name("table1.csv")
 

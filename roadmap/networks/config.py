@@ -7,10 +7,15 @@ between are values of these two classes. Nothing here imports torch: `roadmap.ne
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from operator import mul
-from typing import ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, cast, get_args
 
 from roadmap.common.errors import UserError, unknown
-from roadmap.common.fields import LATER, PLACE
+from roadmap.common.fields import LATER, PLACE, flatten
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from roadmap.networks.nets import ModelStep, ModifiedNet
 
 Stem = Literal["none", "resnet", "mobilenet", "patchify"]
 Downsampling = Literal["max_pool", "in_block", "separate"]
@@ -36,6 +41,9 @@ STEM_STRIDES: dict[str, tuple[int, ...]] = {
 
 # How pydantic reads networks from files: what it does not know would make another network, so it is not left out.
 STRICT = {"extra": "forbid"}
+
+# The scale of the paper, as `scaled` of every network takes it.
+FULL = {"width_divisor": 1, "stem_stride": 4, "image_size": 224}
 
 
 def _check_choice(place: str, field: str, value: object, choices: tuple[str, ...]) -> None:
@@ -256,6 +264,84 @@ class NetConfig:
     def total_stride(self) -> int:
         """Pixels of the image per pixel of the last stage, in one direction."""
         return self.reductions[-1]
+
+    # -- what every network answers (`roadmap.networks.nets`)
+
+    @property
+    def title(self) -> str:
+        """Its name in tables and errors."""
+        return "a network of ours"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what it is made of, each field under its dotted name."""
+        return flatten(self)
+
+    def scaled(self, *, width_divisor: int, stem_stride: int, image_size: int) -> Self:
+        """Return the network as a recipe trains it: `scale_down`, for images of any size."""
+        return cast(Self, scale_down(self, width_divisor=width_divisor, stem_stride=stem_stride))
+
+    def scale_words(self, width_divisor: int, stem_stride: int) -> str:
+        """Say nothing: a recipe's width divisor and stem stride are what a proxy of it is."""
+        return ""
+
+    def check_image(self, image_size: int) -> None:
+        """Refuse images that are smaller than its total stride.
+
+        Raises:
+            UserError: If these are.
+        """
+        if image_size < self.total_stride:
+            raise UserError(
+                f"image_size is {image_size}, but the network divides the resolution by {self.total_stride}. "
+                f"Use images of at least {self.total_stride} pixels, or a recipe with a smaller stem stride."
+            )
+
+    def check_fits(self, image_size: int, *, in_channels: int, num_classes: int) -> None:
+        """Refuse images that it cannot take, which their size alone says.
+
+        Raises:
+            UserError: If these are such.
+        """
+        self.check_image(image_size)
+
+    @property
+    def has_stochastic_depth(self) -> bool:
+        """Whether a recipe's stochastic depth means anything to it."""
+        return True
+
+    def build(self, *, num_classes: int, in_channels: int, drop_path: float, init: Init) -> "nn.Module":
+        """Build it, with its first weights."""
+        from roadmap.networks.model import Network, initialise
+
+        model = Network(self, num_classes=num_classes, in_channels=in_channels, drop_path=drop_path)
+        initialise(model, self, init)
+        return model
+
+    def set_args(self, args: object, proxy: object = ()) -> NoReturn:
+        """Refuse arguments.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError("set_args: the network is one of ours, which has fields and no arguments. Use a step on them.")
+
+    def then(self, step: "ModelStep") -> "ModifiedNet":
+        """Return the network whose module a function changes."""
+        from roadmap.networks.nets import ModifiedNet
+
+        return ModifiedNet(self, (step,))
+
+    def import_code(self) -> None:
+        """Import the files of its own layers."""
+        from roadmap.networks.own_layers import import_layers
+
+        import_layers(self)
+
+    def check_trust(self) -> None:
+        """Refuse to run the files of its own layers, unless they are trusted."""
+        from roadmap.networks.own_layers import check_trust
+
+        check_trust(self)
 
 
 def _usual_strides(stages: int) -> tuple[int, ...]:

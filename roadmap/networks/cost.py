@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from roadmap.common.errors import UserError
 from roadmap.networks.config import NetConfig, with_blocks, with_width
 from roadmap.networks.model import build_model
-from roadmap.networks.timm_net import Net
+from roadmap.networks.nets import Net
 
 Count = Callable[[NetConfig], int]  # multiply-adds of a network
 
@@ -54,8 +54,9 @@ class _OperatorCounts(TorchFunctionMode):
     meta device since torch 2.13 (and would have to compute the whole network elsewhere). A test holds the two equal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stand_ins: Mapping[Any, Any]) -> None:
         super().__init__()
+        self.stand_ins = stand_ins
         self.macs: int = 0
         self.depthwise_macs: int = 0
         self.attention_macs: int = 0
@@ -64,7 +65,7 @@ class _OperatorCounts(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        out = _STAND_INS.get(func, func)(*args, **(kwargs or {}))
+        out = self.stand_ins.get(func, func)(*args, **(kwargs or {}))
         if func in (F.conv2d, F.linear):
             x, weight, y = args[0], args[1], out
             if func is F.linear:  # a layer on every position of (N, H, W, C) is one on N * H * W inputs
@@ -89,7 +90,9 @@ def count_macs(net: Net, image_size: int = 224, *, in_channels: int = 3, num_cla
     """Count the multiply-adds of one forward pass.
 
     Runs the real model on the meta device, so nothing is allocated. Convolutions, linear layers and the matrix products
-    of attention count; norms, activations, pooling and additions do not, as in the paper's tables.
+    of attention count; norms, activations, pooling and additions do not, as in the paper's tables. Networks that are
+    not ours are counted by torch's own counter (`counts_apart` says where ours, which is faster, would differ), and on
+    the CPU where they cannot be on the meta device.
 
     Args:
         net: The network to measure.
@@ -148,29 +151,106 @@ def count_attention_macs(net: Net, image_size: int = 224, *, in_channels: int = 
 @cache
 def count_params(net: Net, *, in_channels: int = 3, num_classes: int = 1000) -> int:
     """Count the trainable parameters."""
-    return sum(parameter.numel() for parameter in _on_meta(net, in_channels, num_classes).parameters())
+    return sum(parameter.numel() for parameter in _built(net, in_channels, num_classes).parameters())
+
+
+def counts_apart(net: Net, image_size: int = 224, *, in_channels: int = 3, num_classes: int = 1000) -> str:
+    """Say where torch's own counter finds other multiply-adds than ours in a network that is not ours; "" if nowhere.
+
+    Its count is the one that is used there: it sees every matrix product and convolution, whoever calls it.
+    """
+    counts = _trace(net, image_size, in_channels, num_classes)
+    if counts.seen_by_ours == counts.macs:
+        return ""
+    operators = ", ".join(f"{name} {macs / 1e6:,.1f} M" for name, macs in counts.by_operator.items())
+    return (
+        f"torch's counter finds {counts.macs / 1e6:,.1f} M multiply-adds ({operators}), ours, which knows "
+        f"convolutions, linear layers and attention, {counts.seen_by_ours / 1e6:,.1f} M. The first is used."
+    )
+
+
+@dataclass
+class _Counts:
+    """What one image's forward pass costs; `seen_by_ours` of the multiply-adds are those that our counter sees."""
+
+    macs: int
+    depthwise_macs: int
+    attention_macs: int
+    activations: int
+    seen_by_ours: int
+    by_operator: dict[str, int] = field(default_factory=dict)
+
+
+def build_without_weights(net: Net, *, num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
+    """Build a network to look at its shapes: on the meta device, or, where it cannot be built there, on the CPU.
+
+    Raises:
+        UserError: If it cannot be built.
+    """
+    if isinstance(net, NetConfig):
+        with torch.device("meta"), _OperatorCounts(_STAND_INS):  # weights on the meta device need no filling
+            return build_model(net, num_classes=num_classes, in_channels=in_channels)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return build_model(net, num_classes=num_classes, in_channels=in_channels)
+        except Exception:  # a constructor may look at numbers
+            return build_model(net, num_classes=num_classes, in_channels=in_channels)
 
 
 @lru_cache(maxsize=2)
-def _on_meta(net: Net, in_channels: int, num_classes: int) -> nn.Module:
-    # The stand-ins are for ours: weights on the meta device need no filling. timm's may compute their widths.
-    with torch.device("meta"), _OperatorCounts() if isinstance(net, NetConfig) else nullcontext():
-        return build_model(net, num_classes=num_classes, in_channels=in_channels).eval()
+def _built(net: Net, in_channels: int, num_classes: int) -> nn.Module:
+    return build_without_weights(net, num_classes=num_classes, in_channels=in_channels).eval()
 
 
 @cache
-def _trace(net: Net, image_size: int, in_channels: int, num_classes: int) -> _OperatorCounts:
+def _trace(net: Net, image_size: int, in_channels: int, num_classes: int) -> _Counts:
     """Return what one image's forward pass costs."""
-    if isinstance(net, NetConfig) and image_size < net.total_stride:
-        raise UserError(
-            f"image_size is {image_size}, but the network divides the resolution by {net.total_stride}. "
-            f"Use images of at least {net.total_stride} pixels, or a recipe with a smaller stem stride."
-        )
-    image = torch.empty(1, in_channels, image_size, image_size, device="meta")
-    counts = _OperatorCounts()
-    with torch.no_grad(), counts:
-        _on_meta(net, in_channels, num_classes)(image)
-    return counts
+    if isinstance(net, NetConfig):
+        net.check_image(image_size)
+    model = _built(net, in_channels, num_classes)
+    if isinstance(net, NetConfig):
+        counts = _OperatorCounts(_STAND_INS)
+        with torch.no_grad(), counts:
+            model(torch.empty(1, in_channels, image_size, image_size, device="meta"))
+        return _Counts(counts.macs, counts.depthwise_macs, counts.attention_macs, counts.activations, counts.macs)
+    try:
+        return _trace_with_torch(model, image_size, in_channels, num_classes)
+    except Exception as error:
+        if isinstance(error, UserError) or not any(parameter.is_meta for parameter in model.parameters()):
+            raise _cannot_look(net, image_size, in_channels, error) from error
+    try:  # its forward pass may look at numbers
+        with torch.random.fork_rng(devices=[]):
+            model = build_model(net, num_classes=num_classes, in_channels=in_channels).eval()
+            return _trace_with_torch(model, image_size, in_channels, num_classes)
+    except Exception as error:
+        raise _cannot_look(net, image_size, in_channels, error) from error
+
+
+def _trace_with_torch(model: nn.Module, image_size: int, in_channels: int, num_classes: int) -> _Counts:
+    """Count with torch's counter, and, for what else is counted, with ours."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    ours = _OperatorCounts({})
+    with torch.no_grad(), FlopCounterMode(display=False) as torchs, ours:
+        logits = model(torch.zeros(1, in_channels, image_size, image_size, device=device))
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (1, num_classes):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"it maps an image to {found}, but must to (1, {num_classes}), a number for each class")
+    by_operator = {str(name): flops // 2 for name, flops in torchs.get_flop_counts().get("Global", {}).items()}
+    total = torchs.get_total_flops() // 2
+    return _Counts(total, ours.depthwise_macs, ours.attention_macs, ours.activations, ours.macs, by_operator)
+
+
+def _cannot_look(net: Net, image_size: int, in_channels: int, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:300].rstrip(".")
+    if not isinstance(error, UserError):
+        reason = f"{type(error).__name__}: {reason}"
+    return UserError(
+        f"{net.title}: cannot look at an image of {in_channels}x{image_size}x{image_size} ({reason}). Give it other "
+        "arguments (in a proxy: 'proxy'), or choose a recipe with images that it takes."
+    )
 
 
 def fit_width(net: NetConfig, macs: float, *, multiple: int = 1, count: Count = count_macs) -> NetConfig:

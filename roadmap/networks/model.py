@@ -10,9 +10,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from roadmap.common.errors import UserError
-from roadmap.networks.blocks import Block, Downsample, HeadConv, Stem, make_drop_path, make_norm
+from roadmap.networks.blocks import Block, Downsample, HeadConv, Stem, make_norm
 from roadmap.networks.config import Init, NetConfig
-from roadmap.networks.timm_net import TimmNet
+from roadmap.networks.library_models import head_of
+from roadmap.networks.nets import FactoryNet, ModifiedNet, Net, TimmNet
 
 LAYER_BLOCKS = 3  # of a stage, that fine-tuning gives one learning rate
 
@@ -169,7 +170,7 @@ class Network(nn.Module):
             )
         self.num_classes, self.global_pool = num_classes, pool
         self.head = self._make_head(num_classes).to(next(self.parameters()))
-        _initialise(self.head, self.net)
+        initialise(self.head, self.net)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Save memory in training at the price of a second forward pass, in which BatchNorm averages once more."""
@@ -198,7 +199,7 @@ class Network(nn.Module):
         return group
 
 
-def _initialise(model: nn.Module, net: NetConfig, init: Init = "trunc_normal") -> None:
+def initialise(model: nn.Module, net: NetConfig, init: Init = "trunc_normal") -> None:
     """Draw the first weights of convolutions and linear layers anew; PyTorch's own are there already."""
     for name, module in model.named_modules():
         is_conv = isinstance(module, nn.Conv2d)
@@ -228,7 +229,7 @@ def build_model(
 
 @overload
 def build_model(
-    net: TimmNet,
+    net: TimmNet | FactoryNet | ModifiedNet,
     *,
     num_classes: int = ...,
     in_channels: int = ...,
@@ -239,7 +240,7 @@ def build_model(
 
 
 def build_model(
-    net: NetConfig | TimmNet,
+    net: Net,
     *,
     num_classes: int = 1000,
     in_channels: int = 3,
@@ -250,7 +251,7 @@ def build_model(
     """Build a network and initialise it, unless told otherwise as the authors do: truncated normal, std 0.02, biases 0.
 
     Where no norm sets the scale of what passes through, 13 layers of such weights leave nothing of an image, so there
-    convolutions start as He et al. have them. A network of timm's starts as timm has it.
+    convolutions start as He et al. have them. A network that is not ours starts as its function has it.
 
     The random numbers come from torch's default generator. Under `torch.device("meta")` nothing is allocated.
 
@@ -268,25 +269,9 @@ def build_model(
     Source: appendix A.1; std 0.02 as in the authors' released code (Table 5 prints 0.2). Without norms: He et al. 2015,
         "Delving Deep into Rectifiers", as torchvision's VGG is initialised.
     """
-    model: nn.Module
-    if isinstance(net, TimmNet):
-        model = _from_timm(net, num_classes=num_classes, in_chans=in_channels, drop_path_rate=drop_path)
-    else:
-        model = Network(net, num_classes=num_classes, in_channels=in_channels, drop_path=drop_path)
-        _initialise(model, net, init)
-    head = model.get_classifier()  # type: ignore[operator]
-    if head_init_scale != 1 and isinstance(head, nn.Linear):
-        head.weight.data.mul_(head_init_scale)
-    return model
-
-
-def _from_timm(net: TimmNet, **settings: Any) -> nn.Module:
-    """Build a network of timm's, with stochastic depth of ours, which several processes draw together."""
-    import timm
-
-    model: nn.Module = timm.create_model(net.timm, **settings, **dict(net.args))
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, timm.layers.DropPath):
-                setattr(parent, name, make_drop_path(child.drop_prob))
+    model: nn.Module = net.build(num_classes=num_classes, in_channels=in_channels, drop_path=drop_path, init=init)
+    if head_init_scale != 1:
+        _, head = head_of(model, num_classes)
+        if isinstance(head, nn.Linear):
+            head.weight.data.mul_(head_init_scale)
     return model

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Whether Python files that a network from somebody's file names may be run: no, yes, or those of one fingerprint. It
 # comes from the user's call alone, not by way of timm, whose arguments are also read from such files.
 TRUST: ContextVar[bool | str] = ContextVar("trust", default=False)
+FINGERPRINT_LENGTH = 12  # hexadecimal digits of SHA-256
 FINGERPRINT = "roadmap_fingerprint"  # under this name a module knows the hash of the file that it was read from
 
 
@@ -42,7 +43,7 @@ def own_layer(slot: str, layer: "type[nn.Module]") -> OwnLayer:
             "name that by --steps-module."
         )
     path = Path(cast(str, module.__file__)).resolve()
-    return OwnLayer(slot, layer.__name__, str(path), _fingerprint_of(module))
+    return OwnLayer(slot, layer.__name__, str(path), fingerprint_of(module))
 
 
 def import_layers(net: NetConfig) -> None:
@@ -75,17 +76,29 @@ def check_trust(net: NetConfig) -> None:
     Raises:
         UserError: If one may not be run.
     """
-    trust = TRUST.get()
     for layer in net.block.layers_after:
-        known = sys.modules.get(Path(layer.path).stem)
-        imported = known is not None and _fingerprint_of(known) == layer.fingerprint
-        if trust is True or trust == layer.fingerprint or imported:
-            continue
-        raise UserError(
-            f"layer '{layer.name}': comes from the Python file {layer.path} (fingerprint {layer.fingerprint}), which "
-            "loading would run. If you trust it, give roadmap.load_model trust_code=True, or the fingerprint if you "
-            "have it from elsewhere; or import the file first."
-        )
+        check_file(f"layer '{layer.name}'", layer.path, layer.fingerprint)
+
+
+def check_file(what: str, path: str, fingerprint: str) -> None:
+    """Refuse to run a Python file that somebody's file names, unless `TRUST` says that it may be.
+
+    Args:
+        what: What is made from it, for errors.
+        path: The file.
+        fingerprint: Hash of its content.
+
+    Raises:
+        UserError: If it may not be run.
+    """
+    trust, known = TRUST.get(), sys.modules.get(Path(path).stem)
+    if trust is True or trust == fingerprint or (known is not None and fingerprint_of(known) == fingerprint):
+        return
+    raise UserError(
+        f"{what}: comes from the Python file {path} (fingerprint {fingerprint}), which loading would run. If you trust "
+        "it, give roadmap.load_model trust_code=True, or the fingerprint if you have it from elsewhere; or import the "
+        "file first."
+    )
 
 
 def load_module(path: Path, fingerprint: str | None = None) -> ModuleType:
@@ -99,7 +112,7 @@ def load_module(path: Path, fingerprint: str | None = None) -> ModuleType:
         UserError: If it cannot be imported, its name is taken, or its content is another.
     """
     name, known = path.stem, sys.modules.get(path.stem)
-    if known is not None and fingerprint is not None and _fingerprint_of(known) == fingerprint:
+    if known is not None and fingerprint is not None and fingerprint_of(known) == fingerprint:
         return known  # wherever it lies
     try:
         found = _hash(path)
@@ -135,7 +148,7 @@ def load_module(path: Path, fingerprint: str | None = None) -> ModuleType:
     return module
 
 
-def _fingerprint_of(module: ModuleType) -> str:
+def fingerprint_of(module: ModuleType) -> str:
     """Return the hash of the file that a module was read from."""
     if not hasattr(module, FINGERPRINT):
         file = getattr(module, "__file__", None)
@@ -144,4 +157,4 @@ def _fingerprint_of(module: ModuleType) -> str:
 
 
 def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:FINGERPRINT_LENGTH]

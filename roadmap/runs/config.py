@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from roadmap.common import fields
 from roadmap.common.errors import UserError
 from roadmap.common.files import read_as
-from roadmap.networks.timm_net import Net
+from roadmap.networks.nets import Net
 from roadmap.recipe import Recipe
 from roadmap.runs.run_folder import RUN, Count
 
@@ -103,8 +103,14 @@ class RunConfig:
         """Refuse what would fail only after the start.
 
         Raises:
-            UserError: If the training part is smaller than one batch, or BatchNorm has one value to average.
+            UserError: If the network cannot take the images, the training part is smaller than one batch, or BatchNorm
+                has one value to average.
         """
+        outside = {"num_classes": self.data.num_classes, "in_channels": self.data.in_channels}
+        try:
+            self.net.check_fits(self.recipe.image_size, **outside)
+        except UserError as error:
+            raise UserError(f"recipe '{self.recipe.name}': {error}") from error
         if not self.steps_per_epoch:
             raise UserError(
                 f"recipe '{self.recipe.name}': batch_size is {self.recipe.batch_size}, but '{self.data.name}' has only "
@@ -117,13 +123,14 @@ class RunConfig:
         recipe = self.recipe
         if (recipe.ghost_batch or recipe.batch_size // (processes * recipe.accumulate)) > 1:
             return
-        import torch
+        from torch import zeros
 
-        from roadmap.networks.model import build_model
+        from roadmap.networks.cost import build_without_weights
 
-        with torch.device("meta"):
-            model = build_model(self.net, num_classes=self.data.num_classes, in_channels=self.data.in_channels)
-            images = torch.empty(1, self.data.in_channels, recipe.image_size, recipe.image_size)
+        outside = {"num_classes": self.data.num_classes, "in_channels": self.data.in_channels}
+        model = build_without_weights(self.net, **outside)
+        device = next(model.parameters()).device
+        images = zeros(1, self.data.in_channels, recipe.image_size, recipe.image_size, device=device)
         try:
             model.train()(images)
         except ValueError as error:  # torch's, and there is no other

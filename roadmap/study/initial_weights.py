@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 TIMM = "timm:"
 LAYER_SCALE = 1e-6  # what the paper's starts at, before the weights take its place
-HEAD, SWIN_HEAD = ("head.weight", "head.bias"), ("head.fc.weight", "head.fc.bias")
 
 
 def find_weights(place: str, rung: str, seed: int) -> WeightsConfig:
@@ -92,13 +91,10 @@ def check_weights(config: RunConfig) -> None:
     Raises:
         UserError: If they are damaged, or another network's.
     """
-    import torch
+    from roadmap.networks.cost import build_without_weights
 
-    from roadmap.networks.model import build_model
-
-    with torch.device("meta"):
-        model = build_model(config.net, num_classes=config.data.num_classes, in_channels=config.data.in_channels)
-    _read_fitting(model, config)
+    outside = {"num_classes": config.data.num_classes, "in_channels": config.data.in_channels}
+    _read_fitting(build_without_weights(config.net, **outside), config)
 
 
 def keep_layer_scale(config: RunConfig) -> RunConfig:
@@ -128,6 +124,7 @@ def load_weights(model: "nn.Module", config: RunConfig) -> None:
 
 def _read_fitting(model: "nn.Module", config: RunConfig) -> "dict[str, Tensor]":
     from roadmap.networks.convert import under_our_names
+    from roadmap.networks.library_models import head_of
     from roadmap.networks.weight_files import read_weights
 
     assert config.weights is not None
@@ -137,7 +134,8 @@ def _read_fitting(model: "nn.Module", config: RunConfig) -> "dict[str, Tensor]":
     weights = read_weights(path)
     if isinstance(config.net, NetConfig):
         weights = under_our_names(weights, config.net, str(path))
-    own, head = model.state_dict(), HEAD if isinstance(config.net, NetConfig) else SWIN_HEAD
+    own, (name, _) = model.state_dict(), head_of(model, config.data.num_classes)
+    head = [f"{name}.{part}" for part in ("weight", "bias") if f"{name}.{part}" in own]
     if any(name in weights and weights[name].shape[:1] != own[name].shape[:1] for name in head):
         weights |= {name: own[name] for name in head}
     wrong = [name for name in sorted(own.keys() | weights) if _shape(own, name) != _shape(weights, name)]

@@ -166,11 +166,34 @@ class Study:
         design = "" if self.design == "ladder" else f", {self.layout.design.describe()}"
         if not recipe.is_proxy:
             return f"Recipe '{recipe.name}', {recipe.epochs} epochs, {seeds}{design}"
-        scale = f"width / {recipe.width_divisor}, " if recipe.width_divisor != 1 else ""
+        width = f"width / {recipe.width_divisor}, " if recipe.width_divisor != 1 else ""
+        # Where no network has a width or a stem that the recipe scales, a note says what became of them instead.
+        scale = (
+            "" if all(self._scale_words(rung) for rung in self.rungs) else f"{width}stem stride {recipe.stem_stride}, "
+        )
         return (
-            f"{PROXY}: {recipe.dataset} ({config.data.train_images:,} training images), {scale}stem stride "
-            f"{recipe.stem_stride}, {recipe.image_size}x{recipe.image_size}, {images:,} images seen a run, {seeds}, "
+            f"{PROXY}: {recipe.dataset} ({config.data.train_images:,} training images), {scale}"
+            f"{recipe.image_size}x{recipe.image_size}, {images:,} images seen a run, {seeds}, "
             f"recipe '{recipe.name}'{design}"
+        )
+
+    def _scale_words(self, rung: Rung) -> str:
+        """Say what a proxy of a rung's network is, where the recipe's width and stem stride do not say it."""
+        nets = {other.id: other.net for other in self.layout.rungs}
+        return nets[rung.id].scale_words(self.recipe.width_divisor, self.recipe.stem_stride)
+
+    def _network_notes(self) -> list[str]:
+        """Return what the recipe's scale and stochastic depth mean to networks that are not ours: a line each."""
+        words: dict[str, list[str]] = {}
+        deaf = []
+        for rung in self.rungs:
+            if said := self._scale_words(rung):
+                words.setdefault(said, []).append(rung.id)
+            if self.configs[rung.id, self.seeds[0]].recipe.drop_path and not rung.net.has_stochastic_depth:
+                deaf.append(rung.id)
+        notes = [f"{', '.join(ids)}: {said}." for said, ids in words.items()]
+        return notes + (
+            [f"drop_path means nothing to {', '.join(deaf)}, which take no drop_path_rate."] if deaf else []
         )
 
     def planned(self) -> list[PlannedRun]:
@@ -203,7 +226,7 @@ class Study:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of the study beside what it is: a line each."""
-        recipe, notes = self.recipe, [*self.layout.notes, *self.data_notes]
+        recipe, notes = self.recipe, [*self.layout.notes, *self.data_notes, *self._network_notes()]
         if self.ladder.match:
             match = self.ladder.match
             notes.append(

@@ -11,8 +11,7 @@ from roadmap.ladder.designs import Design, lay_out
 from roadmap.ladder.ladder import Ladder, find_ladder
 from roadmap.ladder.rung import Rung, select
 from roadmap.ladder.schema import Match
-from roadmap.networks.config import NetConfig
-from roadmap.networks.timm_net import Net, scale_net
+from roadmap.networks.nets import Net, as_published
 from roadmap.recipe import MOST_SEED, Recipe, read_recipe
 from roadmap.runs.config import DataConfig, RunConfig, WeightsConfig
 from roadmap.study.plan import ASSUMED, Study
@@ -123,10 +122,10 @@ def _ladder_of(spec: StudySpec, recipe: Recipe) -> Ladder:
     )
 
 
-def count_as_trained(recipe: Recipe, data: DataConfig) -> Callable[[NetConfig], int]:
+def count_as_trained(recipe: Recipe, data: DataConfig) -> Callable[[Net], int]:
     """Return what counts the multiply-adds of a rung's network at the scale, and for the images, of a recipe."""
 
-    def count(net: NetConfig) -> int:
+    def count(net: Net) -> int:
         from roadmap.networks.cost import count_macs
 
         shape = {"in_channels": data.in_channels, "num_classes": data.num_classes}
@@ -148,14 +147,13 @@ def _at_scale(rung: Rung, recipe: Recipe) -> Rung:
         net = _scale(rung.net, recipe)
     except UserError as error:
         raise UserError(f"recipe '{recipe.name}', '{rung.id}': {error}") from error
-    changed = rung.is_reference and net != rung.net
+    changed = rung.is_reference and net != as_published(rung.net)
     return replace(rung, net=net, label=f"{rung.label} (proxy)" if changed else rung.label)
 
 
 def _scale(net: Net, recipe: Recipe) -> Net:
     """Return a network at the scale that a recipe trains at: every rung by the same transform, after the climb."""
-    return scale_net(
-        net,
+    return net.scaled(
         width_divisor=recipe.width_divisor,
         stem_stride=recipe.stem_stride,
         image_size=recipe.image_size,
@@ -169,11 +167,6 @@ def _config_of(rung: Rung, recipe: Recipe, spec: StudySpec, seed: int) -> RunCon
         raise UserError(
             f"recipe '{recipe.name}' and its plain counterpart '{trained_under.name}' differ in scale or data, so "
             f"rungs under them cannot be compared. Give both the same {', '.join(SHARED)}."
-        )
-    if isinstance(rung.net, NetConfig) and trained_under.image_size < rung.net.total_stride:
-        raise UserError(
-            f"recipe '{trained_under.name}': image_size is {trained_under.image_size}, but the networks divide the "
-            f"resolution by {rung.net.total_stride}. Use larger images, or stem_stride: 2."
         )
     data = _data_of(trained_under, spec, needs_test=recipe.needs_test)
     config = RunConfig(rung.net, trained_under, data, seed)

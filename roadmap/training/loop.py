@@ -20,8 +20,6 @@ from roadmap.common.machine import choose_device
 from roadmap.common.process_group import ALONE, Group
 from roadmap.common.seeding import seed_step
 from roadmap.data.batches import Data, decoding_workers, load_data
-from roadmap.networks.config import NetConfig
-from roadmap.networks.own_layers import import_layers
 from roadmap.runs import run_folder
 from roadmap.runs.claims import Writer
 from roadmap.runs.config import RunConfig
@@ -123,8 +121,7 @@ class _Training:
         self.config, self.data, self.writer, self.device, self.group = config, data, writer, device, group
         self.folder = writer.folder
         recipe = config.recipe
-        if isinstance(config.net, NetConfig):
-            import_layers(config.net)
+        config.net.import_code()
         seed_step(config.seed, -1 % 2**32)  # a stream of its own: no training step has this number
         self.model = make_model(config, device)
         if config.weights is not None:
