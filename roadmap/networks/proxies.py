@@ -94,8 +94,8 @@ class SwinProxy:
         if image_size % stride:
             near = max(stride, round(image_size / stride) * stride)
             raise UserError(
-                f"image_size is {image_size}, but {net.title.removeprefix('timm:')} with patches of {stem_stride} pixels "
-                f"takes multiples of {stride}. Use {near}, or leave the reference out."
+                f"image_size is {image_size}, but {net.title} with patches of {stem_stride} pixels takes "
+                f"multiples of {stride}. Use {near}, or leave the reference out."
             )
         side, published = image_size // stem_stride, FULL["image_size"]
         most = max(self.WINDOW, self.WINDOW * image_size // published)
