@@ -56,7 +56,7 @@ def count_cost(framework: Framework, net: Net, size: tuple[int, int]) -> Cost:
         size: Height and width of the image in pixels.
     """
     if isinstance(net, TimmNet):  # with attention masks for this size, its windows as published
-        net = replace(net, args=(*net.args, ("img_size", size)))  # type: ignore[arg-type]
+        net = replace(net, args=(*net.args, ("img_size", size)))
     with torch.device("meta"):
         backbone, classes = FeatureMaps(net), CLASSES[framework]
         image = torch.empty(1, 3, *size)

@@ -32,6 +32,9 @@ def levels_of(reductions: list[int]) -> list[int]:
     return list(last.values())[-LEVELS:]
 
 
+ASKED = ("feature_info", "prune_intermediate_layers", "forward_intermediates")  # of a backbone that is not ours
+
+
 class FeatureMaps(nn.Module):
     """A backbone: from images to four feature maps, the finest first.
 
@@ -57,12 +60,18 @@ class FeatureMaps(nn.Module):
             init: The distribution of its first weights, as `roadmap.recipe.Recipe.init` has it.
 
         Raises:
-            UserError: If the network has fewer than four resolutions.
+            UserError: If the network gives no maps, or has fewer than four resolutions.
 
         Source: the authors' code for detection and segmentation (a norm for each output of their ConvNeXt).
         """
         super().__init__()
         network: Any = build_model(net, num_classes=0, in_channels=in_channels, drop_path=drop_path, init=init)
+        missing = [name for name in ASKED if not hasattr(network, name)]
+        if missing and not isinstance(net, NetConfig):
+            raise UserError(
+                f"{net.title}: has no {missing[0]}, by which timm's networks give the maps of their stages, so it is "
+                "no backbone. Leave it out (--only), or give your module what timm's have."
+            )
         # What stands behind the last stage would be idle.
         if isinstance(net, NetConfig):
             network.norm, network.head_conv = nn.Identity(), nn.Identity()

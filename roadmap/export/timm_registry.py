@@ -92,7 +92,7 @@ def _entrypoint(name: str, rungs: Mapping[str, Rung], last: str) -> Callable[...
     return create
 
 
-@register_model
+@register_model  # type: ignore[untyped-decorator]
 def roadmap_network(
     pretrained: bool = False,
     pretrained_cfg: str | dict[str, Any] | PretrainedCfg | None = None,

@@ -41,7 +41,8 @@ def load_steps(path: str | Path) -> list[str]:
                 f"{path}: step '{name}': its annotations cannot be read ({error}). Correct them."
             ) from error
         hint = hints.get(next(iter(inspect.signature(function).parameters), ""))
-        step, table = function, tables.get(hint)
+        step: Callable[..., Any] = function
+        table = tables.get(hint)
         if _is_module(hint):
             step, table = _recorded(function, str(Path(path).resolve()), fingerprint_of(module)), NET_STEPS
         if table is None:

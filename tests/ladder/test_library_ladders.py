@@ -277,6 +277,7 @@ def test_a_runs_name_depends_on_what_a_file_says_and_not_on_where_it_lies(
     assert tiny_run(net=moved).id == config.id
     assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     (folder / "my_models.py").write_text(MODELS + "# another\n")
+    sys.modules.pop("my_steps")
     assert tiny_run(net=ladder_in(folder).climb("mine")[-1].net).id != config.id
 
 
