@@ -14,11 +14,11 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.comparison.agreement import agreement_with_paper
+from analysis.evaluations.robustness import Robustness
 from analysis.ladder_table import with_answers
 from analysis.metrics import declared
 from analysis.report.record import read_record
 from analysis.report.tables import verdict_markdown
-from analysis.robustness import Robustness
 from analysis.sentences import headline, more_runs
 from analysis.verdicts import FACTOR_COLUMNS, published_verdicts, verdict_table
 from docs.drawing import draw_network

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.evaluations.own_metrics import runs_of
 from analysis.frame_results import FrameResults
 from analysis.metrics import METRICS, TOP1
-from analysis.own_metrics import runs_of
 from analysis.report.record_results import RecordResults
 from analysis.stats.answers import SHARED, Test
 from analysis.stats.differences import Summary

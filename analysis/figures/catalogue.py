@@ -7,12 +7,12 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.evaluations.robustness import Robustness
 from analysis.figures import draw_curves, draw_effects, draw_forest, draw_robustness, draw_rounds, draw_tradeoff
 from analysis.figures.roadmap import Chart, draw_roadmap, save_figure
 from analysis.figures.style import Words
 from analysis.metrics import TOP1, metric_of
 from analysis.report.page import Picture
-from analysis.robustness import Robustness
 from analysis.study_results import StudyResults
 
 VECTORS = ("svg", "pdf")
