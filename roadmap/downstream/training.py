@@ -18,8 +18,8 @@ from roadmap.common.errors import UserError
 from roadmap.common.log import say
 from roadmap.common.seeding import seed_step
 from roadmap.downstream import detection, segmentation
+from roadmap.downstream.data.task_data import TaskData
 from roadmap.downstream.feature_maps import FeatureMaps
-from roadmap.downstream.task_data import TaskData
 from roadmap.downstream.task_recipe import TaskRecipe
 from roadmap.jobs.tasks import Setting, Stopped
 from roadmap.networks.timm_net import Net

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from roadmap.common.errors import UserError
-from roadmap.downstream import scenes
-from roadmap.downstream.scenes import Part, Scene, make_scene
+from roadmap.downstream.data import scenes
+from roadmap.downstream.data.scenes import Part, Scene, make_scene
 from roadmap.downstream.task_recipe import TaskRecipe
 
 IGNORED = 255  # the label of pixels that do not count
