@@ -150,7 +150,8 @@ class _Training:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
-        return loss.detach()
+        out: Tensor = loss.detach()
+        return out
 
     def _note(self, pending: list[Tensor]) -> None:
         losses = torch.stack(pending).tolist()
@@ -230,7 +231,8 @@ def make_task_model(run: TaskRun, classes: int, in_channels: int, start: dict[st
     if start is not None:
         backbone.load_classifier(start)
     kind = segmentation if run.recipe.is_segmentation else detection
-    return kind.make(run.recipe, backbone, classes, in_channels)
+    model: nn.Module = kind.make(run.recipe, backbone, classes, in_channels)
+    return model
 
 
 def rate_at(recipe: TaskRecipe, step: int) -> float:

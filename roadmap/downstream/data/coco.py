@@ -1,4 +1,4 @@
-"""COCO's format: images in folders, objects in annotations/instances_*.json, read by pycocotools.
+"""COCO's format: images in folders, objects in annotations/instances_*.json, read by faster-coco-eval.
 
 Source: Lin et al. 2014, "Microsoft COCO" (the layout of 2017); augmentation as in the configurations of the authors of
     ConvNeXt: at random a resized image, or a resized part of it.
@@ -69,7 +69,7 @@ class Coco(FileData):
         yield from (self.root / path for path in PARTS.values())
 
     def _read(self, item: Item) -> Example:
-        from pycocotools import mask as coco_mask
+        from faster_coco_eval.core import mask as coco_mask
 
         image = read_image(item.path)
         height, width = image.shape[1:]
@@ -108,7 +108,7 @@ class Coco(FileData):
         from torchvision.transforms.v2 import functional as F
 
         size = fitting(_size(image), self.recipe.short_sides[-1], self.recipe.image_size)
-        there = target["masks"].flatten(1).any(1)
+        there = (target["masks"].flatten(1) > 0).any(1)
         kept = {name: value[there] for name, value in target.items()}
         return F.resize(image, list(size), antialias=True), kept | {
             "boxes": boxes_of(kept["masks"]),
@@ -118,7 +118,7 @@ class Coco(FileData):
 
 def _with_boxes(image: Tensor, masks: Tensor, labels: Tensor) -> Example:
     """Return an image and the objects that are still to be seen in it."""
-    there = masks.flatten(1).any(1)
+    there = (masks.flatten(1) > 0).any(1)
     return image, {"boxes": boxes_of(masks[there]), "labels": labels[there], "masks": masks[there]}
 
 
