@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roadmap.downstream.data.task_data import IGNORED, Batch, TaskData
 from roadmap.downstream.feature_maps import FeatureMaps
-from roadmap.downstream.task_data import IGNORED, Batch, TaskData
 from roadmap.downstream.task_recipe import TaskRecipe
 from roadmap.downstream.upernet import UPerNet
 from roadmap.runs.metrics import Metric

@@ -18,8 +18,8 @@ from roadmap.common.errors import UserError
 from roadmap.common.log import say
 from roadmap.common.seeding import seed_step
 from roadmap.downstream import detection, segmentation
+from roadmap.downstream.data.task_data import TaskData
 from roadmap.downstream.feature_maps import FeatureMaps
-from roadmap.downstream.task_data import TaskData
 from roadmap.downstream.task_recipe import TaskRecipe
 from roadmap.jobs.tasks import Setting, Stopped
 from roadmap.networks.nets import Net
@@ -150,7 +150,8 @@ class _Training:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
-        return loss.detach()
+        out: Tensor = loss.detach()
+        return out
 
     def _note(self, pending: list[Tensor]) -> None:
         losses = torch.stack(pending).tolist()
@@ -230,7 +231,8 @@ def make_task_model(run: TaskRun, classes: int, in_channels: int, start: dict[st
     if start is not None:
         backbone.load_classifier(start)
     kind = segmentation if run.recipe.is_segmentation else detection
-    return kind.make(run.recipe, backbone, classes, in_channels)
+    model: nn.Module = kind.make(run.recipe, backbone, classes, in_channels)
+    return model
 
 
 def rate_at(recipe: TaskRecipe, step: int) -> float:

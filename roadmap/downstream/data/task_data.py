@@ -1,7 +1,7 @@
 """The images of a task: what training and testing ask of a data set, and the scenes, which are made."""
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from roadmap.common.errors import UserError
-from roadmap.downstream import scenes
-from roadmap.downstream.scenes import Part, Scene, make_scene
+from roadmap.downstream.data import scenes
+from roadmap.downstream.data.scenes import Part, Scene, make_scene
 from roadmap.downstream.task_recipe import TaskRecipe
 
 IGNORED = 255  # the label of pixels that do not count
@@ -74,11 +74,31 @@ def open_data(recipe: TaskRecipe, in_channels: int, root: Path | None) -> TaskDa
     Raises:
         UserError: If it is missing or not whole.
     """
-    if root is not None:
+    if recipe.dataset == "scenes":
+        if root is not None:
+            raise UserError(
+                f"task '{recipe.name}' makes its images, so --task-data {root} would not be used. Leave it out."
+            )
+        return SceneData(recipe, in_channels)
+    if root is None:
+        raise UserError(f"task '{recipe.name}' needs images. Say where they are: --task-data DIR.")
+    if in_channels != 3:
         raise UserError(
-            f"task '{recipe.name}' makes its images, so --task-data {root} would not be used. Leave it out."
+            f"task '{recipe.name}' has colour images, but the networks of this study see {in_channels} channel. Choose "
+            "a study on colour images (--recipe)."
         )
-    return SceneData(recipe, in_channels)
+    return _open_files(recipe, root)
+
+
+@cache
+def _open_files(recipe: TaskRecipe, root: Path) -> TaskData:
+    if recipe.dataset == "ade20k":
+        from roadmap.downstream.data.ade20k import Ade20k
+
+        return Ade20k(recipe, root)
+    from roadmap.downstream.data.coco import Coco
+
+    return Coco(recipe, root)
 
 
 class SceneData:
@@ -87,7 +107,7 @@ class SceneData:
     def __init__(self, recipe: TaskRecipe, in_channels: int) -> None:
         """Take as many scenes as a recipe has, in as many channels as a backbone sees."""
         self.recipe, self.in_channels = recipe, in_channels
-        self.classes = ("background", *scenes.CLASSES) if recipe.is_segmentation else scenes.CLASSES
+        self.classes: tuple[str, ...] = ("background", *scenes.CLASSES) if recipe.is_segmentation else scenes.CLASSES
         self.fingerprint = f"scenes-{scenes.SCENES_VERSION}"
         assert recipe.train_images is not None
         assert recipe.test_images is not None
