@@ -14,9 +14,10 @@ from torchvision.models.detection import MaskRCNN
 
 from roadmap.common.errors import UserError
 from roadmap.downstream.cascade import cascade_mask_rcnn
-from roadmap.downstream.data.task_data import Batch, TaskData
+from roadmap.downstream.data.task_data import Batch, TaskData, boxes_of
 from roadmap.downstream.feature_maps import FeatureMaps
 from roadmap.downstream.mask_rcnn import mask_rcnn
+from roadmap.downstream.pictures import Example, Found
 from roadmap.downstream.task_recipe import TaskRecipe
 from roadmap.runs.metrics import Metric
 from roadmap.training.step import autocast
@@ -28,6 +29,7 @@ METRICS = {
 PARTS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")  # the first of COCO's numbers
 KINDS = {"box": "bbox", "mask": "segm"}  # our word and COCO's
 MASK_THRESHOLD = 0.5
+SHOWN_SCORE = 0.5  # of detections in a picture
 
 
 def make(recipe: TaskRecipe, backbone: FeatureMaps, classes: int, in_channels: int) -> MaskRCNN:
@@ -156,6 +158,29 @@ def _objects(
             }
         )
     return objects
+
+
+@torch.inference_mode()
+def examples(recipe: TaskRecipe, model: nn.Module, data: TaskData, device: str, count: int) -> list[Example]:
+    """Return the first test images with their objects, and those that the detector is rather sure of."""
+    model.eval()
+    shown: list[Example] = []
+    for batch in data.test():
+        images = batch.images[: count - len(shown)]
+        outputs = model([image.to(device) for image in images]) if images else []
+        for image, target, output in zip(images, batch.targets, outputs, strict=False):
+            size = (image.shape[1], image.shape[2])
+            masks = F.interpolate(target["masks"][:, None].float(), size, mode="nearest")[:, 0]
+            seen = masks.flatten(1).amax(1) > 0
+            labels = (target["labels"][seen] - 1).tolist()
+            there = Found(masks[seen], labels, boxes_of(masks[seen]))
+            sure = output["scores"] > SHOWN_SCORE
+            found = {name: value[sure].cpu() for name, value in output.items()}
+            guess = Found(found["masks"][:, 0] > MASK_THRESHOLD, (found["labels"] - 1).tolist(), found["boxes"])
+            shown.append(Example(image, there, guess))
+        if len(shown) == count:
+            break
+    return shown
 
 
 def as_metrics(values: Mapping[str, Any]) -> dict[str, float]:

@@ -61,7 +61,7 @@ def test_a_job_trains_and_tests_once_and_its_numbers_stand_beside_the_run(folder
     assert measured["values"].keys() == {"miou", "pixel_accuracy"}
     assert measured["metrics"]["miou"].label == "mIoU (%)"
     left = {path.name for path in TASK.place(folder).iterdir()}
-    assert left == {"attempts", "progress.json", "model.safetensors"}
+    assert left == {"attempts", "progress.json", "model.safetensors", "examples.png"}
     job(folder)()
     assert [attempt.end for attempt in attempts_of(TASK.place(folder))] == ["finished"]
 
