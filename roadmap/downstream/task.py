@@ -92,7 +92,7 @@ class DownstreamTask(NetworkTask):
         self, folder: Path, config: RunConfig, setting: Setting, device: str, report: Callable[[str], None]
     ) -> None:
         """See `NetworkTask`."""
-        from roadmap.downstream.data.task_data import open_data
+        from roadmap.downstream.data.sources import open_data
         from roadmap.downstream.training import TaskRun, train_task
         from roadmap.training.checkpoints import remove_checkpoints
 
@@ -150,7 +150,7 @@ def plan_task(
     """
     import torch
 
-    from roadmap.downstream.data.task_data import open_data
+    from roadmap.downstream.data.sources import open_data
     from roadmap.downstream.detection import require_coco
     from roadmap.downstream.training import TaskRun, make_task_model
 

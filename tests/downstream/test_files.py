@@ -15,7 +15,8 @@ from PIL import Image
 from roadmap.common.errors import UserError
 from roadmap.downstream.data.ade20k import Ade20k
 from roadmap.downstream.data.coco import Coco
-from roadmap.downstream.data.task_data import IGNORED, open_data
+from roadmap.downstream.data.sources import open_data
+from roadmap.downstream.data.task_data import IGNORED
 from roadmap.downstream.task_recipe import read_task
 
 ADE = replace(read_task("ade20k"), image_size=32, batch_size=2)

@@ -1,15 +1,13 @@
 """The images of a task: what training and testing ask of a data set, and the scenes, which are made."""
 
 from collections.abc import Iterator
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from roadmap.common.errors import UserError
 from roadmap.downstream.data import scenes
 from roadmap.downstream.data.scenes import Part, Scene, make_scene
 from roadmap.downstream.task_recipe import TaskRecipe
@@ -61,44 +59,6 @@ def chosen(seed: int, step: int, batch_size: int, images: int) -> list[int]:
     """Return the numbers of the images of a step: those of whole epochs, one after the other, each in its own order."""
     places = range(step * batch_size, (step + 1) * batch_size)
     return [int(order_of(seed, place // images, images)[place % images]) for place in places]
-
-
-def open_data(recipe: TaskRecipe, in_channels: int, root: Path | None) -> TaskData:
-    """Return a task's data set.
-
-    Args:
-        recipe: The recipe that names it.
-        in_channels: Channels of the images that the backbones see.
-        root: Where it lies; None for one that is made.
-
-    Raises:
-        UserError: If it is missing or not whole.
-    """
-    if recipe.dataset == "scenes":
-        if root is not None:
-            raise UserError(
-                f"task '{recipe.name}' makes its images, so --task-data {root} would not be used. Leave it out."
-            )
-        return SceneData(recipe, in_channels)
-    if root is None:
-        raise UserError(f"task '{recipe.name}' needs images. Say where they are: --task-data DIR.")
-    if in_channels != 3:
-        raise UserError(
-            f"task '{recipe.name}' has colour images, but the networks of this study see {in_channels} channel. Choose "
-            "a study on colour images (--recipe)."
-        )
-    return _open_files(recipe, root)
-
-
-@cache
-def _open_files(recipe: TaskRecipe, root: Path) -> TaskData:
-    if recipe.dataset == "ade20k":
-        from roadmap.downstream.data.ade20k import Ade20k
-
-        return Ade20k(recipe, root)
-    from roadmap.downstream.data.coco import Coco
-
-    return Coco(recipe, root)
 
 
 class SceneData:
