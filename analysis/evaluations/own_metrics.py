@@ -99,12 +99,12 @@ def _is_current(content: Measured) -> bool:
 def _notes(content: Measured, frame: pd.DataFrame, finished: int) -> list[str]:
     names, function = ", ".join(content["metrics"]), f"{Path(content['file']).name}:{content['function']}"
     measured = int(frame[list(content["metrics"])].notna().any(axis=1).sum())
-    notes = []
+    notes, command = [], content.get("command", "evaluate")
     if measured < finished:
-        notes.append(f"{names}: measured of {measured} of {finished} networks. 'evaluate' measures the others.")
+        notes.append(f"{names}: measured of {measured} of {finished} networks. '{command}' measures the others.")
     if Path(content["file"]).is_file() and not _is_current(content):
         notes.append(
-            f"{names}: {function} has changed since it measured these. 'evaluate' measures with what it is now."
+            f"{names}: {function} has changed since it measured these. '{command}' measures with what it is now."
         )
     return notes
 
