@@ -135,8 +135,8 @@ class Tally:
     def ratios(self, *, oracle: bool = False) -> list[float]:
         """Return the runs that rounds (or the oracle) take for as many right answers as each fixed design, as shares.
 
-        Where all `RUNS` do not suffice, these count. Of the oracle's beginnings the one counts that has the most answers
-        for so many runs, and it may choose the fixed design itself.
+        Where all `RUNS` do not suffice, these count. Of the oracle's beginnings the one with the most answers counts
+        for each number of runs, and it may choose the fixed design itself.
         """
         answers = np.max(self.by_oracle, axis=0) if oracle else np.array(self.by_runs)
         shares = []
