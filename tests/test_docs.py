@@ -173,7 +173,7 @@ def test_the_example_of_networks_that_are_not_ours_keeps_what_steps_must_and_can
     for command in (command for command in ALL_COMMANDS if "my_models.yaml" in command):
         assert run_ladder.main(shlex.split(command)) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "wider: a proxy with width 12. resnet18: of its own size" in said
+    assert "wider: a proxy with width 12. resnet18, efficientnet: of its own size" in said
 
 
 def test_the_example_of_a_cluster_can_be_asked_for(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from roadmap.common.errors import UserError, unknown
-from roadmap.ladder.library_steps import MODEL, read_net
+from roadmap.ladder.library_steps import MODEL, SET_ARGS, read_net
 from roadmap.ladder.recipe_steps import RECIPE_STEPS
 from roadmap.ladder.schema import Base, RungEntry
 from roadmap.ladder.steps import ALL_STEPS
@@ -60,10 +60,11 @@ def rung_faults(
         found.append(f"{place}: only the first rung says under which recipe the ladder starts. Take 'recipe' out.")
     if rung.parent is not None and rung.parent not in above:
         found.append(unknown("rung", rung.parent, above, place=f"{place}: from"))
+    named = [name for name in ALL_STEPS if name not in (SET_ARGS, MODEL)]  # those have keys of their own
     if rung.step is None and index:
-        found.append(f"{place}: has no step. Known: {', '.join(ALL_STEPS)}.")
+        found.append(f"{place}: has no step. Known: {', '.join(named)}.")
     elif rung.step is not None and rung.step not in ALL_STEPS:
-        found.append(f"{unknown('step', rung.step, ALL_STEPS, place=place)} Your own? Say --steps-module FILE.")
+        found.append(f"{unknown('step', rung.step, named, place=place)} Your own? Say --steps-module FILE.")
     elif rung.step is not None:
         if rung.match and rung.step in RECIPE_STEPS:
             found.append(f"{place}: step '{rung.step}' leaves the network as it is. Take 'match' out.")
