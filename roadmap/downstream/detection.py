@@ -171,9 +171,7 @@ def examples(recipe: TaskRecipe, model: nn.Module, data: TaskData, device: str, 
         for image, target, output in zip(images, batch.targets, outputs, strict=False):
             size = (image.shape[1], image.shape[2])
             masks = F.interpolate(target["masks"][:, None].float(), size, mode="nearest")[:, 0]
-            seen = masks.flatten(1).amax(1) > 0
-            labels = (target["labels"][seen] - 1).tolist()
-            there = Found(masks[seen], labels, boxes_of(masks[seen]))
+            there = objects_of(target | {"masks": masks})
             sure = output["scores"] > SHOWN_SCORE
             found = {name: value[sure].cpu() for name, value in output.items()}
             guess = Found(found["masks"][:, 0] > MASK_THRESHOLD, (found["labels"] - 1).tolist(), found["boxes"])
@@ -181,6 +179,13 @@ def examples(recipe: TaskRecipe, model: nn.Module, data: TaskData, device: str, 
         if len(shown) == count:
             break
     return shown
+
+
+def objects_of(target: dict[str, Any]) -> Found:
+    """Return the objects of a target for a picture, as far as they are to be seen."""
+    seen = target["masks"].flatten(1).amax(1) > 0
+    masks = target["masks"][seen]
+    return Found(masks, (target["labels"][seen] - 1).tolist(), boxes_of(masks))
 
 
 def as_metrics(values: Mapping[str, Any]) -> dict[str, float]:

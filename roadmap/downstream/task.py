@@ -110,7 +110,7 @@ class DownstreamTask(NetworkTask):
             "own_metrics_version": OWN_METRICS_VERSION,
             "function": self.name,
             "file": f"{self.recipe.name}.yaml",
-            "command": "downstream",
+            "command": f"downstream --task {self.recipe.name}",
             "fingerprint": self.fingerprint,
             "weights_fingerprint": weights,
             "task": self.recipe.training() | {"from_scratch": self.from_scratch, "data": self.data},
