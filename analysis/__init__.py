@@ -8,16 +8,18 @@ if TYPE_CHECKING:
     from analysis.report.write import write_report
     from analysis.run_frames import collect
     from analysis.stats.answers import judge
+    from analysis.stats.differences import compare_effects
     from analysis.stats.sequential import judge_in_rounds
 
 _HOMES = {
     "collect": "run_frames",
+    "compare_effects": "stats.differences",
     "draw_roadmap": "figures.roadmap",
     "judge": "stats.answers",
     "judge_in_rounds": "stats.sequential",
     "write_report": "report.write",
 }
-__all__ = ["collect", "draw_roadmap", "judge", "judge_in_rounds", "write_report"]
+__all__ = ["collect", "compare_effects", "draw_roadmap", "judge", "judge_in_rounds", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

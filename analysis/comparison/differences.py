@@ -149,14 +149,13 @@ class StudyComparison:
         values = self.here.values(metric)
         found = compare_studies(values, asked, better=about.better, margin=margin, test=self.test)
         tables = [self._with_effects(rows, other, metric) for rows, other in zip(found, others, strict=True)]
-        table: pd.DataFrame = pd.concat(tables).assign(metric=metric, margin=margin)
+        table = pd.concat(tables).assign(metric=metric, margin=margin)
         if self.means_nothing:
             table = table.assign(**dict.fromkeys(CLAIMS, np.nan), verdict="")
         rows: list[Any] = list(table.itertuples())
         words = ["" if self.means_nothing else in_words(row, about.samples) for row in rows]
         table = table.rename(columns={"verdict": "worth"}).assign(verdict=words)
-        shaped: pd.DataFrame = table.reindex(columns=list(DIFFERENCE_COLUMNS))
-        return shaped
+        return table.reindex(columns=list(DIFFERENCE_COLUMNS))
 
     def _with_effects(self, rows: pd.DataFrame, other: Side, metric: str) -> pd.DataFrame:
         """Return differences from one study with each study's own interval and answer of the effect."""

@@ -150,8 +150,8 @@ def _grouped(
 def _named(values: "ArrayLike | Mapping[str, float]", place: int) -> dict[object, float]:
     """Return a rung's finite values by run; those without a name are known by their place."""
     if isinstance(values, Mapping):
-        if wrong := next((name for name in values if not isinstance(name, str)), None):
-            raise ValueError(f"a run's name is a text such as '2e37bcfa48f7-s0', not {wrong!r}. Seeds are no names.")
+        if wrong := [name for name in values if not isinstance(name, str)]:
+            raise ValueError(f"a run's name is a text such as '2e37bcfa48f7-s0', not {wrong[0]!r}. Seeds are no names.")
         named: dict[object, float] = {name: float(value) for name, value in values.items()}
     else:
         named = {(place, i): float(value) for i, value in enumerate(np.asarray(values, dtype=float).ravel())}
