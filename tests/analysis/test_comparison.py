@@ -22,7 +22,7 @@ from analysis.report.record import read_record
 from analysis.report.record_results import RecordResults
 from analysis.stats.differences import Worth
 from roadmap.common.errors import UserError
-from tests.artists import artists, assert_texts_are_apart, words
+from tests.artists import assert_texts_are_apart, words
 from tests.processes import ROOT
 from tests.samples import PAPER
 
