@@ -72,6 +72,11 @@ def compare_step(results: StudyResults, step: str, against: str | None = None) -
     rungs = {rung.id: rung for rung in study.rungs}
     against = against or rungs[step].parent
     if against is None:
+        if study.design == "fractional":
+            raise UserError(
+                f"'{step}' is one of the networks of a plan, which are judged together: 'compare' without --step shows "
+                "the effects. To hold it against another network, name that with --against."
+            )
         start = "the ladder starts" if study.design == "ladder" else f"the design {study.design} starts"
         raise UserError(f"'{step}' is where {start}: there is no rung before it. Name one with --against.")
     if step == against:
