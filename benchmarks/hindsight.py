@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.stats.allocation import next_round
 from analysis.stats.answers import summarize
-from analysis.stats.forecast import expected_rungs, forecast
+from analysis.stats.forecast import forecast, noise_of_rungs
 from analysis.stats.sequential import MOST_SEEDS, Rounds
 from benchmarks.real_ladders import BANK, Floats, draw_like, read_bank, roadmap_pairs
 
@@ -50,9 +50,10 @@ def forecast_from(study: dict[str, Floats], first: int, draws: int) -> Floats:
     """Return the mean and both ends of what is forecast from so many seeds of every rung, shape (BUDGETS, 3)."""
     there = {rung: values[:first] for rung, values in study.items()}
     spent = first * len(study)
+    mean, std, n = summarize(there)
     curve = forecast(
-        *expected_rungs(*summarize(there), PAIRS), PAIRS, COSTS, [budget - spent for budget in BUDGETS],
-        values=there, looks=[dict.fromkeys(study, first)], margin=MARGIN, draws=draws,
+        mean, noise_of_rungs(mean, std, n, PAIRS), PAIRS, COSTS, [budget - spent for budget in BUDGETS],
+        seeds=n, values=there, looks=[dict.fromkeys(study, first)], margin=MARGIN, draws=draws,
     ).curve  # fmt: skip
     ahead: Floats = curve[["answered", "low", "high"]].to_numpy(float)
     return ahead

@@ -6,9 +6,10 @@ rounds of a budget, forecast from the paper's printed means and deviations; and 
 
 import argparse
 from collections.abc import Mapping
+from functools import partial
 
 from analysis.stats.answers import judge_summary
-from analysis.stats.forecast import expected_rungs, forecast
+from analysis.stats.forecast import forecast, noise_of_rungs
 from analysis.stats.sequential import ANSWERED
 from analysis.verdicts import PRINTED
 from benchmarks.real_ladders import PRINTED_SEEDS
@@ -35,10 +36,10 @@ def main() -> None:
     mean, std = _published(study, rungs)
     printed = dict.fromkeys(rungs, PRINTED_SEEDS)
     judged = judge_summary(mean, std, printed, pairs, margin=MARGIN, step=PRINTED)
-    expected, noise = expected_rungs(mean, std, printed, pairs, step=PRINTED)
+    noise = noise_of_rungs(mean, std, printed, pairs, step=PRINTED)
     budgets = [seeds * sum(hours.values()) for seeds in SEEDS]
-    equal = forecast(expected, noise, pairs, hours, budgets, equal_seeds=True, margin=MARGIN, draws=draws).curve
-    rounds = forecast(expected, noise, pairs, hours, budgets, margin=MARGIN, draws=draws).curve
+    ahead = partial(forecast, mean, noise, pairs, hours, budgets, seeds=printed, margin=MARGIN, draws=draws)
+    equal, rounds = ahead(equal_seeds=True).curve, ahead().curve
     print(f"{len(pairs)} adopted steps, {len(rungs)} rungs, {sum(hours.values()):,.0f} GPU-hours a seed of all\n")
     print("| GPU-hours | equal seeds | answered | by rounds: answered | spent, mean |\n|---|---|---|---|---|")
     for seeds, one, other in zip(SEEDS, equal.itertuples(), rounds.itertuples(), strict=True):

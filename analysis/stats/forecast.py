@@ -36,6 +36,7 @@ def forecast(
     costs: Mapping[str, float],
     budgets: Sequence[float],
     *,
+    seeds: Mapping[str, int] | None = None,
     values: Mapping[str, ArrayLike] | None = None,
     looks: Sequence[Look] = (),
     equal_seeds: bool = False,
@@ -46,15 +47,18 @@ def forecast(
 ) -> Forecast:
     """Forecast how many steps each budget answers.
 
-    Studies are drawn with the means and the noise that are given, and each is judged and given its seeds as a real one
-    would be that has the largest budget; what smaller budgets answer is read off on the way.
+    Studies are drawn with the noise that is given and the changes that the means let one expect, and each is judged and
+    given its seeds as a real one would be that has the largest budget; what smaller budgets answer is read off on the
+    way.
 
     Args:
-        mean: What the mean of each rung is taken to be: measured, or the paper's.
+        mean: The mean of each rung: measured, or the paper's.
         noise: Standard deviation over seeds of each rung.
         pairs: Steps to answer.
         costs: What one run of each rung costs, in any unit.
         budgets: What may be spent in all, beside what `looks` have spent already, in the same unit.
+        seeds: How many seeds each mean is of: what they say of the changes is uncertain, and each study draws its own
+            (`likely_means`). None takes the means as they are.
         values: Values that are there already, in the order of seeds; the studies go on from them.
         looks: The looks so far; the last one has all `values`.
         equal_seeds: Forecast equal numbers of seeds of all rungs, judged once, in place of rounds: as many as the
@@ -70,10 +74,11 @@ def forecast(
     Raises:
         ValueError: For what `next_seeds` raises it.
     """
-    study = _Study(mean, noise, pairs, costs, margin, alpha)
     ways = []
     for number in range(draws):
         rng = np.random.default_rng([seed, number])
+        truth = mean if seeds is None else likely_means(mean, noise, seeds, pairs, rng)
+        study = _Study(truth, noise, pairs, costs, margin, alpha)
         if equal_seeds:
             ways.append([study.equal(rng, budget) for budget in sorted(budgets)])
         else:
@@ -90,44 +95,63 @@ def forecast(
     return Forecast(pd.DataFrame(lines, columns=["budget", "answered", "low", "high", "spent", "runs"]), steps)
 
 
-def expected_rungs(
+def likely_means(
+    mean: Mapping[str, float],
+    noise: Mapping[str, float],
+    seeds: Mapping[str, int],
+    pairs: Pairs,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """Draw what the rungs' means may truly be, given means of few seeds.
+
+    Such means are off by chance, so changes that are seen are too large in the mean. A change is taken to come from a
+    normal distribution around none, as wide as the change that was seen says, less its sampling error; what is drawn is
+    the change that was seen, drawn in towards none and uncertain in the same measure. What is below its sampling error
+    counts as none.
+
+    Source: Efron and Morris 1973, "Stein's estimation rule and its competitors - an empirical Bayes approach".
+
+    Args:
+        mean: Of each rung of a step.
+        noise: Standard deviation over seeds of each.
+        seeds: How many each mean is of.
+        pairs: Steps; each rung is compared with one other at most.
+        rng: Draws.
+
+    Returns:
+        The mean of each rung.
+    """
+    below, drawn = dict(pairs), dict[str, float]()
+
+    def draw(rung: str) -> float:
+        if rung not in drawn and rung in below:
+            old = below[rung]
+            change = mean[rung] - mean[old]
+            error = sum(noise[one] ** 2 / max(seeds.get(one, 1), 1) for one in (rung, old))
+            kept = max(0.0, 1 - error / change**2) if change else 0.0
+            drawn[rung] = draw(old) + rng.normal(kept * change, np.sqrt(kept * error))
+        return drawn.setdefault(rung, mean[rung])
+
+    return {rung: draw(rung) for rung in dict.fromkeys(rung for pair in pairs for rung in pair)}
+
+
+def noise_of_rungs(
     mean: Mapping[str, float],
     std: Mapping[str, float],
     n: Mapping[str, int],
     pairs: Pairs,
     *,
     step: float = 0.0,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return what few seeds let one expect of the rungs of some steps: arguments of `forecast`.
+) -> dict[str, float]:
+    """Return the typical noise of each rung of a step of which both rungs have a mean, from what all of them share.
 
-    Means of few seeds are off by chance, so changes that are seen are too large in the mean. Each change is taken to be
-    smaller: the variance of its sampling error is taken from its square, and what is below it counts as none.
-
-    Args:
-        mean: Each rung's mean over its seeds; a rung without one is left out.
-        std: Standard deviations, as for `analysis.stats.answers.judge_summary`.
-        n: Numbers of seeds.
-        pairs: Steps; each rung is compared with one other at most.
-        step: What means and deviations were rounded to.
-
-    Returns:
-        The mean and the typical noise of each rung that has both and is in a step whose other rung has them too.
+    Arguments as for `analysis.stats.answers.judge_summary`.
     """
     known = dict.fromkeys((rung for pair in pairs for rung in pair), float("nan")) | dict(mean)
     judged = judge_summary(known, std, n, pairs, step=step)
     noise = dict(zip(judged["against"], judged["noise_against"], strict=True))
     noise |= dict(zip(judged["step"], judged["noise"], strict=True))
-    noise = {str(rung): float(some) for rung, some in noise.items() if some == some and known[rung] == known[rung]}
-    below = {new: old for new, old in pairs if new in noise and old in noise}
-
-    def expected(rung: str) -> float:
-        if rung not in below:
-            return known[rung]
-        delta = known[rung] - known[below[rung]]
-        error = sum(noise[one] ** 2 / max(n.get(one, 1), 1) for one in (rung, below[rung]))
-        return expected(below[rung]) + float(np.sign(delta) * np.sqrt(max(delta**2 - error, 0.0)))
-
-    return {rung: expected(rung) for rung in noise}, noise
+    return {str(rung): float(some) for rung, some in noise.items() if some == some}
 
 
 class _Point(NamedTuple):

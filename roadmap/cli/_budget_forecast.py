@@ -31,13 +31,15 @@ class Expected:
     """What a forecast takes the rungs to be.
 
     Attributes:
-        mean: Top-1 of each rung, percent, its change less what chance adds to it.
+        mean: Top-1 of each rung, percent.
         noise: Its standard deviation over seeds.
+        seeds: How many seeds the mean is of.
         source: Where that is from.
     """
 
     mean: Mapping[str, float]
     noise: Mapping[str, float]
+    seeds: Mapping[str, int]
     source: str
 
 
@@ -74,12 +76,12 @@ def expect(options: Namespace, study: "Study", pairs: Pairs) -> Expected:
     Raises:
         UserError: If none of them knows the noise and every rung.
     """
-    from analysis.stats.forecast import expected_rungs
+    from analysis.stats.forecast import noise_of_rungs
 
     for summary, source, rounded_to in _sources(options, study):
-        mean, noise = expected_rungs(*summary, pairs, step=rounded_to)
-        if mean.keys() >= {rung for pair in pairs for rung in pair}:
-            return Expected(mean, noise, source)
+        noise = noise_of_rungs(*summary, pairs, step=rounded_to)
+        if noise.keys() >= {rung for pair in pairs for rung in pair}:
+            return Expected(summary[0], noise, summary[2], source)
     raise UserError(
         f"--budget: nothing says how much the rungs of '{study.base}' differ from seed to seed: there are no two runs "
         "of each, no record and no published numbers. 'run --budget' begins with a few seeds of each rung; plan then."
@@ -130,9 +132,11 @@ def _forecast(
         values = {rung: some[: looks[-1].get(rung, 0)] for rung, some in values.items() if rung in costs}
     by_rounds = forecast(
         expected.mean, expected.noise, pairs, costs, [max(budget - spent, 0.0) for budget in budgets],
-        values=values if looks else None, looks=looks, margin=goal.margin,
+        seeds=expected.seeds, values=values if looks else None, looks=looks, margin=goal.margin,
     )  # fmt: skip
-    equal = forecast(expected.mean, expected.noise, pairs, costs, budgets, equal_seeds=True, margin=goal.margin)
+    equal = forecast(
+        expected.mean, expected.noise, pairs, costs, budgets, seeds=expected.seeds, equal_seeds=True, margin=goal.margin
+    )
     return by_rounds, equal
 
 

@@ -14,7 +14,7 @@ from analysis.stats._contrasts import contrast, step_down
 from analysis.stats._noise import learn_noise
 from analysis.stats.allocation import FIRST_SEEDS, Stop, next_round, next_seeds
 from analysis.stats.answers import Answer, judge
-from analysis.stats.forecast import expected_rungs, forecast
+from analysis.stats.forecast import forecast, likely_means, noise_of_rungs
 from analysis.stats.sequential import ANSWERED, MOST_SEEDS, Rounds, judge_in_rounds
 from benchmarks.rounds import COSTS as ROADMAP_COSTS
 from benchmarks.rounds import PAIRS as ROADMAP_PAIRS
@@ -213,22 +213,31 @@ def test_a_rung_needs_a_cost_above_zero(costs):
         next_seeds(draw(0, 3), PAIRS, looks(3), costs, 100)
 
 
-def test_changes_of_few_seeds_are_expected_to_be_smaller_than_they_look():
-    mean, std = {"a": 10.0, "b": 15.0, "c": 15.5, "alone": 3.0}, dict.fromkeys("abc", 1.0)
-    pairs = [("b", "a"), ("c", "b")]
-    expected, noise = expected_rungs(mean, std, dict.fromkeys("abc", 3), pairs)
-    assert expected["a"] == 10
-    assert 14 < expected["b"] < 15
-    assert expected["c"] == expected["b"]  # half a deviation is not more than chance makes of three seeds
-    assert set(expected) == set(noise) == {"a", "b", "c"}
-    many, _ = expected_rungs(mean, std, dict.fromkeys("abc", 300), pairs)
-    assert expected["b"] < many["b"] < 15
-    assert 15.4 < many["c"] < 15.5
+def drawn_changes(change, seeds, draws=4000):
+    rng = np.random.default_rng(0)
+    pairs, mean, noise = [("b", "a"), ("c", "b")], {"a": 10.0, "b": 15.0, "c": 15.0 + change}, dict.fromkeys("abc", 1.0)
+    means = [likely_means(mean, noise, dict.fromkeys("abc", seeds), pairs, rng) for _ in range(draws)]
+    assert all(one["a"] == 10 for one in means)
+    return np.array([one["c"] - one["b"] for one in means])
 
 
-def test_of_a_step_of_which_one_rung_has_no_mean_nothing_is_expected():
+def test_changes_that_few_seeds_show_are_drawn_smaller_and_uncertain():
+    error = 2 / 3
+    changes = drawn_changes(2.0, 3)
+    assert 0 < changes.mean() < 2
+    assert (changes**2).mean() == pytest.approx(2.0**2 - error, rel=0.05)  # what is seen, less its sampling error
+    assert 0 < changes.std() < np.sqrt(error)
+    assert drawn_changes(2.0, 3000).mean() == pytest.approx(2.0, abs=0.01)
+
+
+def test_a_change_below_its_sampling_error_is_drawn_as_none():
+    assert (drawn_changes(0.5, 3) == 0).all()
+    assert (drawn_changes(0.0, 3) == 0).all()
+
+
+def test_of_a_step_of_which_one_rung_has_no_mean_no_noise_is_known():
     mean, std = {"a": 10.0, "b": 12.0, "c": float("nan")}, {"a": 1.0, "b": 1.0}
-    assert set(expected_rungs(mean, std, {"a": 3, "b": 3}, [("b", "a"), ("c", "b")])[0]) == {"a", "b"}
+    assert set(noise_of_rungs(mean, std, {"a": 3, "b": 3}, [("b", "a"), ("c", "b")])) == {"a", "b"}
 
 
 def test_a_larger_budget_is_expected_to_answer_more():
