@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from analysis.evaluations.own_metrics import collect_own_metrics, runs_of
 from analysis.fractions import fraction_verdicts
 from analysis.metrics import METRICS
-from analysis.own_metrics import collect_own_metrics, runs_of
 from analysis.run_frames import collect
 from analysis.stats.shapley import shapley
 from analysis.verdicts import pairs_of, verdict_table

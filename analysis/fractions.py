@@ -26,7 +26,8 @@ def weights_of(fraction: Fraction, effects: Sequence[Effect]) -> NDArray[np.floa
     places = {step: place for place, step in enumerate(fraction.steps)}
     signs = [fraction.signs([places[step] for step in effect.steps]) for effect in effects]
     scale = np.array([2 * len(effect.steps) / len(fraction.taken) for effect in effects])
-    return np.reshape(signs, (len(effects), len(fraction.taken))) * scale[:, None]
+    weights: NDArray[np.float64] = np.reshape(signs, (len(effects), len(fraction.taken))) * scale[:, None]
+    return weights
 
 
 def fraction_verdicts(runs: pd.DataFrame, fraction: Fraction, metric: str, margin: float | None = None) -> pd.DataFrame:

@@ -9,12 +9,12 @@ import pandas as pd
 
 from analysis.comparison.agreement import agreement_with_paper, correlation_in_words, correlations
 from analysis.design_effects import effects_beside
+from analysis.evaluations.own_metrics import OwnMetrics, collect_own_metrics, runs_of
+from analysis.evaluations.robustness import Robustness, collect_robustness
 from analysis.fractions import effect_rows, fraction_costs, fraction_verdicts, missing_networks
 from analysis.history import RunHistory, collect_histories, curves_of
 from analysis.ladder_table import ladder_table, with_answers
 from analysis.metrics import COSTS, METRICS, SPEEDS, TOP1, Evaluated, declared, metric_of
-from analysis.own_metrics import OwnMetrics, collect_own_metrics, runs_of
-from analysis.robustness import Robustness, collect_robustness
 from analysis.run_frames import collect, collect_measured, collect_right_images
 from analysis.sentences import headline, more_runs
 from analysis.stats.answers import SHARED, Test

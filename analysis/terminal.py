@@ -7,13 +7,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from analysis.evaluations.own_metrics import own_metric_cells
+from analysis.evaluations.robustness import Robustness
 from analysis.fractions import AGAINST
 from analysis.frame_results import FrameResults
 from analysis.metrics import COSTS, COUNTED, SPEEDS, TOP1, metric_of
-from analysis.own_metrics import own_metric_cells
 from analysis.report.table1 import TRAINING, models_cells
 from analysis.report.tables import p_value, seeds_in_words
-from analysis.robustness import Robustness
 from analysis.sentences import MARKS, headline, marked, metric_headline, more_runs
 from analysis.stats.answers import Answer
 from analysis.step_comparison import Comparison

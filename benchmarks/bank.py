@@ -1,6 +1,6 @@
 """How the rule for a ladder's answers does on real runs: `python -m benchmarks.bank`.
 
-Draws ladders from the bank of real runs (records/bank), judges them as `analysis.judge` does, and writes two tables.
+Draws ladders from the bank of real runs (records/bank), judges them as `analysis.judge` does, and writes three tables.
 
 A/A, where every answer but "no effect" is false, in two ways. Disjoint sets: of each of 16 rungs two sets of seeds are
 drawn that share none, and each set is compared with the other; so a ladder has 16 steps and 32 sets. The ladder's own
@@ -9,6 +9,7 @@ seeds are drawn at random, the same one perhaps twice, and the 16 steps of the l
 rung among them.
 
 A/B: of each rung a few seeds are drawn, none twice, and every step's answer is held against that of the whole bank.
+From such draws comes also how many of the steps so many seeds of every rung answer, right or wrong.
 """
 
 import argparse
@@ -27,6 +28,7 @@ MARGIN = 0.2  # points, as a report has it
 TABLES = BANK.parent / "trials.md"
 PAIRS = roadmap_pairs()
 ANSWERED = (Answer.HELPS, Answer.HURTS, Answer.NO_EFFECT)
+LENGTHS = (3, 6, 8, 12, 16, 24, 32)  # seeds a rung, for the number of steps that they answer
 Values = dict[str, Floats]
 
 
@@ -105,8 +107,18 @@ def ab_column(bank: Values, of_bank: list[Answer], n: int, draws: int) -> tuple[
     return cells, share * false_ladders
 
 
+def answered(bank: Values, n: int, draws: int) -> float:
+    """Return how many steps n seeds of every rung answer, in the mean over draws."""
+    rng = np.random.default_rng([n, 3])
+    found = 0
+    for _ in range(draws):
+        values = {rung: rng.choice(some, n, replace=False) for rung, some in bank.items()}
+        found += sum(answer in ANSWERED for answer in answers_of(values, PAIRS))
+    return found / draws
+
+
 def tables(draws: int, seeds: list[int]) -> str:
-    """Return both tables."""
+    """Return all tables."""
     bank = read_bank()
     sizes = sorted({len(values) for values in bank.values()})
     whole = judge(bank, PAIRS, margin=MARGIN)
@@ -123,13 +135,19 @@ def tables(draws: int, seeds: list[int]) -> str:
         for i, row in enumerate(whole.itertuples())
     ]
     text += [f"| ladders with a false answer | | {' | '.join(f'{false:.1f}' for _, false in columns)} |"]
+    text += ["", "| seeds of every rung | runs | steps answered, of 16 |", "|---|---|---|"]
+    text += [
+        f"| {n} | {n * len(bank)} | {answered(bank, n, max(1, draws // 4) if n < sizes[0] else 1):.1f} |"
+        for n in LENGTHS
+        if n <= sizes[0]
+    ]
     return "\n".join(text) + "\n"
 
 
 def main() -> None:
     """Write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--draws", type=int, default=2000, help="ladders for each cell")
+    parser.add_argument("--draws", type=int, default=2000, help="ladders for each cell; a quarter for the last table")
     parser.add_argument("--seeds", type=int, nargs="*", default=[3, 5, 8], help="seeds a rung")
     parser.add_argument("--out", type=Path, default=TABLES)
     options = parser.parse_args()

@@ -135,13 +135,16 @@ class Tally:
     def ratios(self, *, oracle: bool = False) -> list[float]:
         """Return the runs that rounds (or the oracle) take for as many right answers as each fixed design, as shares.
 
-        Of the oracle's beginnings the one counts that has the most answers for so many runs.
+        Where all `RUNS` do not suffice, these count. Of the oracle's beginnings the one with the most answers counts
+        for each number of runs, and it may choose the fixed design itself.
         """
         answers = np.max(self.by_oracle, axis=0) if oracle else np.array(self.by_runs)
-        enough = [np.flatnonzero(answers >= fixed) for fixed in self.by_seeds]
-        return [
-            float(runs[0]) / (len(RUNGS) * n) if len(runs) else np.inf for runs, n in zip(enough, EQUAL, strict=True)
-        ]
+        shares = []
+        for fixed, n in zip(self.by_seeds, EQUAL, strict=True):
+            enough = np.flatnonzero(answers >= fixed)
+            share = float(enough[0] if len(enough) else RUNS) / (len(RUNGS) * n)
+            shares.append(min(share, 1.0) if oracle else share)
+        return shares
 
 
 def right_and_false(answers: list[Answer], effect: Floats) -> tuple[int, bool]:

@@ -6,19 +6,21 @@ it was forgotten. A block stands between `<!-- KIND: ARGUMENT -->` and `<!-- end
 
 import csv
 import inspect
+import json
 import os
 import re
 from dataclasses import MISSING, is_dataclass
 from pathlib import Path
 
 import pandas as pd
+from PIL.Image import Image
 
 from analysis.comparison.agreement import agreement_with_paper
+from analysis.evaluations.robustness import Robustness
 from analysis.ladder_table import with_answers
 from analysis.metrics import declared
 from analysis.report.record import read_record
 from analysis.report.tables import verdict_markdown
-from analysis.robustness import Robustness
 from analysis.sentences import headline, more_runs
 from analysis.verdicts import FACTOR_COLUMNS, published_verdicts, verdict_table
 from docs.drawing import draw_network
@@ -32,6 +34,7 @@ from roadmap.study.deviations import DEVIATIONS
 ROOT = Path(__file__).parents[1]
 DOCS, RECORDS = ROOT / "docs", ROOT / "records"
 BLOCK = re.compile(r"(<!-- (\w+): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+SCENES = DOCS / "scenes.png"
 RADII = (2.0, 4.0, 8.0)  # of the attacks in records of robustness
 _RESIZED = "(N, width, H / stride, W / stride)"
 PLACES = {  # of an own layer, and the shape of its output
@@ -130,6 +133,19 @@ def write_table(path: str) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows))
 
 
+def write_counts(path: str) -> str:
+    """Return what `verify --downstream --json` printed as a table."""
+    rows = [json.loads(line) for line in (RECORDS / path).read_text().splitlines()]
+    lines = ["| | backbone | image | ours | as theirs | paper | parameters | paper's |", f"|{' --- |' * 8}"]
+    for row in rows:
+        params = "" if row["paper_params_m"] is None else f"{row['paper_params_m']} M"
+        lines.append(
+            f"| {row['framework']} | {row['backbone']} | {'x'.join(map(str, row['size']))} | {row['macs'] / 1e9:.1f} | "
+            f"{row['as_printed'] / 1e9:.1f} | {row['paper_gmacs']} | {row['params'] / 1e6:.1f} M | {params} |"
+        )
+    return "\n".join(dict.fromkeys(lines))  # after ImageNet-22K a network costs the same
+
+
 def quote(place: str) -> str:
     """Return the first paragraph or table of a file that has a text in it, both given as "FILE: TEXT".
 
@@ -184,8 +200,21 @@ KINDS = {
     "robustness": write_robustness,
     "table": write_table,
     "deviations": write_deviations,
+    "counts": write_counts,
     "quote": quote,
 }
+
+
+def scenes() -> Image:
+    """Return the picture of some scenes and what is in them."""
+    from roadmap.downstream.data.task_data import SceneData
+    from roadmap.downstream.detection import objects_of
+    from roadmap.downstream.pictures import Example, picture_of
+    from roadmap.downstream.task_recipe import read_task
+
+    images, targets = next(SceneData(read_task("detection"), 1).test())
+    examples = [Example(image, objects_of(target), None) for image, target in zip(images, targets, strict=True)]
+    return picture_of(examples[:6])
 
 
 def generated() -> list[Path]:
@@ -206,3 +235,4 @@ def write_page(path: Path) -> str:
 if __name__ == "__main__":
     for page in generated():
         page.write_text(write_page(page))
+    scenes().save(SCENES, optimize=True)

@@ -1,7 +1,7 @@
 """Whether each step is worth the same in several studies: one is held against the others, all differences together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,7 @@ from analysis.metrics import TOP1, metric_of
 from analysis.sentences import count, names
 from analysis.stats.answers import SHARED, Test
 from analysis.stats.differences import DECIDED, Other, Worth, compare_studies
-from roadmap.common.errors import UserError
+from roadmap.common.errors import UserError, unknown
 
 # A row of a table of differences: column -> meaning and unit.
 DIFFERENCE_COLUMNS = {
@@ -47,7 +47,7 @@ DIFFERENCE_COLUMNS = {
     "p_same": "test of a difference beyond the margin, allowing for all: a small p says that there is none",
     "p_welch": "Welch's test over the four rungs' own seeds, for this difference alone",
     "margin": "differences within it are as good as none",
-    "worth": "more here, more there, the same, undecided or not tested; a step is worth more where its effect is better",
+    "worth": "more here, more there, the same, undecided or not tested; more is where the effect is better",
     "verdict": "the same in words",
 }
 CLAIMS = ("ci_low", "ci_high", "p", "p_adjusted", "p_same", "p_welch")
@@ -62,12 +62,14 @@ class StudyComparison:
         others: Those that it is compared with.
         margin: Differences of top-1 within it are as good as none; None takes the metric's own.
         test: The rule, as for `analysis.judge`.
+        step: The one step that is shown, judged together with all others; None shows all.
     """
 
     here: Side
     others: Sequence[Side]
     margin: float | None = None
     test: Test = SHARED
+    step: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse studies that have nothing to compare.
@@ -99,7 +101,20 @@ class StudyComparison:
     def table(self) -> pd.DataFrame:
         """A row a metric, other study and step, with the columns of `DIFFERENCE_COLUMNS`."""
         shared = [metric for metric in self.here.metrics if any(metric in other.metrics for other in self.others)]
-        return pd.concat([self._judge(metric) for metric in shared], ignore_index=True)
+        table = pd.concat([self._judge(metric) for metric in shared], ignore_index=True)
+        steps = set(table["step"]) if self.step is None else {self.step}
+        return table[table["step"].isin(steps)].reset_index(drop=True)
+
+    def about(self, step: str) -> "StudyComparison":
+        """Return the same of one step.
+
+        Raises:
+            UserError: If no other study has it.
+        """
+        both = [own for own, _ in self.here.pairs if any(own in self.steps_with(other) for other in self.others)]
+        if step not in both:
+            raise unknown("step", step, both, place="--step")
+        return replace(self, step=step)
 
     @property
     def means_nothing(self) -> bool:
@@ -110,6 +125,12 @@ class StudyComparison:
     def main(self) -> pd.DataFrame:
         """The rows of the first metric: top-1, where both studies have it."""
         return self.table[self.table["metric"] == self.table["metric"].iloc[0]]
+
+    @property
+    def steps(self) -> list[str]:
+        """The steps that any other study has too, in the order here."""
+        found = set(self.table["step"])
+        return [step for step, _ in self.here.pairs if step in found]
 
     @property
     def labels(self) -> pd.DataFrame:
@@ -128,13 +149,14 @@ class StudyComparison:
         values = self.here.values(metric)
         found = compare_studies(values, asked, better=about.better, margin=margin, test=self.test)
         tables = [self._with_effects(rows, other, metric) for rows, other in zip(found, others, strict=True)]
-        table = pd.concat(tables).assign(metric=metric, margin=margin)
+        table: pd.DataFrame = pd.concat(tables).assign(metric=metric, margin=margin)
         if self.means_nothing:
             table = table.assign(**dict.fromkeys(CLAIMS, np.nan), verdict="")
         rows: list[Any] = list(table.itertuples())
         words = ["" if self.means_nothing else in_words(row, about.samples) for row in rows]
         table = table.rename(columns={"verdict": "worth"}).assign(verdict=words)
-        return table[list(DIFFERENCE_COLUMNS)]
+        shaped: pd.DataFrame = table.reindex(columns=list(DIFFERENCE_COLUMNS))
+        return shaped
 
     def _with_effects(self, rows: pd.DataFrame, other: Side, metric: str) -> pd.DataFrame:
         """Return differences from one study with each study's own interval and answer of the effect."""
@@ -142,6 +164,7 @@ class StudyComparison:
         for side, ending, answer in ((self.here, "effect", "answer_here"), (other, "effect_there", "answer_there")):
             own: Mapping[str, Effects] = side.effects(metric)
             of_steps = [own.get(step, {}) for step in rows["step"]]
+            columns[ending] = [row.get("delta", found) for row, found in zip(of_steps, rows[ending], strict=True)]
             columns[f"{ending}_low"] = [row.get("ci_low", np.nan) for row in of_steps]
             columns[f"{ending}_high"] = [row.get("ci_high", np.nan) for row in of_steps]
             columns[answer] = [str(row.get("answer", "")) for row in of_steps]
@@ -163,8 +186,8 @@ class StudyComparison:
         sentences += [f"There: {other.name}. {other.note}" for other in self.others]
         for other in self.others if not self.means_nothing else ():
             rows = self.main[self.main["study"] == other.name]
-            answers = (rows[name].tolist() for name in ("step", "answer_here", "answer_there"))
-            sentences.append(agreement(*answers, name=other.name))
+            step, ours, theirs = (rows[name].tolist() for name in ("step", "answer_here", "answer_there"))
+            sentences.append(agreement(step, ours, theirs, other.name))
             if TOP1 in self.here.metrics and TOP1 in other.metrics:
                 found = self.correlation(other)
                 is_proxy = self.here.is_proxy and other.published is not None
@@ -240,11 +263,10 @@ def difference_headline(rows: pd.DataFrame) -> str:
         if found := steps[worth]:
             listed = f" ({names(found)})" if worth != Worth.UNDECIDED else ""
             parts.append(f"{len(found)} {one if len(found) == 1 else several}{listed}")
-    same = rows.loc[rows["verdict"] == SAME_RUNS, "step"].astype(str).tolist()
-    if same:
-        parts.append(f"{len(same)} {'is' if len(same) == 1 else 'are'} of the same runs ({names(same)})")
-    if rest := len(steps[Worth.NOT_TESTED]) - len(same):
-        parts.append(f"{rest} {'is' if rest == 1 else 'are'} not tested")
+    for verdict, untested in rows[rows["worth"] == Worth.NOT_TESTED].groupby("verdict", sort=False):
+        found = untested["step"].astype(str).tolist()
+        listed = f" ({names(found)})" if len(found) < total else ""
+        parts.append(f"{len(found)} {'is' if len(found) == 1 else 'are'} {verdict}{listed}")
     both = f"the {count(total, 'steps')} that both have" if total > 1 else "the one step that both have"
     return f"Against {rows['study'].iloc[0]}, {decided} of {both} {'is' if decided == 1 else 'are'} answered: " + (
         f"{', '.join(parts)}."

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.evaluations.own_metrics import runs_of
 from analysis.frame_results import FrameResults
 from analysis.metrics import METRICS, TOP1
-from analysis.own_metrics import runs_of
 from analysis.report.record_results import RecordResults
 from analysis.stats.answers import SHARED, Test
 from analysis.stats.differences import Summary
@@ -31,9 +31,9 @@ class Side:
         name: What it is called beside the others, such as "fashion_full" or "the paper".
         note: What its numbers are, in a line.
         pairs: Its steps: (rung, the one it is judged against). References are no steps.
-        labels: A row a rung in its order, with the columns of `LABELS`.
+        labels: A row a rung in its order: the columns of `LABELS`.
         verdicts: Its own answers: rows of one metric or more, with the columns of `verdicts.VERDICT_COLUMNS`.
-        frames: Metric -> a row a run, with the columns rung, state, the metric and, where runs are known by a name, run.
+        frames: Metric -> a row a run: rung, state, the metric and, where runs are known by a name, run.
         published: What is printed of top-1 in place of runs.
         is_proxy: Whether its numbers stand for the paper's experiment instead of repeating it.
         means_nothing: Whether its recipe only shows that everything works, so that nothing is claimed.

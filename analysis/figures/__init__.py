@@ -7,6 +7,7 @@ from analysis.figures.forest import draw_forest
 from analysis.figures.robustness import draw_robustness
 from analysis.figures.rounds import draw_rounds
 from analysis.figures.style import Words
+from analysis.figures.tasks import draw_tasks
 from analysis.figures.tradeoff import draw_tradeoff, pareto_front
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "draw_forest",
     "draw_robustness",
     "draw_rounds",
+    "draw_tasks",
     "draw_tradeoff",
     "pareto_front",
 ]

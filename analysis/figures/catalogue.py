@@ -7,15 +7,24 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import draw_curves, draw_effects, draw_forest, draw_robustness, draw_rounds, draw_tradeoff
+from analysis.evaluations.robustness import Robustness
+from analysis.figures import (
+    draw_curves,
+    draw_effects,
+    draw_forest,
+    draw_robustness,
+    draw_rounds,
+    draw_tasks,
+    draw_tradeoff,
+)
 from analysis.figures.roadmap import Chart, draw_roadmap, save_figure
 from analysis.figures.style import Words
 from analysis.metrics import TOP1, metric_of
 from analysis.report.page import Picture
-from analysis.robustness import Robustness
 from analysis.study_results import StudyResults
 
 VECTORS = ("svg", "pdf")
+TASKS = (TOP1, "miou", "box_ap", "mask_ap")  # metrics of classification, segmentation and detection
 
 
 class About(NamedTuple):
@@ -52,6 +61,17 @@ def roadmap(table: pd.DataFrame, chart: Chart, behind: pd.DataFrame | None = Non
 def forest(verdicts: pd.DataFrame, table: pd.DataFrame, about: About, published: pd.DataFrame | None = None) -> Drawing:
     """Return the changes of top-1 with their intervals and verdicts; arguments as for `draw_forest`."""
     return _forest("verdicts", verdicts, table, about, "top-1", published)
+
+
+def tasks(verdicts: pd.DataFrame, metrics: Sequence[str], table: pd.DataFrame, about: About) -> Drawing:
+    """Return what each step does to several tasks; arguments as for `draw_tasks`."""
+    title = "What each step does to other tasks"
+    caption = (
+        "The change that each step makes to classification and to what the networks are worth as backbones, with its "
+        "95% interval; marks are the answers, as in the figure of top-1. Each panel has its own scale."
+    )
+    words = about.words(title, "Change of each metric (points)")
+    return Drawing("tasks", title, caption, lambda: draw_tasks(verdicts, metrics, table, words))
 
 
 def own_forest(verdicts: pd.DataFrame, table: pd.DataFrame, about: About) -> Drawing:
@@ -160,6 +180,10 @@ def drawings_of(results: StudyResults, about: About, labels: pd.DataFrame, *, cl
         judged = results.verdicts[results.verdicts["metric"] == metric]
         if judged["delta"].notna().any():
             yield own_forest(judged, results.rows, about)
+    known = [metric for metric in TASKS if (results.verdicts["metric"] == metric).any()]
+    known = [m for m in known if results.verdicts.loc[results.verdicts["metric"] == m, "delta"].notna().any()]
+    if len(known) > 1:
+        yield tasks(results.verdicts, known, results.rows, about)
     if len(results.rounds):
         yield rounds(results.rounds, results.table, about)
     if results.design_effects:

@@ -1,6 +1,6 @@
 """Each step's effect in several studies, and how far that of one differs from the others'."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.style
@@ -28,6 +28,7 @@ from analysis.figures.style import (
     GAP,
     GREEN,
     GREY,
+    GRID,
     INK,
     MARGIN,
     ORANGE,
@@ -60,6 +61,7 @@ MARKERS = {
     Worth.UNDECIDED: "o",
     Worth.NOT_TESTED: "x",
 }
+MARK: dict[str, Any] = {"markeredgecolor": INK, "markersize": 4.5, "markeredgewidth": 0.6, "linestyle": "none"}
 NOTE = (
     "Intervals are of one change or difference alone. Answers allow for {} differences judged together, so that an "
     "interval may leave out 0 and the difference still be undecided."
@@ -110,7 +112,7 @@ def draw_differences(differences: pd.DataFrame, ladder: pd.DataFrame, words: Wor
         ends = pd.concat([ours["effect_low"], differences["effect_there_low"]])
         highs = pd.concat([ours["effect_high"], differences["effect_there_high"]])
         effects = pd.concat([ours["effect"], differences["effect_there"]])
-        panels = []
+        panels: list[Axes] = []
         for place, limits in zip(
             places,
             (
@@ -131,9 +133,12 @@ def draw_differences(differences: pd.DataFrame, ladder: pd.DataFrame, words: Wor
         margin = float(differences["margin"].max()) if len(differences) else 0.0
         if margin > 0:
             panels[1].axvspan(-margin, margin, color=BAND, linewidth=0, zorder=0, gid="margin")
-        for step, middle in zip(steps["step"], middles_of(edges), strict=True):
+        for place, (step, middle) in enumerate(zip(steps["step"], middles_of(edges), strict=True)):
+            if len(others) > 1 and place % 2:
+                for axes in panels:
+                    axes.axhspan(edges[place], edges[place + 1], color=GRID, linewidth=0, alpha=0.5, zorder=0)
             mine = [row for row in _rows(differences) if row.step == step]
-            _draw_step(panels, mine, middle, colors, here)
+            _draw_step(panels, mine, middle, colors)
             if in_words:
                 page.text(right + GAP, middle, _in_words(mine[0]), va="center_baseline", gid=f"worth-{step}")
         explain_axis(page, words.axis, left)
@@ -145,33 +150,35 @@ def draw_differences(differences: pd.DataFrame, ladder: pd.DataFrame, words: Wor
     return page.figure
 
 
-def _draw_step(panels: Sequence[Axes], rows: Sequence[Any], middle: float, colors: dict[str, Any], here: str) -> None:
-    """Draw a step's effects on the left and its differences on the right."""
-    effects = [(here, rows[0].effect, rows[0].effect_low, rows[0].effect_high)]
-    effects += [(row.study, row.effect_there, row.effect_there_low, row.effect_there_high) for row in rows]
-    top = middle - LINE * (len(effects) - 1) / 2
-    for place, (study, value, low, high) in enumerate(effects):
-        mark = {"marker": "o", "color": colors[study], "markeredgecolor": INK}
-        _draw_line(panels[0], (value, low, high), top + LINE * place, f"effect-{rows[0].step}-{study}", mark)
-    top = middle - LINE * (len(rows) - 1) / 2
-    for place, row in enumerate(rows):
-        is_decided = row.worth in DECIDED
-        mark = {"marker": MARKERS[Worth(row.worth)], "markeredgecolor": INK if row.worth != Worth.NOT_TESTED else GREY}
-        mark["color"] = colors[row.study] if is_decided else PAPER
+def _draw_step(panels: Sequence[Axes], rows: Sequence[Any], middle: float, colors: Mapping[str, str]) -> None:
+    """Draw a step's effects on the left and its differences on the right, each study on a line of its own."""
+    here, *others = colors
+    lines = {study: middle + LINE * (place - len(others) / 2) for place, study in enumerate(colors)}
+    effects = {here: (rows[0].effect, rows[0].effect_low, rows[0].effect_high)}
+    effects |= {row.study: (row.effect_there, row.effect_there_low, row.effect_there_high) for row in rows}
+    for study, values in effects.items():
+        mark = {"marker": "o", "markerfacecolor": colors[study]}
+        _draw_line(panels[0], values, lines[study], f"effect-{rows[0].step}-{study}", colors[study], mark)
+    for row in rows:
+        mark = {"marker": MARKERS[Worth(row.worth)]}
+        mark["markerfacecolor"] = colors[row.study] if row.worth in DECIDED else PAPER
         values = (row.difference, row.ci_low, row.ci_high)
-        _draw_line(panels[1], values, top + LINE * place, f"difference-{row.step}-{row.study}", mark)
+        y = lines[row.study] - LINE / 2
+        _draw_line(panels[1], values, y, f"difference-{row.step}-{row.study}", colors[row.study], mark)
 
 
-def _draw_line(axes: Axes, values: tuple[float, float, float], y: float, name: str, mark: dict[str, Any]) -> None:
+def _draw_line(
+    axes: Axes, values: tuple[float, float, float], y: float, name: str, color: str, mark: Mapping[str, Any]
+) -> None:
+    """Draw a value with its interval; nothing where it is not known."""
     value, low, high = values
     limits = axes.get_xlim()
     if pd.notna(low):
-        color = mark["color"] if mark["color"] != PAPER else INK
         axes.plot([low, high], [y, y], color=color, linewidth=1.2, zorder=2, gid=f"interval-{name}")
     if limits[0] <= value <= limits[1]:  # not where it is NaN
-        axes.plot([value], [y], zorder=3, linestyle="none", markersize=4.5, markeredgewidth=0.6, gid=name, **mark)
+        axes.plot([value], [y], zorder=3, gid=name, **MARK, **mark)
     if pd.notna(value):
-        draw_arrows(axes, (low, value, high), y, limits, INK, name)
+        draw_arrows(axes, (low, value, high), y, limits, color, name)
 
 
 def _in_words(row: Any) -> str:
@@ -183,18 +190,17 @@ def _rows(table: pd.DataFrame) -> list[Any]:
 
 
 def _keys(
-    differences: pd.DataFrame, colors: dict[str, Any], panels: Sequence[Axes], margin: float
+    differences: pd.DataFrame, colors: Mapping[str, str], panels: Sequence[Axes], margin: float
 ) -> dict[str, Artist]:
     """Return what explains the marks that were drawn."""
     keys: dict[str, Artist] = {
-        study: Line2D([], [], color=color, linewidth=1.2, marker="o", markersize=4.5, markeredgecolor=INK)
-        for study, color in colors.items()
+        study + " (here)" * (place == 0): Line2D([], [], marker="o", color=color, **MARK | {"linestyle": "-"})
+        for place, (study, color) in enumerate(colors.items())
     }
     for worth in Worth:
         if ((differences["worth"] == worth) & differences["difference"].notna() & (differences["verdict"] != "")).any():
             color = GREY if worth in DECIDED else PAPER
-            style = {"marker": MARKERS[worth], "color": color, "markeredgecolor": INK, "markersize": 4.5}
-            keys[str(worth)] = Line2D([], [], linestyle="none", markeredgewidth=0.6, **style)
+            keys[str(worth)] = Line2D([], [], marker=MARKERS[worth], markerfacecolor=color, **MARK)
     if margin > 0:
         keys[f"within the margin of {margin:g}"] = Patch(facecolor=BAND)
     return keys | arrow_keys(panels[0]) | arrow_keys(panels[1])

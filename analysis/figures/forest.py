@@ -101,17 +101,17 @@ def draw_forest(
         page.y += height_of("", SMALL) + GAP / 2
         heights = [max(ROW, height_of(text, TEXT) + GAP) for text in told]
         axes, edges = label_rows(page, table, heights, limits, right=verdict_x - NUMBERS - 2 * GAP)
-        _draw_margin(axes, table["margin"].astype(float), edges)
+        draw_margin(axes, table["margin"].astype(float), edges)
         form = metric_of(table["metric"].iloc[0]).digits if len(table) else ""
         rows: list[Any] = list(table.itertuples())
         for row, text, y in zip(rows, told, middles_of(edges), strict=True):
-            _draw_change(axes, row, y, limits)
+            draw_change(axes, row, y, limits)
             _write_numbers(page, row, y, delta_x, form)
             page.text(verdict_x, y, text, gid=f"verdict-{row.step}", va="center_baseline")
         left = axes.get_position().x0 * page.width
         explain_axis(page, words.axis, left)
         left = left if page.width >= NARROW else MARGIN
-        page.legend(_forest_keys(table, axes), left)
+        page.legend(forest_keys(table, axes), left)
         write_notes(page, _notes(table), left)
         page.close()
     return page.figure
@@ -150,7 +150,7 @@ def _marker(answer: str, color: Any) -> dict[str, Any]:
     return style | {"color": color if is_answered else PAPER, "markeredgecolor": INK, "markeredgewidth": THICK}
 
 
-def _draw_change(axes: Axes, row: Any, y: float, limits: tuple[float, float]) -> None:
+def draw_change(axes: Axes, row: Any, y: float, limits: tuple[float, float]) -> None:
     """Draw a step's change and interval, and the paper's change below."""
     if pd.notna(row.ci_low):
         axes.plot([row.ci_low, row.ci_high], [y, y], color=INK, linewidth=1.3, gid=f"interval-{row.step}")
@@ -163,14 +163,14 @@ def _draw_change(axes: Axes, row: Any, y: float, limits: tuple[float, float]) ->
         draw_arrows(axes, (row.paper,), y + 0.06, limits, PAPER, f"paper-{row.step}")
 
 
-def _draw_margin(axes: Axes, margins: "pd.Series[float]", edges: NDArray[np.float64]) -> None:
+def draw_margin(axes: Axes, margins: "pd.Series[float]", edges: NDArray[np.float64]) -> None:
     """Draw the band of changes that are as good as none, each row to its own margin."""
     if margins.max() > 0:
         y, x = np.repeat(edges, 2)[1:-1], np.repeat(margins.fillna(0), 2)
         axes.fill_betweenx(y, -x, x, color=BAND, linewidth=0, zorder=0.5, gid="margin")
 
 
-def _forest_keys(table: pd.DataFrame, axes: Axes) -> dict[str, Artist]:
+def forest_keys(table: pd.DataFrame, axes: Axes) -> dict[str, Artist]:
     """Return what explains the marks that were drawn."""
     keys: dict[str, Artist] = {}
     for answer in Answer:

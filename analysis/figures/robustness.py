@@ -45,7 +45,7 @@ def draw_robustness(frame: pd.DataFrame, radii: Sequence[float], ladder: pd.Data
     Marks are means over seeds, lines through them their standard deviation.
 
     Args:
-        frame: A row a run, with the columns of `analysis.robustness.ROBUSTNESS_COLUMNS`.
+        frame: A row a run, with the columns of `analysis.evaluations.robustness.ROBUSTNESS_COLUMNS`.
         radii: Those of the attacks, in 255ths.
         ladder: As for `draw_forest`. Drawn are the rungs that the frame has.
         words: The words around the marks; `axis` is what they measure, with its unit.

@@ -60,12 +60,13 @@ def figure_of(comparison: StudyComparison, look: Presentation = DEFAULT) -> Any:
 
 def title_of(comparison: StudyComparison) -> str:
     """Return what a comparison is called."""
-    others = " and ".join(other.name for other in comparison.others)
+    *first, last = [other.name for other in comparison.others]
+    others = f"{', '.join(first)} and {last}" if first else last
     return f"What each step is worth: {comparison.here.name} against {others}"
 
 
 def _proxy_note(comparison: StudyComparison) -> str:
-    return "\n".join(f"{side.name}: {side.note}" for side in (comparison.here, *comparison.others) if side.is_proxy)
+    return ". ".join(f"{side.name}: {side.note}" for side in (comparison.here, *comparison.others) if side.is_proxy)
 
 
 def comparison_markdown(comparison: StudyComparison, title: str) -> str:
@@ -103,7 +104,7 @@ def difference_cells(rows: pd.DataFrame, labels: dict[str, str] | None = None) -
 
 def _side_by_side(rows: pd.DataFrame, names: dict[str, str], form: str, studies: list[str]) -> list[Cells]:
     """Return a table of effects by study, each with the answer on its difference from the effect here."""
-    cells = []
+    cells: list[Cells] = []
     for step, own in rows.groupby("step", sort=False):
         first, by_study = own.iloc[0], {row["study"]: row for row in own.to_dict("records")}
         line = {"step": names.get(str(step), str(step)), "effect here": _effect(first, "effect", "answer_here", form)}

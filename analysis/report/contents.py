@@ -35,7 +35,7 @@ PAGE = "report.html"
 # What a report has only where there is something to say; those of an earlier report are taken away.
 FIGURES = [
     f"{name}.{form}"
-    for name in ("verdicts", "rounds", "design_effects", "tradeoff", "robustness", "curves")
+    for name in ("verdicts", "tasks", "rounds", "design_effects", "tradeoff", "robustness", "curves")
     for form in catalogue.VECTORS
 ]
 FRAMES = (

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from analysis.evaluations.own_metrics import OwnMetrics, own_metric_cells
+from analysis.evaluations.robustness import Robustness, check_cells, robustness_cells
 from analysis.figures import catalogue
 from analysis.figures.catalogue import About, Drawing
 from analysis.fractions import alias_cells, network_cells
-from analysis.own_metrics import OwnMetrics, own_metric_cells
 from analysis.report.contents import PROGRAM, Contents, Presentation
 from analysis.report.page import Page
 from analysis.report.record import RECORD, judged_by, origin_of
 from analysis.report.record_results import RecordResults
 from analysis.report.tables import Cells, correlation_cells
-from analysis.robustness import Robustness, check_cells, robustness_cells
 from roadmap.ladder.fractions import Fraction
 
 

@@ -9,13 +9,13 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from analysis.comparison.agreement import AGREEMENT_COLUMNS, agreement_with_paper, correlation_in_words
+from analysis.evaluations.own_metrics import OwnMetrics, read_described, runs_of
+from analysis.evaluations.robustness import Robustness
 from analysis.fractions import AGAINST, effect_rows, fraction_verdicts
 from analysis.ladder_table import with_answers
 from analysis.metrics import COSTS, METRICS, SPEEDS, TOP1, Evaluated, declared
-from analysis.own_metrics import OwnMetrics, read_described, runs_of
 from analysis.report.csv_text import as_written
 from analysis.report.record import RECORD, Record
-from analysis.robustness import Robustness
 from analysis.sentences import headline, more_runs
 from analysis.stats.answers import SHARED, Test
 from analysis.verdicts import FACTOR_COLUMNS, VERDICT_COLUMNS, Pairs, published_verdicts, sought_verdicts

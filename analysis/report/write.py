@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.design_effects import has_runs_beyond
+from analysis.evaluations.own_metrics import described
 from analysis.figures import catalogue
 from analysis.figures.roadmap import Chart
 from analysis.frame_results import FrameResults
 from analysis.ladder_table import ladder_table, published_table, with_answers
 from analysis.metrics import METRICS, TOP1, metric_of
-from analysis.own_metrics import described
 from analysis.report.contents import DEFAULT, PROGRAM, Contents, Presentation, write_contents
 from analysis.report.frame import frame_contents
 from analysis.report.judged_record import (

@@ -35,6 +35,8 @@ from analysis.stats._shared_runs import Groups, Summary, Values, group_runs
 from analysis.stats.answers import ALPHA, SHARED, TESTS, Pairs, Test, check_pairs
 from analysis.stats.tests import equivalence_p, holm, two_sided_p
 
+__all__ = ["DECIDED", "Other", "Summary", "Worth", "compare_effects", "compare_studies"]
+
 CANCELLED = 1e-9  # a share of a run's variance that is as good as none
 UNLIKELY = 1e-12  # a standard deviation that is less likely is left out
 

@@ -23,9 +23,9 @@ def judge_effects(
 ) -> pd.DataFrame:
     """Judge effects that are weighted sums of networks' means.
 
-    The standard error of an effect is that of the sum, from each network's own spread over seeds; its degrees of
-    freedom are Satterthwaite's. In a factorial plan all networks have a part in all effects, so that these are many:
-    with 16 networks of three seeds up to 32.
+    The standard error of an effect is that of the sum, from each network's own spread over seeds. In a factorial plan
+    all networks have a part in all effects, so that its degrees of freedom are many: with 16 networks of three seeds
+    about 32. They are estimated as Welch did later, since Satterthwaite's estimate is too small for so few seeds.
 
     Every effect has one answer, and all of them share `alpha`: as in Holm's procedure the clearest effect is tested at
     its part among all of them, the next one at its part among those that are left, until one cannot be answered. An
@@ -45,16 +45,18 @@ def judge_effects(
         `p`, `p_adjusted` and `p_same` (allowing for all effects), `answer`, `seeds_needed` (of every network, to answer
         an effect of the size that was seen with a probability of 80%; infinite beyond `MOST_SEEDS`).
 
-    Source: Box, Hunter & Hunter 2005, "Statistics for Experimenters", chapter 5; Satterthwaite 1946, "An approximate
-        distribution of estimates of variance components"; Holm 1979, "A simple sequentially rejective multiple test
-        procedure".
+    Source: Box, Hunter & Hunter 2005, "Statistics for Experimenters", chapter 5; Welch 1947, "The generalization of
+        'Student's' problem when several different population variances are involved"; Holm 1979, "A simple sequentially
+        rejective multiple test procedure".
     """
     means, parts = np.asarray(mean, dtype=float), np.asarray(weights, dtype=float)
     variance, seeds = np.asarray(std, dtype=float) ** 2, np.asarray(n, dtype=float)
     shares = np.atleast_2d(parts**2 * np.where(seeds > 1, variance / np.maximum(seeds, 1), np.nan))
     delta, of_delta = parts @ means, shares.sum(axis=1)
+    freedom = np.maximum(seeds - 1, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        df = of_delta**2 / (shares**2 / np.maximum(seeds - 1, 1)).sum(axis=1)
+        df = of_delta**2 / (shares**2 / (freedom + 2)).sum(axis=1) - 2
+    df = np.clip(df, freedom.min(), freedom.sum())
     se = np.where(of_delta > 0, np.sqrt(of_delta), np.nan)
     half = stdtrit(df, 1 - alpha / 2) * se
     p, p_same = two_sided_p(delta, se, df), equivalence_p(delta, se, df, np.full(len(delta), margin))

@@ -8,9 +8,11 @@ from analysis.verdicts.columns import (
     FACTOR_COLUMNS,
     VERDICT_COLUMNS,
     Pairs,
+    in_columns,
     pairs_of,
     reference_pairs,
     to_json,
+    with_words,
     without_answers,
 )
 from analysis.verdicts.costs import cost_table, speed_table, with_costs
@@ -24,6 +26,7 @@ __all__ = [
     "Pairs",
     "RightImages",
     "cost_table",
+    "in_columns",
     "pairs_of",
     "published_verdicts",
     "reference_pairs",
@@ -33,5 +36,6 @@ __all__ = [
     "values_in_order",
     "verdict_table",
     "with_costs",
+    "with_words",
     "without_answers",
 ]

@@ -1,4 +1,7 @@
-"""Write the bank's table from its run folders: `python records/bank/export.py RUNS [results.csv]`."""
+"""Add the runs of a folder to the bank's table: `python records/bank/export.py RUNS [results.csv]`.
+
+Rows that the table has stay as they are, so that runs of several machines can be added one after the other.
+"""
 
 import argparse
 import csv
@@ -42,8 +45,13 @@ def read(runs: Path) -> list[dict[str, object]]:
         }
         row |= {"commit": about["commit"], "torch": about["versions"]["torch"]}
         rows.append(row | {key: about.get(key) for key in ("processor", "planned_at")} | result | {"threads": 1})
+    return in_order(rows)
+
+
+def in_order(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Return rows in the ladder's order, the seeds of a rung together."""
     order = [line["rung"] for line in csv.DictReader((HERE.parent / "resnet50-fashion" / "ladder.csv").open())]
-    return sorted(rows, key=lambda row: (order.index(str(row["rung"])), row["seed"]))
+    return sorted(rows, key=lambda row: (order.index(str(row["rung"])), int(str(row["seed"]))))
 
 
 def main() -> None:
@@ -59,6 +67,9 @@ def main() -> None:
     if args.count:
         print(sum(row["seed"] in args.seeds and row["rung"] in args.rungs for row in rows))
         return
+    known = list(csv.DictReader(args.to.open())) if args.to.exists() else []
+    have = {(row["rung"], int(row["seed"])) for row in known}
+    rows = in_order([*known, *(row for row in rows if (row["rung"], row["seed"]) not in have)])
     with args.to.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()

@@ -103,6 +103,7 @@ LABELS = Option("--labels", "YAML with what rungs are called (rung: label)", "FI
 COLUMNS = Option("--columns", "of the LaTeX tables (rung step change answer)", "NAME", "+")
 STEP = Option("--step", "this rung alone, in every metric", "RUNG", "+")
 AGAINST = Option("--against", "with this rung (default: the one before it)", "NAME")
+WITH = Option("--with", "beside these: a base, recipe, ladder, runs, record, paper", "STUDY", "+")
 # -- of one command
 LADDER = Option("LADDER", "the ladder's name or file (default: the base's)", "LADDER", "?")
 FILE = Option("FILE", "CSV, a row a run: rung, seed, one metric or more", "FILE", path=True)

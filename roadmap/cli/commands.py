@@ -141,8 +141,10 @@ COMMANDS = {
             a.OUT, a.MARGIN, a.TEST, *LOOK, a.PUBLISHED, a.RECORD,
         ),
         _of_study(
-            "compare", RESULTS, "answers on all steps; with --step, all about one of them", "report_commands",
-            a.STEP, a.AGAINST, a.MARGIN, a.TEST, a.PUBLISHED, a.JSON,
+            "compare", RESULTS, "answers on all steps, on one (--step), or beside other studies", "report_commands",
+            a.STEP, a.AGAINST, a.WITH, a.MARGIN, a.TEST, a.PUBLISHED,
+            replace(a.RECORD, help="a record in place of runs"), replace(a.OUT, help="for --with: where to"),
+            *LOOK[:3], a.JSON,
         ),
         Command(
             "judge", RESULTS, "answers, figures and a page for anybody's results", "report_commands",

@@ -24,7 +24,7 @@ def downstream(options: Namespace) -> Exit:
 
     A report and a comparison then show it too.
     """
-    from analysis.own_metrics import own_metric_rows
+    from analysis.evaluations.own_metrics import own_metric_rows
     from analysis.study_results import StudyResults
     from analysis.terminal import print_own_metrics
     from roadmap.downstream.task import plan_task

@@ -33,7 +33,7 @@ def evaluate(options: Namespace) -> Exit:
 
     A report and a comparison then show it too.
     """
-    from analysis.own_metrics import own_metric_rows
+    from analysis.evaluations.own_metrics import own_metric_rows
     from analysis.study_results import StudyResults
     from analysis.terminal import print_own_metrics
 
@@ -67,7 +67,7 @@ def robustness(options: Namespace) -> Exit:
 
     A report and a comparison then show it too.
     """
-    from analysis.robustness import collect_robustness, robustness_rows
+    from analysis.evaluations.robustness import collect_robustness, robustness_rows
     from analysis.terminal import print_robustness
     from roadmap.robustness.attacks import require_toolbox
     from roadmap.robustness.settings import Damaged, read_found

@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -12,14 +12,17 @@ from roadmap.cli.commands import Exit
 from roadmap.cli.options import (
     amount_of,
     base_of,
+    compared_sides,
     ladder_of,
     layout_of,
     margin_of,
     out_of,
+    out_of_comparison,
     studies_beside,
     study_behind,
     study_of,
     study_to_report,
+    test_of,
     with_seeds_found,
     words_of,
 )
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.report.contents import Presentation
-    from analysis.stats.answers import Test
     from analysis.study_results import StudyResults
     from roadmap.study.plan import Study
 
@@ -158,13 +160,6 @@ def presentation_of(options: Namespace) -> "Presentation":
     )
 
 
-def test_of(options: Namespace) -> "Test":
-    """Return the rule that gives the answers."""
-    from analysis.stats.answers import TESTS
-
-    return cast("Test", options.test or TESTS[0])
-
-
 def judge(options: Namespace) -> Exit:
     """Judge anybody's results, from a file with a row a run, and report them."""
     from analysis.frame_results import PREVIOUS, FrameResults
@@ -193,11 +188,15 @@ def judge(options: Namespace) -> Exit:
 
 
 def compare(options: Namespace) -> Exit:
-    """Print the answers to all steps, or everything about one step against the rung before it (or any other)."""
+    """Print the answers to all steps, or everything about one step, or what steps are worth in several studies."""
+    if vars(options)["with"]:
+        return compare_studies(options)
     from analysis.sentences import published_headline
     from analysis.step_comparison import compare_step
     from analysis.terminal import print_step, print_verdicts, say
 
+    if options.record:
+        return compare_record(options)
     step = step_of(options)
     if options.against and not step:
         raise UserError("--against: which step is to be compared with it? Say --step RUNG.")
@@ -231,6 +230,52 @@ def compare(options: Namespace) -> Exit:
         say(results.headline, console)
         print_study(study, console)
         print_verdicts(results.verdicts[results.verdicts["metric"] == "top1"], console)
+    return Exit.OK
+
+
+def compare_record(options: Namespace) -> Exit:
+    """Print the answers to all steps of a record, or to one, by today's rule."""
+    from analysis.report.record import read_record
+    from analysis.report.record_results import RecordResults
+    from analysis.terminal import print_verdicts, say
+
+    _refuse_study(options, "--record")
+    results = RecordResults(read_record(options.record), margin=margin_of(options), test=test_of(options))
+    step, tables = step_of(options), results.verdicts
+    if step:
+        if step not in set(tables[0]["step"]):
+            raise unknown("step", step, tables[0]["step"], place=str(options.record))
+        tables = [rows[rows["step"] == step] for rows in tables]
+    if options.json:
+        print_verdict_rows(tables, base=results.record.about["base"])
+        return Exit.OK
+    say(results.headline, Console())
+    for rows in tables if step else tables[:1]:
+        print_verdicts(rows, Console())
+    return Exit.OK
+
+
+def compare_studies(options: Namespace) -> Exit:
+    """Print what each step is worth in several studies, and whether that differs; write it with a figure."""
+    from analysis.comparison.differences import StudyComparison
+    from analysis.comparison.terminal import print_comparison, print_step_by_study
+    from analysis.report.comparison import write_comparison
+    from analysis.verdicts import to_json
+
+    if options.against:
+        raise UserError("--against: is about one study, not about several. Leave it or --with out.")
+    here, others = compared_sides(options)
+    comparison = StudyComparison(here, others, margin=margin_of(options), test=test_of(options))
+    if (step := step_of(options)) is not None:
+        comparison = comparison.about(step)
+    if options.json:
+        print_json(to_json(comparison.table))
+        return Exit.OK
+    if step:
+        print_step_by_study(comparison, step, Console())
+        return Exit.OK
+    print_comparison(comparison, Console())
+    print_files(write_comparison(comparison, out_of_comparison(options, here, others), presentation_of(options)))
     return Exit.OK
 
 

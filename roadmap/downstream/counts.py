@@ -17,7 +17,8 @@ from torchvision.models.detection import MaskRCNN
 from roadmap.downstream.cascade import cascade_mask_rcnn
 from roadmap.downstream.feature_maps import FeatureMaps
 from roadmap.downstream.mask_rcnn import BOX_POOL, MASK_POOL, mask_rcnn
-from roadmap.downstream.tables import CLASSES, Framework
+from roadmap.downstream.tables import CLASSES
+from roadmap.downstream.task_recipe import Framework
 from roadmap.downstream.upernet import UPerNet
 from roadmap.networks.blocks import Pointwise
 from roadmap.networks.nets import Net, TimmNet

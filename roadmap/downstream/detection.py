@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN
 
 from roadmap.common.errors import UserError
 from roadmap.downstream.cascade import cascade_mask_rcnn
+from roadmap.downstream.data.task_data import Batch, TaskData, boxes_of
 from roadmap.downstream.feature_maps import FeatureMaps
 from roadmap.downstream.mask_rcnn import mask_rcnn
-from roadmap.downstream.task_data import Batch, TaskData
+from roadmap.downstream.pictures import Example, Found
 from roadmap.downstream.task_recipe import TaskRecipe
 from roadmap.runs.metrics import Metric
 from roadmap.training.step import autocast
@@ -27,6 +29,7 @@ METRICS = {
 PARTS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")  # the first of COCO's numbers
 KINDS = {"box": "bbox", "mask": "segm"}  # our word and COCO's
 MASK_THRESHOLD = 0.5
+SHOWN_SCORE = 0.5  # of detections in a picture
 
 
 def make(recipe: TaskRecipe, backbone: FeatureMaps, classes: int, in_channels: int) -> MaskRCNN:
@@ -68,11 +71,11 @@ def evaluate(recipe: TaskRecipe, model: nn.Module, data: TaskData, device: str) 
         with autocast(recipe.amp, device):
             outputs = model([image.to(device) for image in batch.images])
         for image, target, output in zip(batch.images, batch.targets, outputs, strict=True):
-            number = len(images) + 1
-            images.append({"id": number, "height": image.shape[1], "width": image.shape[2]})
+            number, size = len(images) + 1, target.get("size", tuple(image.shape[1:]))
+            images.append({"id": number, "height": size[0], "width": size[1]})
             wanted += _objects(number, target["boxes"], target["labels"], target["masks"], target.get("iscrowd"))
-            masks = output["masks"][:, 0] > MASK_THRESHOLD
-            detected = _objects(number, output["boxes"], output["labels"], masks)
+            boxes, masks = _in_size(output, image, size)
+            detected = _objects(number, boxes, output["labels"], masks)
             scores = output["scores"].tolist()
             found += [each | {"score": score} for each, score in zip(detected, scores, strict=True)]
     return average_precision(images, wanted, found, len(data.classes))
@@ -84,9 +87,10 @@ def require_coco() -> None:
     Raises:
         UserError: If it is not installed.
     """
-    if find_spec("pycocotools") is None:
+    if find_spec("faster_coco_eval") is None:
         raise UserError(
-            "detection is tested by pycocotools, which is not installed: pip install 'convnext-roadmap[downstream]'."
+            "detection is tested by faster-coco-eval, which is not installed: pip install "
+            "'convnext-roadmap[downstream]'."
         )
 
 
@@ -101,16 +105,13 @@ def average_precision(
         found: Detections: the same with a score.
         classes: Classes, whose labels begin with 1.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
+    from faster_coco_eval import COCO, COCOeval_faster
 
     values: dict[str, Any] = {}
+    categories = [{"id": label, "name": str(label)} for label in range(1, classes + 1)]
+    annotations = [each | {"id": number} for number, each in enumerate(wanted, 1)]
     with redirect_stdout(io.StringIO()):  # it tells its progress
-        truth = COCO()
-        categories = [{"id": label} for label in range(1, classes + 1)]
-        annotations = [each | {"id": number} for number, each in enumerate(wanted, 1)]
-        truth.dataset = {"images": images, "annotations": annotations, "categories": categories}
-        truth.createIndex()
+        truth = COCO({"images": images, "annotations": annotations, "categories": categories})
         for ours, theirs in KINDS.items():
             # By itself a box has its own area, and a mask its own, as in COCO's result files.
             other = {"box": "segmentation", "mask": "bbox"}[ours]
@@ -118,20 +119,30 @@ def average_precision(
             if not alone:
                 values |= {f"{ours}_{part}": 0.0 for part in PARTS}
                 continue
-            evaluation = COCOeval(truth, truth.loadRes(alone), theirs)
+            evaluation = COCOeval_faster(truth, truth.loadRes(alone), theirs)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-            shares = dict(zip(PARTS, evaluation.stats.tolist(), strict=False))
+            shares = dict(zip(PARTS, map(float, evaluation.stats), strict=False))
             values |= {f"{ours}_{part}": None if share < 0 else 100 * share for part, share in shares.items()}
     return values
+
+
+def _in_size(output: dict[str, Tensor], image: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return detected boxes (n, 4) and masks (n, *size) in the size that an image had before it was resized."""
+    height, width = image.shape[1:]
+    scale = output["boxes"].new_tensor([size[1] / width, size[0] / height] * 2)
+    masks = output["masks"]
+    if size != (height, width) and len(masks):
+        masks = F.interpolate(masks, size, mode="bilinear", align_corners=False)
+    return output["boxes"] * scale, masks[:, 0] > MASK_THRESHOLD
 
 
 def _objects(
     image: int, boxes: Tensor, labels: Tensor, masks: Tensor, crowds: Tensor | None = None
 ) -> list[dict[str, Any]]:
     """Return boxes (n, 4), labels (n,) and masks (n, H, W) as COCO has them."""
-    from pycocotools import mask as coco_mask
+    from faster_coco_eval.core import mask as coco_mask
 
     objects = []
     for number, (box, label) in enumerate(zip(boxes.tolist(), labels.tolist(), strict=True)):
@@ -147,6 +158,34 @@ def _objects(
             }
         )
     return objects
+
+
+@torch.inference_mode()
+def examples(recipe: TaskRecipe, model: nn.Module, data: TaskData, device: str, count: int) -> list[Example]:
+    """Return the first test images with their objects, and those that the detector is rather sure of."""
+    model.eval()
+    shown: list[Example] = []
+    for batch in data.test():
+        images = batch.images[: count - len(shown)]
+        outputs = model([image.to(device) for image in images]) if images else []
+        for image, target, output in zip(images, batch.targets, outputs, strict=False):
+            size = (image.shape[1], image.shape[2])
+            masks = F.interpolate(target["masks"][:, None].float(), size, mode="nearest")[:, 0]
+            there = objects_of(target | {"masks": masks})
+            sure = output["scores"] > SHOWN_SCORE
+            found = {name: value[sure].cpu() for name, value in output.items()}
+            guess = Found(found["masks"][:, 0] > MASK_THRESHOLD, (found["labels"] - 1).tolist(), found["boxes"])
+            shown.append(Example(image, there, guess))
+        if len(shown) == count:
+            break
+    return shown
+
+
+def objects_of(target: dict[str, Any]) -> Found:
+    """Return the objects of a target for a picture, as far as they are to be seen."""
+    seen = target["masks"].flatten(1).amax(1) > 0
+    masks = target["masks"][seen]
+    return Found(masks, (target["labels"][seen] - 1).tolist(), boxes_of(masks))
 
 
 def as_metrics(values: Mapping[str, Any]) -> dict[str, float]:

@@ -37,7 +37,7 @@ class PyramidBackbone(nn.Module):
         return levels
 
 
-class AsTheyAre(GeneralizedRCNNTransform):
+class AsTheyAre(GeneralizedRCNNTransform):  # type: ignore[misc]
     """What makes a batch of images without resizing them, in training or at test."""
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:

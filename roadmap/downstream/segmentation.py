@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roadmap.downstream.data.task_data import IGNORED, Batch, TaskData
 from roadmap.downstream.feature_maps import FeatureMaps
-from roadmap.downstream.task_data import IGNORED, Batch, TaskData
+from roadmap.downstream.pictures import Example, Found
 from roadmap.downstream.task_recipe import TaskRecipe
 from roadmap.downstream.upernet import UPerNet
 from roadmap.runs.metrics import Metric
@@ -120,6 +121,29 @@ def _places(length: int, side: int, step: int) -> list[int]:
     """Return where windows begin that cover a length, each in it as far as it is long enough."""
     last = max(length - side, 0)
     return [*range(0, last, step), last]
+
+
+@torch.inference_mode()
+def examples(recipe: TaskRecipe, model: nn.Module, data: TaskData, device: str, count: int) -> list[Example]:
+    """Return the first test images with their classes, and those that the network finds."""
+    model.eval()
+    shown: list[Example] = []
+    for batch in data.test():
+        for image, target in zip(batch.images, batch.targets, strict=True):
+            if len(shown) == count:
+                return shown
+            size = (image.shape[1], image.shape[2])
+            guess = scores(recipe, model, image.to(device), size).argmax(0).cpu()
+            labels = F.interpolate(target["labels"][None, None].float(), size, mode="nearest")[0, 0].long()
+            shown.append(Example(image, _areas(labels, data), _areas(guess, data)))
+    return shown
+
+
+def _areas(labels: Tensor, data: TaskData) -> Found:
+    """Return where each class is; a background is left as it is."""
+    there = [label for label in labels.unique().tolist() if label != IGNORED and data.classes[label] != "background"]
+    masks = torch.stack([labels == label for label in there]) if there else torch.zeros(0, *labels.shape)
+    return Found(masks, there)
 
 
 def as_metrics(values: Mapping[str, Any]) -> dict[str, float]:

@@ -92,7 +92,7 @@ class DownstreamTask(NetworkTask):
         self, folder: Path, config: RunConfig, setting: Setting, device: str, report: Callable[[str], None]
     ) -> None:
         """See `NetworkTask`."""
-        from roadmap.downstream.task_data import open_data
+        from roadmap.downstream.data.sources import open_data
         from roadmap.downstream.training import TaskRun, train_task
         from roadmap.training.checkpoints import remove_checkpoints
 
@@ -110,7 +110,7 @@ class DownstreamTask(NetworkTask):
             "own_metrics_version": OWN_METRICS_VERSION,
             "function": self.name,
             "file": f"{self.recipe.name}.yaml",
-            "command": "downstream",
+            "command": f"downstream --task {self.recipe.name}",
             "fingerprint": self.fingerprint,
             "weights_fingerprint": weights,
             "task": self.recipe.training() | {"from_scratch": self.from_scratch, "data": self.data},
@@ -150,8 +150,8 @@ def plan_task(
     """
     import torch
 
+    from roadmap.downstream.data.sources import open_data
     from roadmap.downstream.detection import require_coco
-    from roadmap.downstream.task_data import open_data
     from roadmap.downstream.training import TaskRun, make_task_model
 
     recipe = read_task(name)

@@ -18,8 +18,9 @@ from roadmap.common.errors import UserError
 from roadmap.common.log import say
 from roadmap.common.seeding import seed_step
 from roadmap.downstream import detection, segmentation
+from roadmap.downstream.data.task_data import TaskData
 from roadmap.downstream.feature_maps import FeatureMaps
-from roadmap.downstream.task_data import TaskData
+from roadmap.downstream.pictures import picture_of
 from roadmap.downstream.task_recipe import TaskRecipe
 from roadmap.jobs.tasks import Setting, Stopped
 from roadmap.networks.nets import Net
@@ -30,6 +31,7 @@ from roadmap.training.loop import save_weights
 from roadmap.training.step import autocast, make_scaler
 
 LOOK_EVERY_S = 1.0
+PICTURE, EXAMPLES = "examples.png", 6  # the first test images, what is in them, what was found
 LAST_LOSSES = 50  # steps over which the last training loss is the mean
 
 
@@ -150,7 +152,8 @@ class _Training:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
-        return loss.detach()
+        out: Tensor = loss.detach()
+        return out
 
     def _note(self, pending: list[Tensor]) -> None:
         losses = torch.stack(pending).tolist()
@@ -168,7 +171,7 @@ class _Training:
             self.writer.write(self.writer.folder / PROGRESS, lambda file: file.write(text), durable=False)
 
     def test(self) -> Outcome:
-        """Test the trained network, and write its weights."""
+        """Test the trained network; write its weights, and a picture of what it finds."""
         kind = segmentation if self.recipe.is_segmentation else detection
         start = time.monotonic()
         found = kind.evaluate(self.recipe, self.model, self.data, self.device)
@@ -179,6 +182,9 @@ class _Training:
             "wall_s": round(time.monotonic() - self.began, 2),
             "threads": torch.get_num_threads(),
         }
+        shown = kind.examples(self.recipe, self.model, self.data, self.device, EXAMPLES)
+        picture = picture_of(shown)
+        self.writer.write(self.writer.folder / PICTURE, lambda file: picture.save(file, format="PNG"))
         save_weights(self.model, self.writer.folder / WEIGHTS, self.writer.write)
         return Outcome(kind.METRICS, kind.as_metrics(found), details)
 
@@ -230,7 +236,8 @@ def make_task_model(run: TaskRun, classes: int, in_channels: int, start: dict[st
     if start is not None:
         backbone.load_classifier(start)
     kind = segmentation if run.recipe.is_segmentation else detection
-    return kind.make(run.recipe, backbone, classes, in_channels)
+    model: nn.Module = kind.make(run.recipe, backbone, classes, in_channels)
+    return model
 
 
 def rate_at(recipe: TaskRecipe, step: int) -> float:

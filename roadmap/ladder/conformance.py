@@ -104,8 +104,9 @@ def check_changes(trial: Trial) -> str:
     """A step changes something."""
     after = trial.take()
     same = after == trial.before
-    if not (same or isinstance(trial.before, Recipe) or trial.step is None) and is_recorded(trial.step):
-        same = _looks(after) == _looks(trial.before)
+    before = trial.before
+    if not same and not isinstance(before, Recipe) and trial.step is not None and is_recorded(trial.step):
+        same = _looks(after) == _looks(before)
     return f"the step changes nothing after '{trial.rung.parent}'." if same else ""
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NotRequired, Protocol, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
@@ -134,6 +134,7 @@ class Measured(TypedDict):
     at: run_folder.Finite  # when, in seconds
     metrics: dict[str, Metric]
     values: dict[str, run_folder.Finite]
+    command: NotRequired[str]  # which measures it of networks that lack it; 'evaluate' unless it says otherwise
 
 
 _MEASURED = TypeAdapter(Measured)

@@ -38,8 +38,12 @@ def test_the_ladders_own_steps_change_nothing_in_the_mean():
 
 def test_the_tables_over_the_bank_have_a_row_for_each_number_of_seeds_and_each_step():
     text = bank.tables(2, [3, 5])
-    assert [line.count("|") for line in text.splitlines() if line.startswith(("| 3 |", "| 5 |"))] == [4, 4]
+    assert [line.count("|") for line in text.splitlines() if line.startswith(("| 3 |", "| 5 |"))] == [4, 4, 4]
     assert all(f"| {step} |" in text for step, _ in roadmap_pairs())
+
+
+def test_more_seeds_answer_more_steps():
+    assert bank.answered(BANK, 3, 20) < bank.answered(BANK, 12, 20)
 
 
 def test_sampling_errors_are_taken_from_the_sizes_of_real_changes():

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import run_ladder
+from analysis.evaluations.own_metrics import collect_own_metrics
 from analysis.metrics import NAMES_TAKEN, metric_of
-from analysis.own_metrics import collect_own_metrics
 from analysis.report.record import read_record
 from analysis.report.record_results import RecordResults
 from analysis.report.write import write_record, write_report

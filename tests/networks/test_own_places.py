@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -320,7 +321,11 @@ def test_a_run_with_own_layers_everywhere_trains_leaves_and_starts_others(
 def test_weights_of_unknown_names_are_matched_by_their_shapes(parts: ModuleType) -> None:
     net = with_layer("stem", parts.Resize)
     model = build_model(net)
-    renamed = {name.replace("residual", "branch"): tensor for name, tensor in model.state_dict().items()}
+    order = [name for name, _ in model.stages[0][0].residual.named_children()]
+    renamed = {
+        re.sub(r"residual\.(\w+)", lambda found: f"branch.{order.index(found[1])}", name): tensor
+        for name, tensor in model.state_dict().items()
+    }
     found = under_our_names(renamed, net)
     assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
 

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import run_ladder
+from analysis.evaluations.robustness import ROBUSTNESS_COLUMNS, collect_robustness, metrics_under
 from analysis.figures import Words, draw_robustness
 from analysis.metrics import metric_of
 from analysis.report.write import write_report
-from analysis.robustness import ROBUSTNESS_COLUMNS, collect_robustness, metrics_under
 from analysis.study_results import StudyResults
 from roadmap.common import files
 from roadmap.common.errors import UserError

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from roadmap.common.errors import UserError
-from roadmap.downstream import scenes
-from roadmap.downstream.scenes import Part, Scene, make_scene
+from roadmap.downstream.data import scenes
+from roadmap.downstream.data.scenes import Part, Scene, make_scene
 from roadmap.downstream.task_recipe import TaskRecipe
 
 IGNORED = 255  # the label of pixels that do not count
@@ -63,31 +61,13 @@ def chosen(seed: int, step: int, batch_size: int, images: int) -> list[int]:
     return [int(order_of(seed, place // images, images)[place % images]) for place in places]
 
 
-def open_data(recipe: TaskRecipe, in_channels: int, root: Path | None) -> TaskData:
-    """Return a task's data set.
-
-    Args:
-        recipe: The recipe that names it.
-        in_channels: Channels of the images that the backbones see.
-        root: Where it lies; None for one that is made.
-
-    Raises:
-        UserError: If it is missing or not whole.
-    """
-    if root is not None:
-        raise UserError(
-            f"task '{recipe.name}' makes its images, so --task-data {root} would not be used. Leave it out."
-        )
-    return SceneData(recipe, in_channels)
-
-
 class SceneData:
     """Scenes as a data set; `TaskData` says what its parts are."""
 
     def __init__(self, recipe: TaskRecipe, in_channels: int) -> None:
         """Take as many scenes as a recipe has, in as many channels as a backbone sees."""
         self.recipe, self.in_channels = recipe, in_channels
-        self.classes = ("background", *scenes.CLASSES) if recipe.is_segmentation else scenes.CLASSES
+        self.classes: tuple[str, ...] = ("background", *scenes.CLASSES) if recipe.is_segmentation else scenes.CLASSES
         self.fingerprint = f"scenes-{scenes.SCENES_VERSION}"
         assert recipe.train_images is not None
         assert recipe.test_images is not None

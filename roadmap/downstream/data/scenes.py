@@ -117,7 +117,7 @@ def _resized(garment: Bytes, random: np.random.Generator) -> tuple[NDArray[np.fl
 def _clutter(random: np.random.Generator, images: Bytes) -> NDArray[np.float64]:
     """Return a background without garments: slow changes of light, and small patches of cloth."""
     coarse = random.uniform(0, 140, (6, 6))
-    canvas = ndimage.zoom(coarse, SIDE / 6, order=1)
+    canvas: NDArray[np.float64] = ndimage.zoom(coarse, SIDE / 6, order=1)
     for _ in range(PATCHES):
         height, width = random.integers(4, 11, 2)
         top, left = random.integers(0, SIDE - height), random.integers(0, SIDE - width)

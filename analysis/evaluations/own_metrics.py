@@ -39,9 +39,17 @@ def collect_own_metrics(study: Study) -> OwnMetrics:
     the file is gone, that of the version which measured last.
     """
     runs = [(rung.id, seed, study.configs[rung.id, seed]) for rung in study.rungs for seed in study.seeds_of(rung.id)]
+    found = {config.id: all_measured(study.folder(config)) for *_, config in runs}
+    failed = [
+        f"{rung} seed {seed}: {reason}"
+        for rung, seed, config in runs
+        if (reason := read_failed(study.folder(config)).rstrip("."))
+    ]
+    notes = [f"Measuring a network failed, {failed[0]}." + " So did others." * (len(failed) > 1)] if failed else []
+    if not any(found.values()):
+        return OwnMetrics(pd.DataFrame(columns=list(IDENTITY)), notes=tuple(notes))
     done = [run for run in runs if run_folder.is_finished(study.folder(run[2]))]
-    found = {config.id: all_measured(study.folder(config)) for *_, config in done}
-    shown = _shown(content for contents in found.values() for content in contents)
+    shown = _shown(content for *_, config in done for content in found[config.id])
     metrics = {name: content["metrics"][name] for name, content in shown.items()}
     rows = []
     for rung, seed, config in done:
@@ -53,12 +61,7 @@ def collect_own_metrics(study: Study) -> OwnMetrics:
         }
         rows += [{"rung": rung, "seed": seed, "run": config.id} | values] if values else []
     frame = pd.DataFrame(rows, columns=[*IDENTITY, *metrics])
-    notes = [note for content in _once(shown.values()) for note in _notes(content, frame, len(done))]
-    reasons = {f"{rung} seed {seed}": read_failed(study.folder(config)) for rung, seed, config in done}
-    failed = [f"{run}: {reason}" for run, reason in reasons.items() if reason]
-    if failed:
-        more = f" So did {len(failed) - 1} more." if len(failed) > 1 else ""
-        notes.append(f"Measuring a network failed, {failed[0].rstrip('.')}.{more}")
+    notes = [note for content in _once(shown.values()) for note in _notes(content, frame, len(done))] + notes
     return OwnMetrics(frame, metrics, tuple(notes))
 
 
@@ -96,12 +99,12 @@ def _is_current(content: Measured) -> bool:
 def _notes(content: Measured, frame: pd.DataFrame, finished: int) -> list[str]:
     names, function = ", ".join(content["metrics"]), f"{Path(content['file']).name}:{content['function']}"
     measured = int(frame[list(content["metrics"])].notna().any(axis=1).sum())
-    notes = []
+    notes, command = [], content.get("command", "evaluate")
     if measured < finished:
-        notes.append(f"{names}: measured of {measured} of {finished} networks. 'evaluate' measures the others.")
+        notes.append(f"{names}: measured of {measured} of {finished} networks. '{command}' measures the others.")
     if Path(content["file"]).is_file() and not _is_current(content):
         notes.append(
-            f"{names}: {function} has changed since it measured these. 'evaluate' measures with what it is now."
+            f"{names}: {function} has changed since it measured these. '{command}' measures with what it is now."
         )
     return notes
 

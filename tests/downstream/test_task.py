@@ -1,0 +1,115 @@
+"""Detectors and segmenters as work of jobs on the trained networks of a study."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roadmap.common.errors import UserError
+from roadmap.downstream.task import DownstreamTask, plan_task
+from roadmap.downstream.task_recipe import read_task
+from roadmap.jobs.launcher import prepare
+from roadmap.jobs.worker import Job
+from roadmap.networks.config import NetConfig
+from roadmap.runs import run_folder
+from roadmap.runs.attempts import attempts_of
+from roadmap.runs.config import RunConfig
+from roadmap.runs.metrics import all_measured
+from roadmap.study.plan import PlannedRun
+from roadmap.training.loop import train
+
+NET = NetConfig(depths=(1, 1, 1, 1), widths=(4, 4, 8, 8))
+TINY = {"steps": 3, "batch_size": 2, "warmup_steps": 0, "train_images": 6, "test_images": 2, "width": 8}
+RECIPE = replace(read_task("segmentation"), **TINY)  # type: ignore[arg-type]
+TASK = DownstreamTask(RECIPE, data="scenes-1")
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[..., RunConfig], small_images: Path
+) -> PlannedRun:
+    """A run that is trained."""
+    config = tiny_run(epochs=1, net=NET)
+    run = PlannedRun(config, ("only",), tmp_path_factory.mktemp("trained") / config.id)
+    prepare([run])
+    train(config, run.folder, data_root=small_images)
+    return run
+
+
+@pytest.fixture
+def folder(trained: PlannedRun, tmp_path: Path) -> Path:
+    """The run folder, for a test alone."""
+    import shutil
+
+    copy = tmp_path / "runs" / trained.folder.name
+    shutil.copytree(trained.folder, copy)
+    return copy
+
+
+def job(folder: Path, task: DownstreamTask = TASK, **options: Any) -> Job:
+    return Job((folder,), None, task=task, **options)
+
+
+def test_a_job_trains_and_tests_once_and_its_numbers_stand_beside_the_run(folder: Path) -> None:
+    assert len(TASK.missing(folder)) == 20
+    job(folder)()
+    assert TASK.is_done(folder)
+    [measured] = all_measured(folder)
+    assert measured["values"].keys() == {"miou", "pixel_accuracy"}
+    assert measured["metrics"]["miou"].label == "mIoU (%)"
+    left = {path.name for path in TASK.place(folder).iterdir()}
+    assert left == {"attempts", "progress.json", "model.safetensors", "examples.png"}
+    job(folder)()
+    assert [attempt.end for attempt in attempts_of(TASK.place(folder))] == ["finished"]
+
+
+def test_weights_that_changed_ask_for_the_task_anew_and_other_settings_are_another_task(folder: Path) -> None:
+    job(folder)()
+    other = DownstreamTask(replace(RECIPE, lr=1e-3), data="scenes-1")
+    scratch = DownstreamTask(RECIPE, from_scratch=True, data="scenes-1")
+    assert len({TASK.claims, other.claims, scratch.claims}) == 3
+    assert not other.is_done(folder)
+    path = folder / run_folder.WEIGHTS
+    path.write_bytes(path.read_bytes() + b" ")
+    assert not TASK.is_done(folder)
+
+
+def test_what_a_backbone_starts_from_makes_a_difference(folder: Path) -> None:
+    scratch = DownstreamTask(RECIPE, from_scratch=True, data="scenes-1")
+    for task in (TASK, scratch):
+        job(folder, task)()
+    found = {measured["function"]: measured for measured in all_measured(folder)}
+    assert found["segmentation_from_scratch"]["values"].keys() == {
+        "miou_segmentation_from_scratch", "pixel_accuracy_segmentation_from_scratch",
+    }  # fmt: skip
+    losses = [found[name]["details"]["train_loss"] for name in ("segmentation", "segmentation_from_scratch")]  # type: ignore[typeddict-item]
+    assert losses[0] != losses[1]
+
+
+def test_a_failure_is_noted_with_its_reason(folder: Path) -> None:
+    (folder / run_folder.WEIGHTS).write_bytes(b"no weights")
+    job(folder)()
+    failure = TASK.failure(folder)
+    assert failure is not None
+    assert "damaged" in failure.content["error"]
+
+
+def test_progress_is_told_in_twentieths(folder: Path) -> None:
+    place = TASK.place(folder)
+    place.mkdir()
+    (place / run_folder.PROGRESS).write_text(json.dumps({"step": 2, "steps": 3}))
+    parts = TASK.missing(folder)
+    assert len(parts) == 7
+    assert parts[0] == "segmentation, 65% of the steps"
+
+
+def test_what_cannot_be_done_is_refused_before_any_job(trained: PlannedRun, tiny_run: Callable[..., RunConfig]) -> None:
+    three = PlannedRun(tiny_run(net=NetConfig(depths=(1, 1, 1), widths=(4, 4, 8))), ("three",), trained.folder)
+    with pytest.raises(UserError, match=r"rung 'three': the network has feature maps at strides 4, 8, 16, but"):
+        plan_task("segmentation", [trained, three])
+    with pytest.raises(UserError, match=r"task 'coco' needs images"):
+        plan_task("coco", [trained])
+    assert plan_task("detection", [trained]).name == "detection"
