@@ -75,7 +75,7 @@ def test_torchs_counter_counts_the_same_with_attention_in_single_products(name: 
 
     net, size = TimmNet(name), 160 if name.startswith("test") else 224
     counted = count_macs(net, size)  # in one operator, where there is attention
-    cost._on_meta.cache_clear()
+    cost._built.cache_clear()
     cost._trace.cache_clear()
     set_fused_attn(False)
     try:
