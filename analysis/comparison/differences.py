@@ -124,7 +124,8 @@ class StudyComparison:
     @cached_property
     def main(self) -> pd.DataFrame:
         """The rows of the first metric: top-1, where both studies have it."""
-        return self.table[self.table["metric"] == self.table["metric"].iloc[0]]
+        first: pd.DataFrame = self.table[self.table["metric"] == self.table["metric"].iloc[0]]
+        return first
 
     @property
     def steps(self) -> list[str]:
