@@ -1,15 +1,17 @@
 """A step's effect by each design that has runs: on the ladder, left out at the end, alone, averaged over orders."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
 from analysis.evaluations.own_metrics import collect_own_metrics, runs_of
 from analysis.fractions import fraction_verdicts
-from analysis.metrics import METRICS
+from analysis.metrics import METRICS, TOP1, metric_of
 from analysis.run_frames import collect
-from analysis.stats.shapley import shapley
+from analysis.stats.shapley import interaction, shapley
 from analysis.verdicts import pairs_of, verdict_table
+from roadmap.common.formats import change, interval
 from roadmap.study.plan import Study
 
 # Design -> what a step's effect is called there, and what stands before a step's name in its rungs.
@@ -95,3 +97,28 @@ def _judged(study: Study, runs: pd.DataFrame, prefix: str, metric: str) -> pd.Da
     judged = verdict_table(runs, pairs_of(study.rungs), metric, looks=study.looks)
     judged = judged[judged["step"].isin(adopted)]
     return judged.assign(step=judged["step"].str.removeprefix(prefix), value=judged["delta"])
+
+
+def interaction_in_words(runs: pd.DataFrame, square: Sequence[str], steps: Sequence[str], metric: str = TOP1) -> str:
+    """Say what two steps do to a metric beyond the sum of what each does alone.
+
+    Args:
+        runs: The frame of `run_frames.collect`.
+        square: The rungs with neither, the first, the second and both steps.
+        steps: The two.
+        metric: A column of the frame.
+    """
+    base, x, y, both = square
+    found = interaction(runs, base, x, y, both, metric)
+    first, second = steps
+    about = metric_of(metric)
+    name, digits = about.name, about.digits
+    by = f"{change(found['value'], digits)} {about.unit}".strip()
+    if math.isnan(found["value"]):
+        where = "" if metric == TOP1 else f" in {name}"
+        return f"How '{first}' and '{second}' interact{where}: nothing to say; not all four rungs have results yet."
+    text = f"Together '{first}' and '{second}' change {name} by {by} beyond the sum of what each does alone"
+    if math.isnan(found["ci_low"]):
+        return f"{text}. A rung with one seed has no spread, so nothing is known of how sure that is."
+    p = "no spread to test" if math.isnan(found["p"]) else f"p = {found['p']:.3f}"
+    return f"{text} (95% interval {interval(found['ci_low'], found['ci_high'], digits)}; Welch, {p})."

@@ -8,17 +8,17 @@ from functools import cached_property
 import pandas as pd
 
 from analysis.comparison.agreement import agreement_with_paper, correlation_in_words, correlations
-from analysis.design_effects import effects_beside
+from analysis.design_effects import effects_beside, interaction_in_words
 from analysis.evaluations.own_metrics import OwnMetrics, collect_own_metrics, runs_of
 from analysis.evaluations.robustness import Robustness, collect_robustness
 from analysis.fractions import effect_rows, fraction_costs, fraction_verdicts, missing_networks
 from analysis.history import RunHistory, collect_histories, curves_of
 from analysis.ladder_table import ladder_table, with_answers
-from analysis.metrics import COSTS, METRICS, SPEEDS, TOP1, Evaluated, declared, metric_of
+from analysis.metrics import COSTS, METRICS, SPEEDS, TOP1, Evaluated, declared
 from analysis.run_frames import collect, collect_measured, collect_right_images
 from analysis.sentences import headline, more_runs
 from analysis.stats.answers import SHARED, Test
-from analysis.stats.shapley import interaction, shapley
+from analysis.stats.shapley import shapley
 from analysis.verdicts import (
     Pairs,
     RightImages,
@@ -32,7 +32,6 @@ from analysis.verdicts import (
     with_costs,
     without_answers,
 )
-from roadmap.common.formats import change, interval
 from roadmap.ladder.fractions import Fraction
 from roadmap.ladder.references import SECTION
 from roadmap.ladder.rung import Rung
@@ -347,28 +346,3 @@ class StudyResults:
         """What is counted of each rung, by rung: the columns of `metrics.COSTS`."""
         costs = self.runs.groupby("rung")[["macs", "params"]].first()
         return costs.join(self.measured.groupby("rung")[["activations", "peak_memory_mb"]].first())
-
-
-def interaction_in_words(runs: pd.DataFrame, square: Sequence[str], steps: Sequence[str], metric: str = TOP1) -> str:
-    """Say what two steps do to a metric beyond the sum of what each does alone.
-
-    Args:
-        runs: The frame of `run_frames.collect`.
-        square: The rungs with neither, the first, the second and both steps.
-        steps: The two.
-        metric: A column of the frame.
-    """
-    base, x, y, both = square
-    found = interaction(runs, base, x, y, both, metric)
-    first, second = steps
-    about = metric_of(metric)
-    name, digits = about.name, about.digits
-    by = f"{change(found['value'], digits)} {about.unit}".strip()
-    if math.isnan(found["value"]):
-        where = "" if metric == TOP1 else f" in {name}"
-        return f"How '{first}' and '{second}' interact{where}: nothing to say; not all four rungs have results yet."
-    text = f"Together '{first}' and '{second}' change {name} by {by} beyond the sum of what each does alone"
-    if math.isnan(found["ci_low"]):
-        return f"{text}. A rung with one seed has no spread, so nothing is known of how sure that is."
-    p = "no spread to test" if math.isnan(found["p"]) else f"p = {found['p']:.3f}"
-    return f"{text} (95% interval {interval(found['ci_low'], found['ci_high'], digits)}; Welch, {p})."

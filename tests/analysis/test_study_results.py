@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analysis.design_effects import NAMES, design_effects, has_runs_beyond
+from analysis.design_effects import NAMES, design_effects, has_runs_beyond, interaction_in_words
 from analysis.metrics import COSTS, METRICS, SPEEDS
 from analysis.report.write import write_published, write_report
 from analysis.run_frames import MEASURED, collect
 from analysis.step_comparison import compare_step
-from analysis.study_results import StudyResults, interaction_in_words
+from analysis.study_results import StudyResults
 from analysis.verdicts import pairs_of, with_costs
 from roadmap.common import files
 from roadmap.common.paths import RECIPES
