@@ -74,7 +74,7 @@ class FeatureMaps(nn.Module):
             )
         # What stands behind the last stage would be idle.
         if isinstance(net, NetConfig):
-            network.norm, network.head_conv = nn.Identity(), nn.Identity()
+            network.norm, network.head_conv, network.pool = nn.Identity(), nn.Identity(), nn.Identity()
         else:
             network.prune_intermediate_layers(prune_norm=True, prune_head=True)
         info = [dict(each) for each in network.feature_info]

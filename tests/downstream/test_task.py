@@ -1,6 +1,10 @@
 """Detectors and segmenters as work of jobs on the trained networks of a study."""
 
 import json
+import os
+import re
+import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +12,12 @@ from typing import Any
 
 import pytest
 
+from roadmap import StudySpec, plan_study
+from roadmap import train as train_run
+from roadmap.cli.main import main
 from roadmap.common.errors import UserError
 from roadmap.downstream.task import DownstreamTask, plan_task
-from roadmap.downstream.task_recipe import read_task
+from roadmap.downstream.task_recipe import known_tasks, read_task
 from roadmap.jobs.launcher import prepare
 from roadmap.jobs.worker import Job
 from roadmap.networks.config import NetConfig
@@ -19,12 +26,15 @@ from roadmap.runs.attempts import attempts_of
 from roadmap.runs.config import RunConfig
 from roadmap.runs.metrics import all_measured
 from roadmap.study.plan import PlannedRun
+from roadmap.training.checkpoints import checkpoints
 from roadmap.training.loop import train
+from tests.processes import fork, wait_for
 
 NET = NetConfig(depths=(1, 1, 1, 1), widths=(4, 4, 8, 8))
 TINY = {"steps": 3, "batch_size": 2, "warmup_steps": 0, "train_images": 6, "test_images": 2, "width": 8}
 RECIPE = replace(read_task("segmentation"), **TINY)  # type: ignore[arg-type]
 TASK = DownstreamTask(RECIPE, data="scenes-1")
+LONG = replace(TASK, recipe=replace(RECIPE, steps=60))
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +52,6 @@ def trained(
 @pytest.fixture
 def folder(trained: PlannedRun, tmp_path: Path) -> Path:
     """The run folder, for a test alone."""
-    import shutil
-
     copy = tmp_path / "runs" / trained.folder.name
     shutil.copytree(trained.folder, copy)
     return copy
@@ -64,6 +72,62 @@ def test_a_job_trains_and_tests_once_and_its_numbers_stand_beside_the_run(folder
     assert left == {"attempts", "progress.json", "model.safetensors", "examples.png"}
     job(folder)()
     assert [attempt.end for attempt in attempts_of(TASK.place(folder))] == ["finished"]
+
+
+def _work_slowly(folder: Path) -> None:
+    """Do the task, saving after every step."""
+    from roadmap.downstream import training
+
+    training.LOOK_EVERY_S = 0.0
+    job(folder, LONG, save_every_s=0.0)()
+
+
+def test_work_that_is_killed_ends_with_the_numbers_of_work_that_is_not(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / folder.name
+    shutil.copytree(folder, other)
+    process = fork(_work_slowly, folder)
+    wait_for(lambda: len(checkpoints(LONG.place(folder))) > 1, what="two checkpoints")
+    assert process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not LONG.is_done(folder)
+    for place in (folder, other):
+        job(place, LONG)()
+    assert [attempt.end for attempt in attempts_of(LONG.place(folder))] == ["died", "finished"]
+    killed, undisturbed = (all_measured(place)[0] for place in (folder, other))
+    assert killed["values"] == undisturbed["values"]
+    weights = [(LONG.place(place) / run_folder.WEIGHTS).read_bytes() for place in (folder, other)]
+    assert weights[0] == weights[1]
+
+
+def test_the_command_trains_what_is_missing_and_the_report_has_it(
+    tmp_path: Path, small_images: Path, write_recipes: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipes(epochs=1)
+    task = tmp_path / "segmentation.yaml"
+    text = known_tasks()["segmentation"].read_text()
+    for name, value in TINY.items():
+        text = re.sub(rf"^{name}: .*$", f"{name}: {value}", text, flags=re.MULTILINE)
+    task.write_text(text)
+    only, runs = ["baseline", "stage_ratio"], tmp_path / "runs"
+    words = ["--base", "resnet50", "--recipe", str(recipe), "--data", str(small_images), "--runs", str(runs)]
+    words += ["--only", *only]
+    study = plan_study(StudySpec("resnet50", str(recipe), only=only, data_root=small_images, runs=runs))
+    for run in study.planned():
+        train_run(run, data_root=small_images)
+    command = ["downstream", *words, "--task", str(task), "--executor", "debug"]
+    assert main(command) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "2 runs, 2 trained, 0 evaluated already, 2 to do, with task 'segmentation'" in out
+    assert "mIoU (%)" in out
+    assert main([*command, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["rung"] for row in rows] == ["baseline", "stage_ratio"]
+    assert all(0 <= row["miou"] <= 100 for row in rows)
+    assert main(["downstream", *words, "--task", "segmentatoin"]) == 2
+    assert "unknown task 'segmentatoin'. Did you mean 'segmentation'" in capsys.readouterr().err
+    assert main(["downstream", *words, "--task", "ade20k"]) == 2
+    assert "task 'ade20k' needs images" in capsys.readouterr().err
 
 
 def test_weights_that_changed_ask_for_the_task_anew_and_other_settings_are_another_task(folder: Path) -> None:
