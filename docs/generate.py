@@ -16,11 +16,15 @@ import pandas as pd
 from PIL.Image import Image
 
 from analysis.comparison.agreement import agreement_with_paper
+from analysis.comparison.differences import StudyComparison
+from analysis.comparison.sides import side_of_record
 from analysis.evaluations.robustness import Robustness
 from analysis.ladder_table import with_answers
-from analysis.metrics import declared
+from analysis.metrics import METRICS, declared
+from analysis.report.comparison import difference_cells
 from analysis.report.record import read_record
-from analysis.report.tables import verdict_markdown
+from analysis.report.record_results import RecordResults
+from analysis.report.tables import cells_markdown, verdict_markdown
 from analysis.sentences import headline, more_runs
 from analysis.verdicts import FACTOR_COLUMNS, published_verdicts, verdict_table
 from docs.drawing import draw_network
@@ -103,6 +107,16 @@ def write_published(base: str) -> str:
     """Return the answers to the paper's own steps."""
     answers = published_verdicts(read_ladder(), base)
     return f"{headline(answers, more=more_runs(answers))}\n\n{verdict_markdown(answers)}"
+
+
+def write_difference(records: str) -> str:
+    """Return what each step is worth in one record beside another, given as "ONE OTHER"."""
+    here, there = (
+        side_of_record(RecordResults(read_record(RECORDS / name), margin=METRICS["top1"].margin), name)
+        for name in records.split()
+    )
+    found = StudyComparison(here, [there])
+    return f"{found.headline}\n\n{cells_markdown(difference_cells(found.main))}"
 
 
 def write_robustness(record: str) -> str:
@@ -197,6 +211,7 @@ KINDS = {
     "answers": write_answers,
     "agreement": write_agreement,
     "published": write_published,
+    "difference": write_difference,
     "robustness": write_robustness,
     "table": write_table,
     "deviations": write_deviations,

@@ -102,7 +102,8 @@ def test_every_page_is_on_the_site_and_the_readme_or_another_page_leads_to_it() 
         "read_ladder().climb",
         "widths = (24, 56",
         "plan_study",
-        "judge",
+        "import judge",
+        "compare_effects",
     ],
 )
 def test_an_example_prints_what_its_comment_says(text: str) -> None:
@@ -186,7 +187,8 @@ def test_no_other_code_is_shown() -> None:
     tested = (
         "count_macs",
         "plan_study",
-        "judge",
+        "import judge",
+        "compare_effects",
         "wandb.init",
         "my_steps.py",
         "my_metrics.py",
