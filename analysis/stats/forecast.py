@@ -104,12 +104,13 @@ def likely_means(
 ) -> dict[str, float]:
     """Draw what the rungs' means may truly be, given means of few seeds.
 
-    Such means are off by chance, so changes that are seen are too large in the mean. A change is taken to come from a
-    normal distribution around none, as wide as the change that was seen says, less its sampling error; what is drawn is
-    the change that was seen, drawn in towards none and uncertain in the same measure. What is below its sampling error
-    counts as none.
+    Such means are off by chance, so changes that are seen are too large in the mean. A step is taken to change nothing,
+    or to have a change from a normal distribution that is as wide as the ladder's changes, less their sampling error;
+    before anything was seen each is as likely as the other. The change that was seen says the rest.
 
-    Source: Efron and Morris 1973, "Stein's estimation rule and its competitors - an empirical Bayes approach".
+    Source: Mitchell and Beauchamp 1988, "Bayesian variable selection in linear regression", for a change that may be
+    none; Efron and Morris 1973, "Stein's estimation rule and its competitors - an empirical Bayes approach", for the
+    width from all changes together.
 
     Args:
         mean: Of each rung of a step.
@@ -122,15 +123,22 @@ def likely_means(
         The mean of each rung.
     """
     below, drawn = dict(pairs), dict[str, float]()
+    change = {new: mean[new] - mean[old] for new, old in pairs}
+    error = {new: sum(noise[one] ** 2 / max(seeds.get(one, 1), 1) for one in (new, old)) for new, old in pairs}
+    width = float(np.mean([max(change[new] ** 2 - error[new], 0.0) for new in change])) if change else 0.0
 
     def draw(rung: str) -> float:
-        if rung not in drawn and rung in below:
-            old = below[rung]
-            change = mean[rung] - mean[old]
-            error = sum(noise[one] ** 2 / max(seeds.get(one, 1), 1) for one in (rung, old))
-            kept = max(0.0, 1 - error / change**2) if change else 0.0
-            drawn[rung] = draw(old) + rng.normal(kept * change, np.sqrt(kept * error))
-        return drawn.setdefault(rung, mean[rung])
+        if rung not in drawn:
+            drawn[rung] = draw(below[rung]) + draw_change(rung) if rung in below else mean[rung]
+        return drawn[rung]
+
+    def draw_change(rung: str) -> float:
+        if not error[rung]:
+            return change[rung]
+        kept = width / (width + error[rung])
+        against_none = np.sqrt(1 - kept) * np.exp(min(kept * change[rung] ** 2 / error[rung] / 2, 500.0))
+        is_some = rng.random() < against_none / (against_none + 1)
+        return float(is_some * rng.normal(kept * change[rung], np.sqrt(kept * error[rung])))
 
     return {rung: draw(rung) for rung in dict.fromkeys(rung for pair in pairs for rung in pair)}
 

@@ -222,17 +222,14 @@ def drawn_changes(change, seeds, draws=4000):
 
 
 def test_changes_that_few_seeds_show_are_drawn_smaller_and_uncertain():
-    error = 2 / 3
     changes = drawn_changes(2.0, 3)
-    assert 0 < changes.mean() < 2
-    assert (changes**2).mean() == pytest.approx(2.0**2 - error, rel=0.05)  # what is seen, less its sampling error
-    assert 0 < changes.std() < np.sqrt(error)
+    assert 1 < changes.mean() < 2
+    assert 0 < (changes == 0).mean() < 0.5
     assert drawn_changes(2.0, 3000).mean() == pytest.approx(2.0, abs=0.01)
 
 
-def test_a_change_below_its_sampling_error_is_drawn_as_none():
-    assert (drawn_changes(0.5, 3) == 0).all()
-    assert (drawn_changes(0.0, 3) == 0).all()
+def test_a_change_that_may_be_chance_is_mostly_drawn_as_none():
+    assert (drawn_changes(0.2, 3) == 0).mean() > 0.7
 
 
 def test_of_a_step_of_which_one_rung_has_no_mean_no_noise_is_known():
