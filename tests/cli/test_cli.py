@@ -91,7 +91,10 @@ def run(folder: Path, *arguments: object) -> Outcome:
         ("run --base resnet50 --dry-run --executor local", "--dry-run: prints a Slurm script, so it goes with --exec"),
         ("completion fish", r"unknown shell 'fish'\. Known: bash, zsh\."),
         ("plan --base resnet50 --design add-one --only gelu", r"unknown rung 'gelu'\. Did you mean 'only_gelu'\?"),
-        ("plan --base resnet50 --design add-one --samples 4", "--samples: is for --design orders and fractional, not for add-one"),
+        (
+            "plan --base resnet50 --design add-one --samples 4",
+            "--samples: is for --design orders and fractional, not for add-one",
+        ),
         ("plan --base resnet50 --samples 4", "--samples: is for --design orders and fractional, not for ladder"),
         ("plan --base resnet50 --design orders --samples 0", "--samples: '0' is not a whole number from 1 up"),
         ("plan --base resnet50 --design orders --samples 99999", "--samples: is 99999, but must be from 1 to 10,000"),
