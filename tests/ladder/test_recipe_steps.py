@@ -122,9 +122,9 @@ def test_a_recipe_between_is_named_after_its_start_and_its_steps() -> None:
     assert rungs[2].recipe(read_recipe("imagenet")).name == "imagenet_original + longer_training + adamw"
 
 
-def test_a_setting_that_no_technique_takes_is_named(tmp_path: Path) -> None:
+def test_a_setting_that_no_technique_takes_is_named(tmp_path: Path, small_images: Path) -> None:
     path = write_tiny(tmp_path, plain={"hflip": 0.5}, mixup=0.2)
-    study = plan_study(StudySpec("resnet50", path, LADDER, runs=tmp_path))
+    study = plan_study(StudySpec("resnet50", path, LADDER, runs=tmp_path, data_root=small_images))
     (note,) = (note for note in study.notes if "No technique" in note)
     assert "takes hflip from recipe 'tiny'" in note
     assert not [
@@ -164,7 +164,8 @@ def test_every_design_takes_techniques_as_it_takes_steps_on_the_network(mixed: L
     steps = ("adamw", "big_kernel", "mixup", "cutmix", "smoothing")
     whole = mixed.climb("resnet50")[-1]
     for name in DESIGNS:
-        design = Design(name, ("big_kernel", "mixup") if name == "pairs" else ())
+        named = {"pairs": ("big_kernel", "mixup"), "fractional": ("adamw", "big_kernel", "mixup")}
+        design = Design(name, named.get(name, ()))
         rungs = {rung.id: rung for rung in lay_out(mixed, "resnet50", design).rungs}
         if name == "leave-one-out":
             assert list(rungs) == ["all_steps", *(f"without_{step}" for step in steps)]
@@ -178,6 +179,9 @@ def test_every_design_takes_techniques_as_it_takes_steps_on_the_network(mixed: L
             assert rungs["only_mixup"].recipe(target).differences(read_plain(target)) == {"mixup": (0.0, 0.8)}
         if name == "orders":
             assert (next(iter(rungs)), list(rungs)[-1]) == ("start", "all_steps")
+        if name == "fractional":
+            assert {rung.net == whole.net for rung in rungs.values()} == {True, False}
+            assert {rung.recipe(target).mixup for rung in rungs.values()} == {0.0, 0.8}
         if name == "pairs":
             assert list(rungs) == ["start", "only_big_kernel", "only_mixup", "big_kernel_and_mixup"]
             assert rungs["big_kernel_and_mixup"].net == whole.net
