@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from analysis.stats.answers import judge
     from analysis.stats.differences import compare_effects
     from analysis.stats.sequential import judge_in_rounds
+    from analysis.study_frames import StudyFrames, open_study
 
 _HOMES = {
     "collect": "run_frames",
@@ -17,9 +18,20 @@ _HOMES = {
     "draw_roadmap": "figures.roadmap",
     "judge": "stats.answers",
     "judge_in_rounds": "stats.sequential",
+    "StudyFrames": "study_frames",
+    "open_study": "study_frames",
     "write_report": "report.write",
 }
-__all__ = ["collect", "compare_effects", "draw_roadmap", "judge", "judge_in_rounds", "write_report"]
+__all__ = [
+    "StudyFrames",
+    "collect",
+    "compare_effects",
+    "draw_roadmap",
+    "judge",
+    "judge_in_rounds",
+    "open_study",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -104,6 +104,7 @@ def test_every_page_is_on_the_site_and_the_readme_or_another_page_leads_to_it() 
         "plan_study",
         "import judge",
         "compare_effects",
+        "open_study",
     ],
 )
 def test_an_example_prints_what_its_comment_says(text: str) -> None:
@@ -189,6 +190,7 @@ def test_no_other_code_is_shown() -> None:
         "plan_study",
         "import judge",
         "compare_effects",
+        "open_study",
         "wandb.init",
         "my_steps.py",
         "my_metrics.py",

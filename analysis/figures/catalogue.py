@@ -18,7 +18,7 @@ from analysis.figures import (
     draw_tradeoff,
 )
 from analysis.figures.roadmap import Chart, draw_roadmap, save_figure
-from analysis.figures.style import Words
+from analysis.figures.style import WIDTH, Words
 from analysis.metrics import TOP1, metric_of
 from analysis.report.page import Picture
 from analysis.study_results import StudyResults
@@ -28,15 +28,16 @@ TASKS = (TOP1, "miou", "box_ap", "mask_ap")  # metrics of classification, segmen
 
 
 class About(NamedTuple):
-    """What all figures of a report say: its headline, what the numbers are, and what their top-1 is called."""
+    """What all figures of a report say: its headline, what the numbers are, what their top-1 is called; their width."""
 
     title: str
     note: str
     top1: str
+    width: float = WIDTH
 
     def words(self, title: str, axis: str) -> Words:
         """Return the words of one figure."""
-        return Words(title=f"{self.title}: {title[0].lower()}{title[1:]}", axis=axis, note=self.note)
+        return Words(title=f"{self.title}: {title[0].lower()}{title[1:]}", axis=axis, note=self.note, width=self.width)
 
 
 class Drawing(NamedTuple):
@@ -137,7 +138,8 @@ def tradeoff(table: pd.DataFrame, about: About) -> Drawing:
         "by no other in both. Speed and memory are measured side by side on one machine, and multiply-adds are not a "
         "stand-in for them."
     )
-    words = about.words(title, f"{about.top1[0].upper()}{about.top1[1:]} (%)")
+    page = about._replace(width=max(about.width, WIDTH))  # its panels have no room in one column
+    words = page.words(title, f"{about.top1[0].upper()}{about.top1[1:]} (%)")
     return Drawing("tradeoff", title, caption, lambda: draw_tradeoff(table, words))
 
 

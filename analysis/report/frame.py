@@ -45,4 +45,5 @@ def _drawings(results: FrameResults, page: Page, look: Presentation) -> Iterator
         chart = Chart(title=page.title, headline=page.headline, note=page.note, axis=axis, width=look.width)
         yield catalogue.roadmap(percent, chart)
     if results.pairs:
-        yield catalogue.forest(results.verdicts[0], table, About(page.title, page.note, about.label))
+        words = About(page.title, page.note, about.label.partition(" (")[0], look.width)
+        yield catalogue.forest(results.verdicts[0], table, words)

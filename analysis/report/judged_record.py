@@ -57,7 +57,7 @@ def record_contents(results: RecordResults, look: Presentation) -> Contents:
         commands=[("This report again, from the record", command)],
         provenance=origin_of(about),
     )
-    words = About(chart.title, chart.note, chart.axis.removesuffix(" (%)"))
+    words = About(chart.title, chart.note, chart.axis.removesuffix(" (%)"), look.width)
     rows = look.labelled(results.rows)
     published = table[["rung", "paper_top1_delta"]].set_axis(["step", "delta"], axis=1)
     return Contents(

@@ -43,7 +43,7 @@ IMAGENET_TOP1, IMAGENET_CLASSES = "ImageNet-1K top-1 accuracy", 1000
 
 
 def write_report(
-    results: Study | StudyResults | FrameResults,
+    results: Study | StudyResults | RecordResults | FrameResults,
     out: Path,
     *,
     behind: Study | None = None,
@@ -53,7 +53,7 @@ def write_report(
     """Write tables (CSV, Markdown, LaTeX), figures (SVG, PDF; the roadmap as PNG too) and report.html.
 
     Args:
-        results: A study, what its runs say, or anybody's results as a frame.
+        results: A study, what its runs or its record say, or anybody's results as a frame.
         out: The folder to write to; files of an earlier report there are replaced.
         behind: The same study from another base, drawn in grey behind where it has results.
         words: The command line's words that name this study, for the commands in the page; None makes them up from
@@ -66,11 +66,19 @@ def write_report(
     Raises:
         UserError: If the folder cannot be written or a result is of another version.
     """
+    results = StudyResults(results) if isinstance(results, Study) else results
+    if isinstance(results, StudyResults):
+        return write_contents(_study_contents(results, behind, words, look), out)
+    return write_contents(contents_of(results, look), out)
+
+
+def contents_of(results: StudyResults | RecordResults | FrameResults, look: Presentation = DEFAULT) -> Contents:
+    """Return what a report says: its tables, and its figures before they are drawn."""
     if isinstance(results, FrameResults):
-        return write_contents(frame_contents(results, look), out)
-    if isinstance(results, Study):
-        results = StudyResults(results)
-    return write_contents(_study_contents(results, behind, words, look), out)
+        return frame_contents(results, look)
+    if isinstance(results, RecordResults):
+        return record_contents(results, look)
+    return _study_contents(results, None, None, look)
 
 
 def _study_contents(
@@ -90,7 +98,7 @@ def _study_contents(
     }
     steps = [(rung.id, rung.label, rung.section, rung.adopted) for rung in study.ladder.climb(study.base)]
     labels = look.labelled(pd.DataFrame(steps, columns=["rung", "label", "section", "adopted"]))
-    about = catalogue.About(chart.title, note, top1)
+    about = catalogue.About(chart.title, note, top1, look.width)
     if words is None:
         words = ["--base", study.base, "--recipe", study.recipe.name, "--seeds", *map(str, study.seeds)]
     of_metrics = [TOP1, *results.own_metrics.metrics]
@@ -233,7 +241,7 @@ def write_published(
         ladder=table,
         commands=[("These tables and figures", f"{PROGRAM} {command}")],
     )
-    about = catalogue.About(chart.title, note, IMAGENET_TOP1)
+    about = catalogue.About(chart.title, note, IMAGENET_TOP1, look.width)
     drawings = [catalogue.roadmap(table, chart, shadow), catalogue.forest(verdicts, table, about)]
     return write_contents(Contents(page=page, drawings=drawings, columns=look.columns), out)
 

@@ -13,6 +13,7 @@ from roadmap.runs import run_folder
 
 if TYPE_CHECKING:
     from roadmap.study.plan import Study
+    from roadmap.study.spec import StudySpec
 
 
 def ladder_of(options: Namespace) -> Ladder:
@@ -66,11 +67,22 @@ def study_of(
 ) -> "Study":
     """Return the study that the options describe, from another base or on a ladder read before if one is given."""
     from roadmap.study.rounds import in_rounds, read_rounds
-    from roadmap.study.spec import StudySpec, plan_study
+    from roadmap.study.spec import plan_study
 
-    base = base or base_of(options)
-    spec = StudySpec(
-        base,
+    study = plan_study(spec_of(options, base, ladder, assume_data=assume_data))
+    if getattr(options, "in_rounds", False) and (rounds := read_rounds(study)).seeds:
+        return in_rounds(study, rounds)
+    return study
+
+
+def spec_of(
+    options: Namespace, base: str | None = None, ladder: Ladder | None = None, *, assume_data: bool = False
+) -> "StudySpec":
+    """Return what the options say of a study; arguments as for `study_of`."""
+    from roadmap.study.spec import StudySpec
+
+    return StudySpec(
+        base or base_of(options),
         options.recipe,
         ladder or ladder_of(options),
         design_of(options),
@@ -85,10 +97,6 @@ def study_of(
         weights=options.weights,
         runs=options.runs,
     )
-    study = plan_study(spec)
-    if getattr(options, "in_rounds", False) and (rounds := read_rounds(study)).seeds:
-        return in_rounds(study, rounds)
-    return study
 
 
 def words_of(options: Namespace) -> list[str]:
@@ -112,35 +120,22 @@ def with_seeds_found(options: Namespace, file: str = run_folder.RESULT) -> Names
         options: The options.
         file: Which file of a run folder says that there is such a run.
     """
+    from roadmap.study.found_seeds import find_seeds
+
     if options.seeds is not None:
         return options
     if found := with_rounds_found(options):
         return found
-    study = study_of(options)
-    keys = {config.key for config in study.configs.values()}
-    more = run_folder.seeds_with(file, study.runs, keys) - set(study.seeds)
-    if not more:
-        return options
-    found = Namespace(**vars(options) | {"seeds": [str(seed) for seed in (*study.seeds, *sorted(more))]})
-    if any(config.weights for config in study.configs.values()):
-        try:
-            study_of(found)
-        except UserError:  # those seeds started from weights that are elsewhere: they are another study's
-            return options
-    return found
+    seeds = find_seeds(spec_of(options), file)
+    return Namespace(**vars(options) | {"seeds": [str(seed) for seed in seeds]}) if seeds else options
 
 
 def with_rounds_found(options: Namespace) -> Namespace | None:
     """Return options that name the seeds that a study's rounds gave it; None where it has no rounds."""
-    from roadmap.study.rounds import STUDIES, read_rounds
+    from roadmap.study.found_seeds import find_rounds, most_seeds
 
-    if not (options.runs / STUDIES).is_dir():
-        return None
-    try:
-        rounds = read_rounds(study_of(with_first_seeds(options, 1)))
-    except UserError:  # seed 0 has no weights to start from, which a study in rounds begins with
-        return None
-    return with_first_seeds(options, max(rounds.seeds[-1].values())) if rounds.seeds else None
+    rounds = find_rounds(spec_of(options))
+    return with_first_seeds(options, most_seeds(rounds)) if rounds else None
 
 
 def with_first_seeds(options: Namespace, number: int) -> Namespace:
