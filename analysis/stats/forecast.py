@@ -104,43 +104,34 @@ def likely_means(
 ) -> dict[str, float]:
     """Draw what the rungs' means may truly be, given means of few seeds.
 
-    Such means are off by chance, so changes that are seen are too large in the mean. A step is taken to change nothing,
-    or to have a change from a normal distribution that is as wide as the ladder's changes, less their sampling error;
-    before anything was seen each is as likely as the other. The change that was seen says the rest.
+    Such means are off by chance, so changes that are seen are too large in the mean. Changes are taken to come from a
+    normal distribution around none that is as wide as the ladder's changes, less their sampling error. What is drawn
+    follows from that and from the means that were seen, of all rungs together.
 
-    Source: Mitchell and Beauchamp 1988, "Bayesian variable selection in linear regression", for a change that may be
-    none; Efron and Morris 1973, "Stein's estimation rule and its competitors - an empirical Bayes approach", for the
-    width from all changes together.
+    Source: Efron and Morris 1973, "Stein's estimation rule and its competitors - an empirical Bayes approach".
 
     Args:
         mean: Of each rung of a step.
         noise: Standard deviation over seeds of each.
         seeds: How many each mean is of.
-        pairs: Steps; each rung is compared with one other at most.
+        pairs: Steps.
         rng: Draws.
 
     Returns:
         The mean of each rung.
     """
-    below, drawn = dict(pairs), dict[str, float]()
-    change = {new: mean[new] - mean[old] for new, old in pairs}
-    error = {new: sum(noise[one] ** 2 / max(seeds.get(one, 1), 1) for one in (new, old)) for new, old in pairs}
-    width = float(np.mean([max(change[new] ** 2 - error[new], 0.0) for new in change])) if change else 0.0
-
-    def draw(rung: str) -> float:
-        if rung not in drawn:
-            drawn[rung] = draw(below[rung]) + draw_change(rung) if rung in below else mean[rung]
-        return drawn[rung]
-
-    def draw_change(rung: str) -> float:
-        if not error[rung]:
-            return change[rung]
-        kept = width / (width + error[rung])
-        against_none = np.sqrt(1 - kept) * np.exp(min(kept * change[rung] ** 2 / error[rung] / 2, 500.0))
-        is_some = rng.random() < against_none / (against_none + 1)
-        return float(is_some * rng.normal(kept * change[rung], np.sqrt(kept * error[rung])))
-
-    return {rung: draw(rung) for rung in dict.fromkeys(rung for pair in pairs for rung in pair)}
+    rungs = list(dict.fromkeys(rung for pair in pairs for rung in pair))
+    seen = np.array([mean[rung] for rung in rungs])
+    error = np.array([noise[rung] ** 2 / max(seeds.get(rung, 1), 1) for rung in rungs])  # variance of each mean
+    change = np.zeros((len(pairs), len(rungs)))  # of each step, from the means
+    for row, pair in zip(change, pairs, strict=True):
+        row[[rungs.index(rung) for rung in pair]] = 1, -1
+    width = np.maximum((change @ seen) ** 2 - change**2 @ error, 0.0).mean()
+    if not (width > 0 and (error > 0).all()):
+        return dict(zip(rungs, seen.tolist(), strict=True))
+    covariance = np.linalg.inv(np.diag(1 / error) + change.T @ change / width)
+    drawn = rng.multivariate_normal(covariance @ (seen / error), covariance, method="cholesky")
+    return dict(zip(rungs, drawn.tolist(), strict=True))
 
 
 def noise_of_rungs(

@@ -213,23 +213,29 @@ def test_a_rung_needs_a_cost_above_zero(costs):
         next_seeds(draw(0, 3), PAIRS, looks(3), costs, 100)
 
 
-def drawn_changes(change, seeds, draws=4000):
-    rng = np.random.default_rng(0)
-    pairs, mean, noise = [("b", "a"), ("c", "b")], {"a": 10.0, "b": 15.0, "c": 15.0 + change}, dict.fromkeys("abc", 1.0)
-    means = [likely_means(mean, noise, dict.fromkeys("abc", seeds), pairs, rng) for _ in range(draws)]
-    assert all(one["a"] == 10 for one in means)
-    return np.array([one["c"] - one["b"] for one in means])
+def likely(seeds, mean=MEANS, draws=2000):
+    rng, noise = np.random.default_rng(0), dict.fromkeys(mean, 1.0)
+    some = [likely_means(mean, noise, dict.fromkeys(mean, seeds), PAIRS, rng) for _ in range(draws)]
+    return pd.DataFrame(some)[list(mean)]
 
 
-def test_changes_that_few_seeds_show_are_drawn_smaller_and_uncertain():
-    changes = drawn_changes(2.0, 3)
-    assert 1 < changes.mean() < 2
-    assert 0 < (changes == 0).mean() < 0.5
-    assert drawn_changes(2.0, 3000).mean() == pytest.approx(2.0, abs=0.01)
+def test_what_few_seeds_show_is_drawn_uncertain_and_what_many_show_as_it_is():
+    few, many = likely(3), likely(3000)
+    np.testing.assert_allclose(few.std(), np.sqrt(1 / 3), rtol=0.1)
+    np.testing.assert_allclose(many.mean(), pd.Series(MEANS), atol=0.01)
+    assert (many.std() < 0.03).all()
 
 
-def test_a_change_that_may_be_chance_is_mostly_drawn_as_none():
-    assert (drawn_changes(0.2, 3) == 0).mean() > 0.7
+def test_changes_of_few_seeds_are_drawn_smaller_than_they_were_seen():
+    seen = {"a": 0.0, "b": 1.0, "c": 0.0, "d": 1.0, "e": 0.0}
+    drawn = likely(3, seen).mean()
+    assert all(abs(drawn[new] - drawn[old]) < 1 for new, old in PAIRS)
+
+
+def test_means_without_changes_or_noise_are_taken_as_they_are():
+    same, rng = dict.fromkeys(RUNGS, 5.0), np.random.default_rng(0)
+    assert likely_means(same, dict.fromkeys(RUNGS, 1.0), dict.fromkeys(RUNGS, 3), PAIRS, rng) == same
+    assert likely_means(MEANS, dict.fromkeys(RUNGS, 0.0), dict.fromkeys(RUNGS, 3), PAIRS, rng) == MEANS
 
 
 def test_of_a_step_of_which_one_rung_has_no_mean_no_noise_is_known():
