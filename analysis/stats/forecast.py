@@ -13,6 +13,7 @@ from analysis.stats.answers import ALPHA, Pairs, judge, judge_summary
 from analysis.stats.sequential import ANSWERED, Look, Rounds
 
 DRAWS = 20
+NARROWEST = 0.1  # of the variance of a change's sampling error: how wide the true change may be at least
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,9 @@ def likely_means(
 ) -> dict[str, float]:
     """Draw what the rungs' means may truly be, given means of few seeds.
 
-    Such means are off by chance, so changes that are seen are too large in the mean. Changes are taken to come from a
-    normal distribution around none that is as wide as the ladder's changes, less their sampling error. What is drawn
-    follows from that and from the means that were seen, of all rungs together.
+    Such means are off by chance, so changes that are seen are too large in the mean. Each change is taken to come from
+    a normal distribution around none with the likeliest variance: that change's square, less the variance of its
+    sampling error. What is drawn follows from these and from the means that were seen, of all rungs together.
 
     Source: Efron and Morris 1973, "Stein's estimation rule and its competitors - an empirical Bayes approach".
 
@@ -126,10 +127,11 @@ def likely_means(
     change = np.zeros((len(pairs), len(rungs)))  # of each step, from the means
     for row, pair in zip(change, pairs, strict=True):
         row[[rungs.index(rung) for rung in pair]] = 1, -1
-    width = np.maximum((change @ seen) ** 2 - change**2 @ error, 0.0).mean()
-    if not (width > 0 and (error > 0).all()):
+    chance = change**2 @ error
+    width = np.maximum((change @ seen) ** 2 - chance, NARROWEST * chance)
+    if not (error > 0).all():
         return dict(zip(rungs, seen.tolist(), strict=True))
-    covariance = np.linalg.inv(np.diag(1 / error) + change.T @ change / width)
+    covariance = np.linalg.inv(np.diag(1 / error) + change.T @ (change / width[:, None]))
     drawn = rng.multivariate_normal(covariance @ (seen / error), covariance, method="cholesky")
     return dict(zip(rungs, drawn.tolist(), strict=True))
 
