@@ -29,7 +29,7 @@ METRICS = {
 PARTS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")  # the first of COCO's numbers
 KINDS = {"box": "bbox", "mask": "segm"}  # our word and COCO's
 MASK_THRESHOLD = 0.5
-SHOWN_SCORE = 0.5  # of detections in a picture
+SHOWN_SCORE = 0.3  # of detections in a picture
 
 
 def make(recipe: TaskRecipe, backbone: FeatureMaps, classes: int, in_channels: int) -> MaskRCNN:

@@ -143,7 +143,7 @@ def _areas(labels: Tensor, data: TaskData) -> Found:
     """Return where each class is; a background is left as it is."""
     there = [label for label in labels.unique().tolist() if label != IGNORED and data.classes[label] != "background"]
     masks = torch.stack([labels == label for label in there]) if there else torch.zeros(0, *labels.shape)
-    return Found(masks, there)
+    return Found(masks, [label - (data.classes[0] == "background") for label in there])
 
 
 def as_metrics(values: Mapping[str, Any]) -> dict[str, float]:

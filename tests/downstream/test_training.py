@@ -147,13 +147,13 @@ def test_every_rung_can_be_a_backbone(rung: str) -> None:
 def test_errors_of_a_recipe_come_all_at_once(tmp_path: Path) -> None:
     text = (FOLDER / "detection.yaml").read_text()
     path = tmp_path / "mine.yaml"
-    path.write_text(text.replace("steps: 400", "steps: 10").replace("test_images: 500", ""))
+    path.write_text(text.replace("steps: 600", "steps: 10").replace("test_images: 500", ""))
     with pytest.raises(UserError) as raised:
         read_task(str(path))
-    for part in ("mine.yaml", "dataset 'scenes' needs both", "warmup_steps is 20, but must be below steps, 10"):
+    for part in ("mine.yaml", "dataset 'scenes' needs both", "warmup_steps is 30, but must be below steps, 10"):
         assert part in str(raised.value)
     path.write_text(text.replace("test_images", "tests"))
-    with pytest.raises(UserError, match=r"mine\.yaml:9: unknown key 'tests'"):
+    with pytest.raises(UserError, match=r"mine\.yaml:12: unknown key 'tests'"):
         read_task(str(path))
     with pytest.raises(UserError, match=r"unknown task 'detecton'\. Did you mean 'detection'"):
         read_task("detecton")
