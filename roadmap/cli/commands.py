@@ -141,7 +141,7 @@ COMMANDS = {
             a.OUT, a.MARGIN, a.TEST, *LOOK, a.PUBLISHED, a.RECORD,
         ),
         _of_study(
-            "compare", RESULTS, "answers on all steps, on one (--step), or beside other studies", "report_commands",
+            "compare", RESULTS, "answers on all steps, on one (--step), or beside other studies", "compare_commands",
             a.STEP, a.AGAINST, a.WITH, a.MARGIN, a.TEST, a.PUBLISHED,
             replace(a.RECORD, help="a record in place of runs"), replace(a.OUT, help="for --with: where to"),
             *LOOK[:3], a.JSON,

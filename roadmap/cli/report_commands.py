@@ -1,4 +1,4 @@
-"""The commands that read runs: status, report, compare, judge. Each is a screen, from its options to its exit code."""
+"""The commands that read runs: status, report, judge. Each is a screen, from its options to its exit code."""
 
 from argparse import Namespace
 from collections import Counter
@@ -12,12 +12,9 @@ from roadmap.cli.commands import Exit
 from roadmap.cli.options import (
     amount_of,
     base_of,
-    compared_sides,
     ladder_of,
-    layout_of,
     margin_of,
     out_of,
-    out_of_comparison,
     studies_beside,
     study_behind,
     study_of,
@@ -26,8 +23,8 @@ from roadmap.cli.options import (
     with_seeds_found,
     words_of,
 )
-from roadmap.cli.terminal import make_table, print_files, print_json, print_lines, print_study
-from roadmap.common.errors import UserError, unknown
+from roadmap.cli.terminal import make_table, print_files, print_json, print_lines
+from roadmap.common.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +105,7 @@ def report(options: Namespace) -> Exit:
     from analysis.terminal import say
 
     if options.published or options.record:
-        _refuse_study(options, "--published" if options.published else "--record")
+        refuse_study(options, "--published" if options.published else "--record")
     if options.record:
         judged = RecordResults(read_record(options.record), margin=margin_of(options), test=test_of(options))
         files = write_record(judged, options.out or options.record, presentation_of(options))
@@ -120,7 +117,7 @@ def report(options: Namespace) -> Exit:
         out = options.out or Path("out") / f"{base}-published"
         rule: dict[str, Any] = {"margin": margin_of(options), "test": test_of(options)}
         files = write_published(ladder, base, out, **rule, look=presentation_of(options))
-        say(published_headline(_published_verdicts(options)), Console())
+        say(published_headline(published_verdicts_of(options)), Console())
         print_files(files)
         return Exit.OK
     study, shown = study_to_report(options, Console())
@@ -187,98 +184,6 @@ def judge(options: Namespace) -> Exit:
     return Exit.OK
 
 
-def compare(options: Namespace) -> Exit:
-    """Print the answers to all steps, or everything about one step, or what steps are worth in several studies."""
-    if vars(options)["with"]:
-        return compare_studies(options)
-    from analysis.sentences import published_headline
-    from analysis.step_comparison import compare_step
-    from analysis.terminal import print_step, print_verdicts, say
-
-    if options.record:
-        return compare_record(options)
-    step = step_of(options)
-    if options.against and not step:
-        raise UserError("--against: which step is to be compared with it? Say --step RUNG.")
-    names = [rung.id for rung in layout_of(options, base_of(options)).rungs]
-    for name in filter(None, (step, options.against)):
-        if name not in names:
-            raise unknown("rung", name, names)
-    console = Console()
-    if options.published:
-        judged = _published_verdicts(options)
-        if options.json:
-            print_verdict_rows([judged], base=options.base)
-        else:
-            say(published_headline(judged), console)
-            print_verdicts(judged, console)
-        return Exit.OK
-    if step:
-        options.only = options.until = None
-        results = results_of(options, study_of(with_seeds_found(options)))
-        comparison = compare_step(results, step, options.against)
-        if options.json:
-            print_json(comparison.rows())
-        else:
-            print_step(comparison, console)
-        return Exit.OK
-    study, shown = study_to_report(options, Console(stderr=options.json))
-    results = results_of(shown, study)
-    if options.json:
-        print_verdict_rows([results.verdicts], base=study.base)
-    else:
-        say(results.headline, console)
-        print_study(study, console)
-        print_verdicts(results.verdicts[results.verdicts["metric"] == "top1"], console)
-    return Exit.OK
-
-
-def compare_record(options: Namespace) -> Exit:
-    """Print the answers to all steps of a record, or to one, by today's rule."""
-    from analysis.report.record import read_record
-    from analysis.report.record_results import RecordResults
-    from analysis.terminal import print_verdicts, say
-
-    _refuse_study(options, "--record")
-    results = RecordResults(read_record(options.record), margin=margin_of(options), test=test_of(options))
-    step, tables = step_of(options), results.verdicts
-    if step:
-        if step not in set(tables[0]["step"]):
-            raise unknown("step", step, tables[0]["step"], place=str(options.record))
-        tables = [rows[rows["step"] == step] for rows in tables]
-    if options.json:
-        print_verdict_rows(tables, base=results.record.about["base"])
-        return Exit.OK
-    say(results.headline, Console())
-    for rows in tables if step else tables[:1]:
-        print_verdicts(rows, Console())
-    return Exit.OK
-
-
-def compare_studies(options: Namespace) -> Exit:
-    """Print what each step is worth in several studies, and whether that differs; write it with a figure."""
-    from analysis.comparison.differences import StudyComparison
-    from analysis.comparison.terminal import print_comparison, print_step_by_study
-    from analysis.report.comparison import write_comparison
-    from analysis.verdicts import to_json
-
-    if options.against:
-        raise UserError("--against: is about one study, not about several. Leave it or --with out.")
-    here, others = compared_sides(options)
-    comparison = StudyComparison(here, others, margin=margin_of(options), test=test_of(options))
-    if (step := step_of(options)) is not None:
-        comparison = comparison.about(step)
-    if options.json:
-        print_json(to_json(comparison.table))
-        return Exit.OK
-    if step:
-        print_step_by_study(comparison, step, Console())
-        return Exit.OK
-    print_comparison(comparison, Console())
-    print_files(write_comparison(comparison, out_of_comparison(options, here, others), presentation_of(options)))
-    return Exit.OK
-
-
 def step_of(options: Namespace) -> str | None:
     """Return the one step that is compared, if one was named."""
     step, *more = options.step or [None]
@@ -295,18 +200,18 @@ def print_verdict_rows(tables: Iterable["pd.DataFrame"], **more: Any) -> None:
         print_json(more | row for row in to_json(table))
 
 
-def _refuse_study(options: Namespace, other: str) -> None:
+def refuse_study(options: Namespace, other: str) -> None:
     """Refuse options that choose among runs, where no runs are asked about."""
     for name in ("design", "samples", "only", "until", "seeds", "validate", "references"):
         if getattr(options, name) not in (None, False):
             raise UserError(f"--{name}: goes with runs of your own, not with {other}. Leave one of the two out.")
 
 
-def _published_verdicts(options: Namespace) -> "pd.DataFrame":
+def published_verdicts_of(options: Namespace) -> "pd.DataFrame":
     """Return the verdicts on the paper's own steps, or on the one that was named."""
     from analysis.verdicts import published_verdicts
 
-    _refuse_study(options, "--published")
+    refuse_study(options, "--published")
     ladder, base = ladder_of(options), base_of(options)
     rule: dict[str, Any] = {"margin": margin_of(options), "test": test_of(options)}
     step = step_of(options)

@@ -13,7 +13,8 @@ from scipy.special import stdtr
 import analysis
 from analysis.stats._noise import learn_noise
 from analysis.stats._shared_runs import group_runs
-from analysis.stats.differences import Other, Summary, Worth, _Asked, _contrasts, compare_effects, compare_studies
+from analysis.stats._study_contrasts import Asked, study_contrasts
+from analysis.stats.differences import Other, Summary, Worth, compare_effects, compare_studies
 
 PAIRS = [("b", "a"), ("c", "b"), ("d", "c"), ("e", "c")]
 RUNGS = "abcde"
@@ -159,11 +160,11 @@ def test_neither_the_unit_nor_the_order_of_the_studies_changes_what_is_said(
 def test_the_draws_of_errors_have_the_tails_that_are_summed() -> None:
     here, there = named(study(0), "here"), named(study(1, n=3, scale=0.3), "there")
     there["c"] |= dict(list(here["c"].items())[:2])
-    asked = _Asked.of(group_runs([here, there]), [Other(there, PAIRS, PAIRS)])
+    asked = Asked.of(group_runs([here, there]), [Other(there, PAIRS, PAIRS)])
     noises = [
         learn_noise(asked.groups.std[asked.groups.of(k)], asked.groups.df[asked.groups.of(k)] + 1) for k in (0, 1)
     ]
-    contrasts = _contrasts(asked, noises, np.arange(len(PAIRS)), 1.0)
+    contrasts = study_contrasts(asked, noises, np.arange(len(PAIRS)), 1.0)
     for share in (0.3, 0.05):
         beyond = np.abs(contrasts.errors) > contrasts.threshold(np.log(np.array(share)))[:, None]
         assert beyond.mean(axis=1) == pytest.approx(np.full(len(PAIRS), share), abs=0.02)
