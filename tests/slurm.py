@@ -161,7 +161,7 @@ class Slurm:
         self._short = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
         self._short.chmod(0o755)
         host = socket.gethostname().split(".")[0]
-        port, *ports = _free_ports(1 + len(self.nodes))
+        port, *ports = free_ports(1 + len(self.nodes))
         memory = 1000 * self.cpus
         nodes = [
             NODE.format(node=node, host=host, port=port, memory=memory, cpus=self.cpus)
@@ -257,7 +257,8 @@ def _variables(pid: int) -> set[bytes]:
         return set()
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
+    """Return ports that nobody listens at, from those that no outgoing connection is given."""
     free: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as probe:

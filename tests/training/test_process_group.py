@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -41,9 +40,10 @@ from roadmap.training.parallel import SharedBatchNorm
 from tests.conftest import NET, TINY
 from tests.processes import ROOT, Command, Left, fork, outcome
 from tests.samples import ALL_AUGMENTATION, LAYER_NORM
+from tests.slurm import free_ports
 
 MakeRun = Callable[..., RunConfig]
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 EVERYTHING = ALL_AUGMENTATION | {"drop_path": 0.3, "clip_grad": 1.0}
 
 
@@ -52,9 +52,8 @@ EVERYTHING = ALL_AUGMENTATION | {"drop_path": 0.3, "clip_grad": 1.0}
 
 def start_together(size: int, target: Callable[..., None], *args: Any, **env: str) -> list[ForkServerProcess]:
     """Start a function in several processes whose environment is as torchrun sets it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": str(size)}
+    (port,) = free_ports(1)  # one that no outgoing connection takes meanwhile
+    found = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
     env = found | {"TORCHELASTIC_RUN_ID": "test"} | env
     ranks = ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size))
     return [fork(_with_environment, env | rank, target, *args) for rank in ranks]
