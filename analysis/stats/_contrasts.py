@@ -22,6 +22,7 @@ NEAR, FAR = 60, 48  # bins that a table of tails reaches below the smallest and 
 VECTORS, REPEATS = 512, 16  # draws of all rungs' noise; draws of all means' errors for each
 EVENLY = (np.arange(VECTORS) + 0.5) / VECTORS
 LEAST = 1e-250
+MOST = float(np.finfo(np.float32).max)
 RESERVE = 1.15  # of p-values for the whole ladder: what the model of the noise, grids and draws may be off
 
 
@@ -212,6 +213,7 @@ class _Family:
     """All differences in the order in which they are tested: how likely is any error?"""
 
     def __init__(self, errors: Floats, sign: Floats, margin: Floats, share: Floats) -> None:
+        errors = np.clip(errors, -MOST, MOST)  # noise may be some 1e100 times another rung's
         toward_zero = errors * -sign[:, None]
         self.toward_zero = toward_zero.astype(np.float32)
         self.size = np.abs(errors).astype(np.float32)
@@ -227,7 +229,7 @@ class _Family:
             told: The first so many are told from zero already: of these only an error towards zero counts, if the
                 margin is wide enough for it to do harm.
         """
-        narrow = limit.astype(np.float32)[:, None]
+        narrow = np.minimum(limit, MOST).astype(np.float32)[:, None]
         within = np.flatnonzero(limit[:told] < self.margin[:told])
         count = (self.size[told:] > narrow[told:]).sum(axis=0, dtype=np.int16)
         if len(within):

@@ -466,3 +466,9 @@ def test_the_distribution_of_a_differences_noise_sums_to_one():
     log_std, mass = deviations(noise, np.array([3.0, 1.0]), np.array([3.0, 5.0]), np.array([1, 2]), np.array([0, 1]))
     np.testing.assert_allclose(mass.sum(axis=1), 1)
     assert len(log_std) == mass.shape[1]
+
+
+def test_noise_of_any_size_beside_any_other_is_judged():
+    values = {"a": [0.0, 0.0], "b": [0.0, 4e-115], "c": [0.0, 0.0], "d": [0.0, 1.0]}
+    judged = judge(values, [("b", "a"), ("c", "b"), ("d", "c")])
+    assert list(judged["n"]) == [2, 2, 2]
