@@ -10,8 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from analysis.metrics import Evaluated
 from roadmap.common.errors import UserError
+from roadmap.common.fingerprints import code_fingerprint
 from roadmap.runs import run_folder
-from roadmap.runs.metrics import Measured, Metric, all_measured, file_fingerprint, read_failed
+from roadmap.runs.metrics import Measured, Metric, all_measured, read_failed
 from roadmap.study.plan import Study
 
 IDENTITY = ("rung", "seed", "run")
@@ -91,7 +92,7 @@ def _shown(contents: Iterable[Measured]) -> dict[str, Measured]:
 def _is_current(content: Measured) -> bool:
     """Whether the Python file still is what measured."""
     try:
-        return file_fingerprint(Path(content["file"])) == content["fingerprint"]
+        return code_fingerprint(Path(content["file"])) == content["fingerprint"]
     except OSError:
         return False
 

@@ -108,29 +108,8 @@ def draw_differences(differences: pd.DataFrame, ladder: pd.DataFrame, words: Wor
         top = page.y
         height = max(ROW, LINE * len(others) + height_of("", TEXT))
         edges = write_labels(page, steps, [height] * len(steps))
-        ours = differences.drop_duplicates("step")
-        ends = pd.concat([ours["effect_low"], differences["effect_there_low"]])
-        highs = pd.concat([ours["effect_high"], differences["effect_there_high"]])
-        effects = pd.concat([ours["effect"], differences["effect_there"]])
-        panels: list[Axes] = []
-        for place, limits in zip(
-            places,
-            (
-                limits_of(ends.fillna(effects), highs.fillna(effects), effects),
-                limits_of(
-                    differences["ci_low"].fillna(differences["difference"]),
-                    differences["ci_high"].fillna(differences["difference"]),
-                    differences["difference"],
-                ),
-            ),
-            strict=True,
-        ):
-            axes = page.rows(place, place + width)
-            axes.set(xlim=limits, ylim=(page.y, top))
-            style_axes(axes, y_ticks=False, width=width)
-            axes.axvline(0, color=INK, linewidth=THICK, zorder=1.5, gid=f"zero-{len(panels)}")
-            panels.append(axes)
         margin = float(differences["margin"].max()) if len(differences) else 0.0
+        panels = _make_panels(page, differences, places, width, top)
         if margin > 0:
             panels[1].axvspan(-margin, margin, color=BAND, linewidth=0, zorder=0, gid="margin")
         for place, (step, middle) in enumerate(zip(steps["step"], middles_of(edges), strict=True)):
@@ -148,6 +127,35 @@ def draw_differences(differences: pd.DataFrame, ladder: pd.DataFrame, words: Wor
         write_notes(page, notes + ([] if steps["adopted"].all() else [ITALICS]), MARGIN)
         page.close()
     return page.figure
+
+
+def _make_panels(
+    page: Page, differences: pd.DataFrame, places: Sequence[float], width: float, top: float
+) -> list[Axes]:
+    """Add the panel of effects and that of differences, each with the limits that its intervals ask for."""
+    ours = differences.drop_duplicates("step")
+    ends = pd.concat([ours["effect_low"], differences["effect_there_low"]])
+    highs = pd.concat([ours["effect_high"], differences["effect_there_high"]])
+    effects = pd.concat([ours["effect"], differences["effect_there"]])
+    panels: list[Axes] = []
+    for place, limits in zip(
+        places,
+        (
+            limits_of(ends.fillna(effects), highs.fillna(effects), effects),
+            limits_of(
+                differences["ci_low"].fillna(differences["difference"]),
+                differences["ci_high"].fillna(differences["difference"]),
+                differences["difference"],
+            ),
+        ),
+        strict=True,
+    ):
+        axes = page.rows(place, place + width)
+        axes.set(xlim=limits, ylim=(page.y, top))
+        style_axes(axes, y_ticks=False, width=width)
+        axes.axvline(0, color=INK, linewidth=THICK, zorder=1.5, gid=f"zero-{len(panels)}")
+        panels.append(axes)
+    return panels
 
 
 def _draw_step(panels: Sequence[Axes], rows: Sequence[Any], middle: float, colors: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from roadmap.cli.commands import Exit
-from roadmap.cli.evaluation_commands import work_on_networks
+from roadmap.cli.evaluation_commands import print_measured, work_on_networks
 from roadmap.cli.options import job_options_of, study_of, with_seeds_found
 from roadmap.cli.terminal import make_table, print_json, print_lines, print_study
 from roadmap.common.errors import UserError
@@ -24,9 +24,6 @@ def downstream(options: Namespace) -> Exit:
 
     A report and a comparison then show it too.
     """
-    from analysis.evaluations.own_metrics import own_metric_rows
-    from analysis.study_results import StudyResults
-    from analysis.terminal import print_own_metrics
     from roadmap.downstream.task import plan_task
 
     study, console = study_of(with_seeds_found(options)), Console(stderr=options.json)
@@ -35,11 +32,7 @@ def downstream(options: Namespace) -> Exit:
     print_study(study, console)
     words = f"with task '{task.recipe.name}': {task.recipe.about}"
     all_done = work_on_networks(task, planned, how, console, words)
-    results = StudyResults(study)
-    if options.json:
-        print_json(own_metric_rows(study, results.own_metrics))
-    else:
-        print_own_metrics(results, console)
+    print_measured(study, console, json=options.json)
     return Exit.OK if all_done else Exit.FAILED
 
 
@@ -77,8 +70,8 @@ def print_counts(options: Namespace) -> Exit:
         )
     if options.json:
         print_json(rows)
-        return Exit.OK if all(row["ok"] for row in rows) else Exit.FAILED
-    _print(rows)
+    else:
+        _print(rows)
     return Exit.OK if all(row["ok"] for row in rows) else Exit.FAILED
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from roadmap.jobs.retries import Retries
     from roadmap.metrics.own_metrics import OwnMetric
     from roadmap.metrics.tasks import NetworkTask
-    from roadmap.study.plan import PlannedRun
+    from roadmap.study.plan import PlannedRun, Study
 
 LOOK_EVERY_S = 0.5
 
@@ -33,10 +33,6 @@ def evaluate(options: Namespace) -> Exit:
 
     A report and a comparison then show it too.
     """
-    from analysis.evaluations.own_metrics import own_metric_rows
-    from analysis.study_results import StudyResults
-    from analysis.terminal import print_own_metrics
-
     study = study_of(with_seeds_found(options))
     metrics, console = own_metrics_of(options, study), Console(stderr=options.json)
     if not metrics:
@@ -44,12 +40,21 @@ def evaluate(options: Namespace) -> Exit:
     how = job_options_of(options, study, wait=True)
     print_study(study, console)
     all_done = measure_with(metrics, study.planned(), how, console)
+    print_measured(study, console, json=options.json)
+    return Exit.OK if all_done else Exit.FAILED
+
+
+def print_measured(study: "Study", console: Console, *, json: bool) -> None:
+    """Print what was measured of a study's trained networks, with answers, or each number as JSON."""
+    from analysis.evaluations.own_metrics import own_metric_rows
+    from analysis.study_results import StudyResults
+    from analysis.terminal import print_own_metrics
+
     results = StudyResults(study)
-    if options.json:
+    if json:
         print_json(own_metric_rows(study, results.own_metrics))
     else:
         print_own_metrics(results, console)
-    return Exit.OK if all_done else Exit.FAILED
 
 
 def measure_with(

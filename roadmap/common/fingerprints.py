@@ -10,6 +10,7 @@ from roadmap.common.errors import UserError
 from roadmap.common.paths import CACHE
 
 CHECKSUMS = "checksums.json"
+CODE_DIGITS = 12  # of SHA-256, by which a Python file of a user's is known
 
 
 def checksum(path: Path) -> str:
@@ -23,6 +24,15 @@ def checksum(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Put a whole copy in its place.") from error
+
+
+def code_fingerprint(path: Path) -> str:
+    """Return the hash by which a Python file of a user's is known.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:CODE_DIGITS]
 
 
 def remember(key: str, find: Callable[[], str]) -> str:

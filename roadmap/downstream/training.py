@@ -128,7 +128,7 @@ class _Training:
             request = self.setting.asked()
             if request != "leave":
                 self._show()
-            if request in ("save", "stop") or now - saved_at > self.setting.save_every_s or (last and self.step > 0):
+            if request in ("save", "stop") or now - saved_at > self.setting.save_every_s or last:
                 self._save()
                 saved_at = time.monotonic()
             if request in ("stop", "leave"):

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from roadmap.common.errors import UserError, unknown
-from roadmap.common.fingerprints import checksum
+from roadmap.common.fingerprints import CODE_DIGITS, checksum
 from roadmap.networks.config import NetConfig
 from roadmap.networks.nets import TIMM, FactoryNet, ModifiedNet, Net, TimmNet
-from roadmap.networks.own_layers import FINGERPRINT_LENGTH, load_module
+from roadmap.networks.own_layers import load_module
 from roadmap.networks.proxies import ArgsProxy, freeze
 
 SET_ARGS, MODEL = "set_args", "model"
@@ -91,7 +91,7 @@ def read_net(model: str, args: Mapping[str, Any], proxy: Mapping[str, Any], plac
     if not file.endswith(".py"):
         raise UserError(f"{place}: model is '{model}', but must be timm:NAME, or FILE.py:FUNCTION of yours.")
     path = Path(file).resolve()
-    fingerprint = checksum(path)[:FINGERPRINT_LENGTH]
+    fingerprint = checksum(path)[:CODE_DIGITS]
     returned = _annotation_of(path, function, place)
     if returned.rpartition(".")[2] != NetConfig.__name__:
         return FactoryNet(str(path), function, fingerprint, kept, small)

@@ -15,8 +15,9 @@ from types import ModuleType
 from typing import Any
 
 from roadmap.common.errors import UserError, unknown
+from roadmap.common.fingerprints import code_fingerprint
 from roadmap.networks.own_layers import load_module
-from roadmap.runs.metrics import Metric, declared, file_fingerprint
+from roadmap.runs.metrics import Metric, declared
 
 PLACE = "--metric"
 
@@ -96,6 +97,6 @@ def _functions(module: ModuleType) -> list[str]:
 
 def _hash(path: Path) -> str:
     try:
-        return file_fingerprint(path)
+        return code_fingerprint(path)
     except OSError as error:
         raise UserError(f"{PLACE} {path}: cannot be read ({error.strerror}). Say where the file is.") from error

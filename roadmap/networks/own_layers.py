@@ -3,7 +3,6 @@
 Its public functions from a network (or recipe) to one become steps that ladders can name, its classes layers.
 """
 
-import hashlib
 import importlib.util
 import inspect
 import sys
@@ -17,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, cast, get_args
 
 from roadmap.common.errors import UserError, unknown
+from roadmap.common.fingerprints import code_fingerprint
 from roadmap.networks.block_config import CONV_SLOTS, Argument, OwnLayer
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ SIZES: dict[str, tuple[str, ...]] = {
 # Whether Python files that a network from somebody's file names may be run: no, yes, or those of one fingerprint. It
 # comes from the user's call alone, not by way of timm, whose arguments are also read from such files.
 TRUST: ContextVar[bool | str] = ContextVar("trust", default=False)
-FINGERPRINT_LENGTH = 12  # hexadecimal digits of SHA-256
 FINGERPRINT = "roadmap_fingerprint"  # under this name a module knows the hash of the file that it was read from
 
 
@@ -222,7 +221,7 @@ def load_module(path: Path, fingerprint: str | None = None) -> ModuleType:
     if known is not None and fingerprint is not None and fingerprint_of(known) == fingerprint:
         return known  # wherever it lies
     try:
-        found = _hash(path)
+        found = code_fingerprint(path)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}), but steps or layers come from it. Put it there; one that is "
@@ -259,9 +258,5 @@ def fingerprint_of(module: ModuleType) -> str:
     """Return the hash of the file that a module was read from."""
     if not hasattr(module, FINGERPRINT):
         file = getattr(module, "__file__", None)
-        setattr(module, FINGERPRINT, _hash(Path(file)) if file else "")
+        setattr(module, FINGERPRINT, code_fingerprint(Path(file)) if file else "")
     return str(getattr(module, FINGERPRINT))
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:FINGERPRINT_LENGTH]

@@ -4,7 +4,6 @@ A run folder's own_metrics/ holds a file for each function that measured its net
 hash of the Python file that it was read from: an edited function measures anew, and what it measured before stays.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -162,15 +161,6 @@ def all_measured(folder: Path) -> list[Measured]:
 def read_failed(folder: Path) -> str:
     """Return why measuring a run's network failed the last time; nothing where it did not."""
     return str((files.read_object(folder / run_folder.OWN_METRICS / FAILED) or {}).get("error", ""))
-
-
-def file_fingerprint(path: Path) -> str:
-    """Return the hash of a Python file, as `own_metrics/` names it.
-
-    Raises:
-        OSError: If it cannot be read.
-    """
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def values_of(returned: object, metrics: Mapping[str, Metric]) -> dict[str, float]:
