@@ -28,7 +28,13 @@ def downstream(options: Namespace) -> Exit:
 
     study, console = study_of(with_seeds_found(options)), Console(stderr=options.json)
     how, planned = job_options_of(options, study, wait=True), study.planned()
-    task = plan_task(options.task, planned, from_scratch=options.from_scratch, root=options.task_data)
+    task = plan_task(
+        options.task,
+        planned,
+        from_scratch=options.from_scratch,
+        root=options.task_data,
+        processes=how.cluster.processes,
+    )
     print_study(study, console)
     words = f"with task '{task.recipe.name}': {task.recipe.about}"
     all_done = work_on_networks(task, planned, how, console, words)

@@ -105,7 +105,7 @@ def work_on_networks(
     Args:
         task: The task.
         planned: The study's runs.
-        how: How jobs are started; each network is one process's.
+        how: How jobs are started; each network is one process's, unless the task can be shared out.
         console: Where to say how it goes.
         words: What the task is done with.
 
@@ -129,7 +129,9 @@ def work_on_networks(
         markup=False,
     )
     start = time.monotonic()
-    are_well = _start_jobs(todo, task, replace(how, cluster=how.cluster.one_process()), console)
+    if not task.shared_out:
+        how = replace(how, cluster=how.cluster.one_process())
+    are_well = _start_jobs(todo, task, how, console)
     if todo:
         console.print(f"Took {clock(time.monotonic() - start)}.", highlight=False)
     return bool(trained) and are_well and done + len(todo) == len(trained)

@@ -55,6 +55,16 @@ class Group:
         dist.broadcast_object_list(box, device=torch.device("cpu"))
         return box[0]
 
+    def gather(self, value: T) -> list[T]:
+        """Return what each process has, in the order of their numbers, on every process."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
     def mean(self, values: "Tensor") -> "Tensor":
         """Return the mean over the processes of a tensor that each of them has, added up in the order of their numbers.
 

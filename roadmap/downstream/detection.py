@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN
 
 from roadmap.common.errors import UserError
+from roadmap.common.process_group import ALONE, Group
 from roadmap.downstream.cascade import cascade_mask_rcnn
 from roadmap.downstream.data.task_data import Batch, TaskData, boxes_of
 from roadmap.downstream.feature_maps import FeatureMaps
@@ -60,25 +61,32 @@ def loss(model: nn.Module, batch: Batch, device: str) -> Tensor:
 
 
 @torch.inference_mode()
-def evaluate(recipe: TaskRecipe, model: nn.Module, data: TaskData, device: str) -> dict[str, Any]:
+def evaluate(recipe: TaskRecipe, model: nn.Module, data: TaskData, device: str, group: Group = ALONE) -> dict[str, Any]:
     """Return the test's metrics, percent: average precision of boxes and masks, as COCO's evaluation has them."""
     require_coco()
     model.eval()
     images: list[dict[str, Any]] = []
     wanted: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
-    for batch in data.test():
+    for batch in data.test(group):
         with autocast(recipe.amp, device):
             outputs = model([image.to(device) for image in batch.images])
         for image, target, output in zip(batch.images, batch.targets, outputs, strict=True):
-            number, size = len(images) + 1, target.get("size", tuple(image.shape[1:]))
+            number = 1 + group.rank + group.size * len(images)
+            size = target.get("size", tuple(image.shape[1:]))
             images.append({"id": number, "height": size[0], "width": size[1]})
             wanted += _objects(number, target["boxes"], target["labels"], target["masks"], target.get("iscrowd"))
             boxes, masks = _in_size(output, image, size)
             detected = _objects(number, boxes, output["labels"], masks)
             scores = output["scores"].tolist()
             found += [each | {"score": score} for each, score in zip(detected, scores, strict=True)]
+    images, wanted, found = (_flat(group.gather(ours)) for ours in (images, wanted, found))
     return average_precision(images, wanted, found, len(data.classes))
+
+
+def _flat(parts: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return what the processes have in one list."""
+    return [each for part in parts for each in part]
 
 
 def require_coco() -> None:

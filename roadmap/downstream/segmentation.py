@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roadmap.common.process_group import ALONE, Group
 from roadmap.downstream.data.task_data import IGNORED, Batch, TaskData
 from roadmap.downstream.feature_maps import FeatureMaps
 from roadmap.downstream.pictures import Example, Found
@@ -35,7 +36,7 @@ def loss(model: nn.Module, batch: Batch, device: str) -> Tensor:
 
 
 @torch.inference_mode()
-def evaluate(recipe: TaskRecipe, model: nn.Module, data: TaskData, device: str) -> dict[str, Any]:
+def evaluate(recipe: TaskRecipe, model: nn.Module, data: TaskData, device: str, group: Group = ALONE) -> dict[str, Any]:
     """Return the test's metrics, percent: the mean over classes of intersection over union, and the share of pixels.
 
     A class that is neither in a label map nor predicted does not count. `iou_per_class` has null for it.
@@ -43,12 +44,12 @@ def evaluate(recipe: TaskRecipe, model: nn.Module, data: TaskData, device: str) 
     model.eval()
     count = len(data.classes)
     matrix = torch.zeros(count, count, dtype=torch.long)
-    for batch in data.test():
+    for batch in data.test(group):
         for image, target in zip(batch.images, batch.targets, strict=True):
             labels = target["labels"]
             logits = scores(recipe, model, image.to(device), labels.shape)
             matrix += confusion(logits.argmax(0).cpu(), labels, count)
-    return metrics_of(matrix)
+    return metrics_of(torch.stack(group.gather(matrix)).sum(0))
 
 
 def confusion(found: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -48,6 +48,7 @@ class DownstreamTask(NetworkTask):
     root: Path | None = field(default=None, compare=False)
     data: str = ""
     interruptible = False  # it saves itself when it is asked to stop
+    shared_out = True
 
     @property
     def name(self) -> str:
@@ -96,7 +97,6 @@ class DownstreamTask(NetworkTask):
         from roadmap.downstream.training import TaskRun, train_task
         from roadmap.training.checkpoints import remove_checkpoints
 
-        report(self.recipe.name)
         weights = self._weights(folder)
         data = open_data(self.recipe, config.data.in_channels, self.root)
         if data.fingerprint != self.data:
@@ -106,6 +106,8 @@ class DownstreamTask(NetworkTask):
         run = TaskRun(self.recipe, config.net, config.seed)
         start = None if self.from_scratch else read_weights(weights_of(folder, config))
         outcome = train_task(run, data, start, setting, device)
+        if setting.group.rank:
+            return
         content = {
             "own_metrics_version": OWN_METRICS_VERSION,
             "function": self.name,
@@ -134,7 +136,12 @@ class DownstreamTask(NetworkTask):
 
 
 def plan_task(
-    name: str, planned: "Sequence[PlannedRun]", *, from_scratch: bool = False, root: Path | None = None
+    name: str,
+    planned: "Sequence[PlannedRun]",
+    *,
+    from_scratch: bool = False,
+    root: Path | None = None,
+    processes: int = 1,
 ) -> DownstreamTask:
     """Return a task, having checked that it can be done on the networks of a study.
 
@@ -143,10 +150,12 @@ def plan_task(
         planned: The study's runs.
         from_scratch: Whether backbones start from random weights.
         root: Where its images lie, if they are not made.
+        processes: How many of them train one network.
 
     Raises:
-        UserError: If there is no such recipe, its data is missing or not whole, what tests it is not installed, or a
-            network has not four resolutions or other channels than the images.
+        UserError: If there is no such recipe, its data is missing or not whole, what tests it is not installed, a
+            network has not four resolutions or other channels than the images, or the processes cannot share out a
+            batch.
     """
     import torch
 
@@ -155,6 +164,11 @@ def plan_task(
     from roadmap.downstream.training import TaskRun, make_task_model
 
     recipe = read_task(name)
+    if recipe.batch_size % processes:
+        raise UserError(
+            f"task '{recipe.name}': batch_size is {recipe.batch_size}, which {processes} processes (nodes x "
+            "tasks_per_node) cannot share out. Use a number of processes that divides it."
+        )
     if not recipe.is_segmentation:
         require_coco()
     data = open_data(recipe, planned[0].config.data.in_channels, root)

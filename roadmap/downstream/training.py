@@ -6,6 +6,7 @@ What is written lies in a folder of its own: the last two checkpoints, how far i
 import json
 import math
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from roadmap.common.errors import UserError
 from roadmap.common.log import say
 from roadmap.common.seeding import seed_step
 from roadmap.downstream import detection, segmentation
-from roadmap.downstream.data.task_data import TaskData
+from roadmap.downstream.data.task_data import Batch, TaskData
 from roadmap.downstream.feature_maps import FeatureMaps
 from roadmap.downstream.pictures import picture_of
 from roadmap.downstream.task_recipe import TaskRecipe
@@ -26,8 +27,9 @@ from roadmap.jobs.tasks import Setting, Stopped
 from roadmap.networks.nets import Net
 from roadmap.runs.metrics import Metric
 from roadmap.runs.run_folder import PROGRESS, WEIGHTS
-from roadmap.training.checkpoints import read_last, write_checkpoint
+from roadmap.training.checkpoints import read_checkpoint, read_last, write_checkpoint
 from roadmap.training.loop import save_weights
+from roadmap.training.parallel import distribute
 from roadmap.training.step import autocast, make_scaler
 
 LOOK_EVERY_S = 1.0
@@ -73,14 +75,15 @@ def train_task(
 ) -> Outcome:
     """Train and test a task's network; go on where its folder says it stopped.
 
-    On a CPU the outcome depends on nothing but the run and the number of threads: not on when or how often it was
-    interrupted.
+    On a CPU the outcome depends on nothing but the run and the number of threads and processes: not on when or how
+    often it was interrupted. Several processes share out each batch, and the test images; each draws for itself what is
+    drawn inside the network (dropout, which regions are looked at), so that another number of them is another outcome.
 
     Args:
         run: What to train.
         data: Its images.
         start: The weights that the backbone starts from, by their names in the network; None for random ones.
-        setting: The job's conditions; its writer's folder is the task's own.
+        setting: The job's conditions; its writer's folder is the task's own, and rank 0 of its group alone writes.
         device: "cpu" or "cuda".
 
     Returns:
@@ -104,9 +107,12 @@ class _Training:
         self, run: TaskRun, data: TaskData, start: dict[str, Tensor] | None, setting: Setting, device: str
     ) -> None:
         self.run, self.data, self.setting, self.device = run, data, setting, device
-        self.recipe, self.writer = run.recipe, setting.writer
+        self.recipe, self.writer, self.group = run.recipe, setting.writer, setting.group
+        self.kind = segmentation if run.recipe.is_segmentation else detection
         seed_step(run.seed, -2 % 2**32)  # a stream of its own: no training step has this number
         self.model = make_task_model(run, len(data.classes), data.in_channels, start).to(device)
+        loss = _Loss(self.model, self.kind.loss, device)
+        self.loss = distribute(loss, device, self.group, sync_batch_norm=True, drops_alike=False)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.recipe, self.model), lr=self.recipe.lr)
         self.scaler = make_scaler(self.recipe, device)  # type: ignore[arg-type]  # it has the field that is asked for
         self.step, self.losses = 0, list[float]()
@@ -114,21 +120,31 @@ class _Training:
         self.began = time.monotonic()  # moved back on resume, so that wall_s counts all attempts
 
     def train(self) -> None:
-        """Take all steps that are left, looking up about once a second to save and stop."""
+        """Take all steps that are left, looking up about once a second to save and stop.
+
+        All processes look up at the same step, which rank 0 chooses.
+        """
         self.model.train()
         saved_at = looked_at = time.monotonic()
         pending: list[Tensor] = []
+        look_at = self.step + 1
         while self.step < self.recipe.steps:
             pending.append(self._take_step())
-            now, last = time.monotonic(), self.step == self.recipe.steps
-            if now - looked_at < LOOK_EVERY_S and not last:
+            last = self.step == self.recipe.steps
+            if self.step < look_at and not last:
                 continue
+            steps = len(pending)
             self._note(pending)
+            now = time.monotonic()
             self.train_s += now - looked_at
-            request = self.setting.asked()
+            is_due = last or now - saved_at > self.setting.save_every_s
+            # As many steps as fit between two looks at the speed of the last ones.
+            ahead = max(1, int(steps * LOOK_EVERY_S / max(now - looked_at, 1e-6)))
+            request = self.setting.asked() or ("save" if is_due else "")
+            request, look_at = self.group.agree((request, self.step + ahead))
             if request != "leave":
                 self._show()
-            if request in ("save", "stop") or now - saved_at > self.setting.save_every_s or last:
+            if request in ("save", "stop"):
                 self._save()
                 saved_at = time.monotonic()
             if request in ("stop", "leave"):
@@ -138,13 +154,15 @@ class _Training:
     def _take_step(self) -> Tensor:
         recipe = self.recipe
         seed_step(self.run.seed, self.step)
-        batch = self.data.batch(self.run.seed, self.step)
+        batch = self.data.batch(self.run.seed, self.step, self.group)
+        if self.group.rank:
+            seed_step(self.run.seed, self.step, self.group.rank)
         rate = rate_at(recipe, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         self.optimizer.zero_grad()
         with autocast(recipe.amp, self.device):
-            loss = (segmentation if recipe.is_segmentation else detection).loss(self.model, batch, self.device)
+            loss = self.loss(batch)
         self.scaler.scale(loss).backward()
         if recipe.clip_grad:
             self.scaler.unscale_(self.optimizer)
@@ -156,7 +174,7 @@ class _Training:
         return out
 
     def _note(self, pending: list[Tensor]) -> None:
-        losses = torch.stack(pending).tolist()
+        losses = self.group.mean(torch.stack(pending)).tolist()
         pending.clear()
         if bad := [loss for loss in losses if not math.isfinite(loss)]:
             raise UserError(
@@ -165,6 +183,8 @@ class _Training:
         self.losses = [*self.losses, *losses][-LAST_LOSSES:]
 
     def _show(self) -> None:
+        if self.group.rank:
+            return
         progress = {"step": self.step, "steps": self.recipe.steps, "at": time.time()}
         with suppress(files.Unwritable):
             text = json.dumps(progress).encode()
@@ -172,25 +192,28 @@ class _Training:
 
     def test(self) -> Outcome:
         """Test the trained network; write its weights, and a picture of what it finds."""
-        kind = segmentation if self.recipe.is_segmentation else detection
-        start = time.monotonic()
-        found = kind.evaluate(self.recipe, self.model, self.data, self.device)
+        kind, start = self.kind, time.monotonic()
+        found = kind.evaluate(self.recipe, self.model, self.data, self.device, self.group)
         details = found | {
             "train_loss": sum(self.losses) / len(self.losses),
             "train_s": round(self.train_s, 2),
             "test_s": round(time.monotonic() - start, 2),
             "wall_s": round(time.monotonic() - self.began, 2),
             "threads": torch.get_num_threads(),
+            "processes": self.group.size,
         }
-        shown = kind.examples(self.recipe, self.model, self.data, self.device, EXAMPLES)
-        picture = picture_of(shown)
-        self.writer.write(self.writer.folder / PICTURE, lambda file: picture.save(file, format="PNG"))
-        save_weights(self.model, self.writer.folder / WEIGHTS, self.writer.write)
+        if self.group.rank == 0:
+            shown = kind.examples(self.recipe, self.model, self.data, self.device, EXAMPLES)
+            picture = picture_of(shown)
+            self.writer.write(self.writer.folder / PICTURE, lambda file: picture.save(file, format="PNG"))
+            save_weights(self.model, self.writer.folder / WEIGHTS, self.writer.write)
         return Outcome(kind.METRICS, kind.as_metrics(found), details)
 
     # -- checkpoints
 
     def _save(self) -> None:
+        if self.group.rank:
+            return
         content = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -200,6 +223,7 @@ class _Training:
             "train_s": self.train_s,
             "wall_s": time.monotonic() - self.began,
             "threads": torch.get_num_threads(),
+            "processes": self.group.size,
         }
         try:
             write_checkpoint(self.writer, self.step, content)
@@ -208,22 +232,42 @@ class _Training:
 
     def resume(self) -> None:
         """Go on from the last whole checkpoint; from the start where there is none."""
-        if (found := read_last(self.writer, self.device)) is None:
+        found = read_last(self.writer, self.device) if self.group.rank == 0 else None
+        path = self.group.agree(found and found[0])
+        if path is None:
             return
-        path, content = found
+        content = found[1] if found else read_checkpoint(path, self.device)
         try:
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
             self.scaler.load_state_dict(content["scaler"])
             self.step, self.losses = int(content["step"]), list(content["losses"])
-            self.train_s, threads = float(content["train_s"]), content["threads"]
+            self.train_s = float(content["train_s"])
+            threads, processes = content["threads"], content.get("processes", 1)  # earlier versions had one
             self.began -= float(content["wall_s"])
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-            self.writer.remove(path)
+            if self.group.rank == 0:
+                self.writer.remove(path)
             raise UserError(f"{path}: not a checkpoint of this work, so it was removed. Start it again.") from error
+        if processes != self.group.size:
+            raise UserError(
+                f"{path}: was trained by {processes} processes, now there are {self.group.size}, which draw otherwise. "
+                "Go on with as many, or remove its folder to start again."
+            )
         if threads != torch.get_num_threads() and self.device == "cpu":
             say(f"{path.parent.name}: goes on with another number of threads, which rounds differently.")
         say(f"{path.parent.name}: goes on from step {self.step}")
+
+
+class _Loss(nn.Module):
+    """From a batch to its loss: what several processes call together, so that their gradients are averaged."""
+
+    def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Batch, str], Tensor], device: str) -> None:
+        super().__init__()
+        self.model, self.loss, self.device = model, loss, device
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.loss(self.model, batch, self.device)
 
 
 def make_task_model(run: TaskRun, classes: int, in_channels: int, start: dict[str, Tensor] | None) -> nn.Module:

@@ -30,6 +30,7 @@ class NetworkTask(ABC):
     """Work on the network of a finished run, done part by part (a `roadmap.jobs.tasks.Task`)."""
 
     interruptible = True  # each part is written when it is done
+    shared_out = False  # among the processes of a job that has several
 
     @property
     @abstractmethod

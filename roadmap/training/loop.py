@@ -127,7 +127,9 @@ class _Training:
         self.model = make_model(config, device)
         if config.weights is not None:
             load_weights(self.model, config)
-        self.parallel = distribute(self.model, device, group, recipe)
+        self.parallel = distribute(
+            self.model, device, group, sync_batch_norm=recipe.sync_batch_norm, drops_alike=not recipe.ghost_batch
+        )
         self.ghosts = GhostBatches(config, self.model, group)
         if recipe.compile:
             self.parallel = cast(nn.Module, torch.compile(self.parallel))

@@ -9,21 +9,30 @@ from torch import Tensor, nn
 from roadmap.common.process_group import ALONE, Group
 from roadmap.common.seeding import seed_step
 from roadmap.networks.blocks import DropPath, Pointwise
-from roadmap.recipe import Recipe
 from roadmap.runs.config import RunConfig
 
 
-def distribute(model: nn.Module, device: str, group: Group, recipe: Recipe) -> nn.Module:
-    """Return the network as it is to be called in training, its gradients averaged over the processes."""
+def distribute(
+    model: nn.Module, device: str, group: Group, *, sync_batch_norm: bool, drops_alike: bool = True
+) -> nn.Module:
+    """Return the network as it is to be called in training, its gradients averaged over the processes.
+
+    Args:
+        model: The network.
+        device: "cpu" or "cuda".
+        group: The processes.
+        sync_batch_norm: Whether BatchNorm averages over the images of all processes.
+        drops_alike: Whether stochastic depth draws for the images of all processes, so that their number does not
+            change what is drawn.
+    """
     if group.size == 1:
         return model
-    sync_batch_norm = recipe.sync_batch_norm
     if sync_batch_norm and device != "cpu":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():
         if sync_batch_norm and type(module) is nn.BatchNorm2d:
             module.__class__ = SharedBatchNorm  # the same parameters and buffers
-        if isinstance(module, DropPath | SharedBatchNorm) and not recipe.ghost_batch:
+        if isinstance(module, SharedBatchNorm) or (drops_alike and isinstance(module, DropPath)):
             module.group = group
         if isinstance(module, Pointwise):  # its gradients have these strides, and averaging wants the weights' the same
             module.weight.data = module.weight.data.flatten(1)[..., None, None]

@@ -18,23 +18,26 @@ from roadmap.cli.main import main
 from roadmap.common.errors import UserError
 from roadmap.downstream.task import DownstreamTask, plan_task
 from roadmap.downstream.task_recipe import known_tasks, read_task
-from roadmap.jobs.launcher import prepare
+from roadmap.jobs.cluster import Cluster
+from roadmap.jobs.launcher import launch, prepare
+from roadmap.jobs.options import JobOptions
 from roadmap.jobs.worker import Job
 from roadmap.networks.config import NetConfig
 from roadmap.runs import run_folder
-from roadmap.runs.attempts import attempts_of
+from roadmap.runs.attempts import Worker, attempts_of, last_attempt
 from roadmap.runs.config import RunConfig
 from roadmap.runs.metrics import all_measured
 from roadmap.study.plan import PlannedRun
 from roadmap.training.checkpoints import checkpoints
 from roadmap.training.loop import train
 from tests.processes import fork, wait_for
+from tests.slurm import Slurm
 
 NET = NetConfig(depths=(1, 1, 1, 1), widths=(4, 4, 8, 8))
 TINY = {"steps": 3, "batch_size": 2, "warmup_steps": 0, "train_images": 6, "test_images": 2, "width": 8}
 RECIPE = replace(read_task("segmentation"), **TINY)  # type: ignore[arg-type]
 TASK = DownstreamTask(RECIPE, data="scenes-1")
-LONG = replace(TASK, recipe=replace(RECIPE, steps=60))
+DETECTOR = DownstreamTask(replace(read_task("detection"), **TINY), data="scenes-1")  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -74,29 +77,32 @@ def test_a_job_trains_and_tests_once_and_its_numbers_stand_beside_the_run(folder
     assert [attempt.end for attempt in attempts_of(TASK.place(folder))] == ["finished"]
 
 
-def _work_slowly(folder: Path) -> None:
+def _work_slowly(folder: Path, task: DownstreamTask) -> None:
     """Do the task, saving after every step."""
     from roadmap.downstream import training
 
     training.LOOK_EVERY_S = 0.0
-    job(folder, LONG, save_every_s=0.0)()
+    job(folder, task, save_every_s=0.0)()
 
 
-def test_work_that_is_killed_ends_with_the_numbers_of_work_that_is_not(folder: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other" / folder.name
+@pytest.mark.parametrize("short", [TASK, DETECTOR], ids=["segmentation", "detection"])
+def test_work_that_is_killed_ends_with_the_numbers_of_work_that_is_not(
+    short: DownstreamTask, folder: Path, tmp_path: Path
+) -> None:
+    task, other = replace(short, recipe=replace(short.recipe, steps=40)), tmp_path / "other" / folder.name
     shutil.copytree(folder, other)
-    process = fork(_work_slowly, folder)
-    wait_for(lambda: len(checkpoints(LONG.place(folder))) > 1, what="two checkpoints")
+    process = fork(_work_slowly, folder, task)
+    wait_for(lambda: len(checkpoints(task.place(folder))) > 1, what="two checkpoints")
     assert process.pid
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert not LONG.is_done(folder)
+    assert not task.is_done(folder)
     for place in (folder, other):
-        job(place, LONG)()
-    assert [attempt.end for attempt in attempts_of(LONG.place(folder))] == ["died", "finished"]
+        job(place, task)()
+    assert [attempt.end for attempt in attempts_of(task.place(folder))] == ["died", "finished"]
     killed, undisturbed = (all_measured(place)[0] for place in (folder, other))
     assert killed["values"] == undisturbed["values"]
-    weights = [(LONG.place(place) / run_folder.WEIGHTS).read_bytes() for place in (folder, other)]
+    weights = [(task.place(place) / run_folder.WEIGHTS).read_bytes() for place in (folder, other)]
     assert weights[0] == weights[1]
 
 
@@ -176,4 +182,38 @@ def test_what_cannot_be_done_is_refused_before_any_job(trained: PlannedRun, tiny
         plan_task("segmentation", [trained, three])
     with pytest.raises(UserError, match=r"task 'coco' needs images"):
         plan_task("coco", [trained])
-    assert plan_task("detection", [trained]).name == "detection"
+    with pytest.raises(UserError, match=r"batch_size is 8, which 3 processes \(nodes x tasks_per_node\) cannot share"):
+        plan_task("detection", [trained], processes=3)
+    assert plan_task("detection", [trained], processes=4).name == "detection"
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_work_that_is_requeued_by_slurm_and_killed_ends_as_if_nothing_had_happened(
+    slurm: Slurm, folder: Path, tmp_path: Path
+) -> None:
+    task, other = replace(DETECTOR, recipe=replace(DETECTOR.recipe, steps=150)), tmp_path / "other" / folder.name
+    shutil.copytree(folder, other)
+    cluster, place = Cluster(time_min=20, save_every_min=0.005), task.place(folder)
+    options = JobOptions("slurm", folder.parent, "downstream", cluster, max_retries=5, wait=False)
+    launch([folder], options, task=task)
+
+    def worker_of(start: int) -> Worker | None:
+        """Who is at it since its so-many-th start, once he has saved it."""
+        last = last_attempt(place)
+        is_saved = last and any(path.stat().st_mtime > last.path.stat().st_mtime for path in checkpoints(place))
+        return last.worker() if last and last.number == start and is_saved else None
+
+    first = wait_for(lambda: worker_of(1), what="a checkpoint")
+    slurm.run("scontrol", "requeue", first.job)
+    second = wait_for(lambda: worker_of(2), what="a checkpoint of the second start")
+    os.kill(second.pid, signal.SIGKILL)
+    wait_for(lambda: task.is_done(folder), what="the outcome", timeout_s=120)
+    slurm.wait_idle()
+    job(other, task)()
+    ends = [attempt.end for attempt in attempts_of(place)]
+    assert ends[0] in ("preempted", "died")  # as soon or late as the job gets Slurm's signal
+    assert ends[1:] == ["died", "finished"]
+    assert all_measured(folder)[0]["values"] == all_measured(other)[0]["values"]
+    weights = [(task.place(each) / run_folder.WEIGHTS).read_bytes() for each in (folder, other)]
+    assert weights[0] == weights[1]

@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import functional as F
 
 from roadmap.common.errors import UserError
 from roadmap.common.machine import count_cores
+from roadmap.common.process_group import ALONE, Group
 from roadmap.downstream.data.task_data import Batch, chosen
 from roadmap.downstream.task_recipe import TaskRecipe
 
@@ -66,23 +67,22 @@ class FileData(ABC):
     def _at_test(self, image: Tensor, target: dict[str, Any]) -> Example:
         """Return an image for the test, in bytes, in the size in which it is looked at."""
 
-    def batch(self, seed: int, step: int) -> Batch:
-        """Return a training step's images, and begin with those of the next."""
+    def batch(self, seed: int, step: int, group: Group = ALONE) -> Batch:
+        """Return our images of a training step, and begin with those of the next."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(min(self.recipe.batch_size, max(count_cores(), 1)))
         if self._ahead is None or self._ahead[0] != (seed, step):
-            self._ahead = ((seed, step), self._begin(seed, step))
+            self._ahead = ((seed, step), self._begin(seed, step, group))
         pending = self._ahead[1]
-        self._ahead = ((seed, step + 1), self._begin(seed, step + 1))
+        self._ahead = ((seed, step + 1), self._begin(seed, step + 1, group))
         pairs = [future.result() for future in pending]
         return Batch([image for image, _ in pairs], [target for _, target in pairs])
 
-    def _begin(self, seed: int, step: int) -> list[Future[Example]]:
+    def _begin(self, seed: int, step: int, group: Group) -> list[Future[Example]]:
         assert self._threads is not None
         numbers = chosen(seed, step, self.recipe.batch_size, len(self.training))
-        return [
-            self._threads.submit(self._example, number, (seed, step, place)) for place, number in enumerate(numbers)
-        ]
+        places = group.share(len(numbers)).tolist()
+        return [self._threads.submit(self._example, numbers[place], (seed, step, place)) for place in places]
 
     def _example(self, number: int, draws: tuple[int, ...]) -> Example:
         random = np.random.default_rng(draws)
@@ -90,9 +90,9 @@ class FileData(ABC):
         image, target = self._augment(image, target, random)
         return normalised(image), target
 
-    def test(self) -> Iterator[Batch]:
-        """Yield the test images one by one, in order."""
-        for item in self.testing:
+    def test(self, group: Group = ALONE) -> Iterator[Batch]:
+        """Yield our test images one by one, in order."""
+        for item in self.testing[group.rank :: group.size]:
             image, target = self._at_test(*self._read(item))
             yield Batch([normalised(image)], [target])
 

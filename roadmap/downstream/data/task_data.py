@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from roadmap.common.process_group import ALONE, Group
 from roadmap.downstream.data import scenes
 from roadmap.downstream.data.scenes import Part, Scene, make_scene
 from roadmap.downstream.task_recipe import TaskRecipe
@@ -43,11 +44,11 @@ class TaskData(Protocol):
     in_channels: int
     fingerprint: str
 
-    def batch(self, seed: int, step: int) -> Batch:
-        """Return the batch of a training step, augmented with what the seeded generators give."""
+    def batch(self, seed: int, step: int, group: Group = ALONE) -> Batch:
+        """Return the images of a training step, augmented; to each process of a group its share."""
 
-    def test(self) -> Iterator[Batch]:
-        """Yield the test images in order."""
+    def test(self, group: Group = ALONE) -> Iterator[Batch]:
+        """Yield the test images in order; to each of n processes every nth."""
 
 
 def order_of(seed: int, epoch: int, images: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
@@ -73,16 +74,18 @@ class SceneData:
         assert recipe.test_images is not None
         self.train_images, self.test_images = recipe.train_images, recipe.test_images
 
-    def batch(self, seed: int, step: int) -> Batch:
-        """Return a training step's scenes, mirrored at random."""
+    def batch(self, seed: int, step: int, group: Group = ALONE) -> Batch:
+        """Return our scenes of a training step, mirrored as the seeded generators say."""
         numbers = chosen(seed, step, self.recipe.batch_size, self.train_images)
         mirrored = (torch.rand(len(numbers)) < self.recipe.hflip).tolist()
-        return self._batch([_scene("train", number) for number in numbers], mirrored)
+        places = group.share(len(numbers)).tolist()
+        return self._batch([_scene("train", numbers[place]) for place in places], [mirrored[place] for place in places])
 
-    def test(self) -> Iterator[Batch]:
-        """Yield the test scenes in order."""
-        for start in range(0, self.test_images, TEST_BATCH):
-            numbers = range(start, min(start + TEST_BATCH, self.test_images))
+    def test(self, group: Group = ALONE) -> Iterator[Batch]:
+        """Yield our test scenes in order."""
+        ours = range(group.rank, self.test_images, group.size)
+        for start in range(0, len(ours), TEST_BATCH):
+            numbers = ours[start : start + TEST_BATCH]
             yield self._batch([_scene("test", number) for number in numbers], [False] * len(numbers))
 
     def _batch(self, found: list[Scene], mirrored: list[bool]) -> Batch:
