@@ -21,6 +21,7 @@ from roadmap.runs.attempts import Worker, attempts_of
 from roadmap.runs.claims import take
 from roadmap.runs.config import RunConfig
 from roadmap.study.plan import PlannedRun
+from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.loop import train
 from tests.conftest import write_tiny
 from tests.processes import Command, wait_for, writing
@@ -125,8 +126,11 @@ def launcher_logs(runs: Path, item: str) -> Path:
 def test_ctrl_c_ends_local_jobs_at_once_and_the_same_command_goes_on(tmp_path: Path, small_images: Path) -> None:
     recipe = write_tiny(tmp_path / "recipes", epochs=1)
     words = ["--base", "resnet50", "--recipe", str(recipe), "--data", str(small_images), "--only", "stage_ratio"]
-    assert Command(tmp_path / "work", "run", *words, cores=1).wait().code == 0
-    [folder] = [path.parent for path in (tmp_path / "work" / "runs").glob(f"*/{run_folder.RESULT}")]
+    runs = tmp_path / "work" / "runs"
+    spec = StudySpec("resnet50", str(recipe), only=["stage_ratio"], data_root=small_images, runs=runs)
+    [run] = prepare(plan_study(spec).planned())
+    train(run.config, run.folder, data_root=small_images)
+    folder = run.folder
     robustness = ["robustness", *words, "--radii", "4"]
     command = Command(tmp_path / "work", *robustness, "--images", "200", cores=1)
     wait_for(lambda: (folder / run_folder.ROBUSTNESS).exists(), what="a part")
