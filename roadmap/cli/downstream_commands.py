@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -12,6 +12,10 @@ from roadmap.cli.options import base_of, job_options_of, study_of, with_seeds_fo
 from roadmap.cli.terminal import make_table, print_json, print_lines, print_study
 from roadmap.common.errors import UserError
 from roadmap.recipe import read_recipe
+
+if TYPE_CHECKING:
+    from roadmap.downstream.speeds import Speeds
+    from roadmap.downstream.tables import Row
 
 TOLERANCE_GMACS = 1.5  # between our count and what the tables print, which is rounded to 1
 NOTES = (
@@ -99,9 +103,8 @@ def print_counts(options: Namespace) -> Exit:
 def measure_tables(options: Namespace) -> Exit:
     """Time the inference of Tables 3 and 4's detectors and segmenters side by side, beside the paper's A100."""
     from roadmap.cli.progress import show_steps
-    from roadmap.downstream.speeds import LARGEST_ON_CPU, measure_speeds, shape_of, worth_measuring
-    from roadmap.downstream.tables import TABLES, select_rows
-    from roadmap.downstream.task_recipe import LABELS
+    from roadmap.downstream.speeds import LARGEST_ON_CPU, measure_speeds, worth_measuring
+    from roadmap.downstream.tables import select_rows
 
     if options.base or options.steps or options.steps_module or options.match or options.executor == "slurm":
         raise UserError(
@@ -112,53 +115,56 @@ def measure_tables(options: Namespace) -> Exit:
     timed = worth_measuring(chosen, asked_for=options.only is not None)
     with show_steps(console) as show:
         found = measure_speeds(timed, show=show)
-    rows = [
-        {
-            "table": TABLES[row.framework],
-            "framework": LABELS[row.framework],
-            "backbone": row.backbone,
-            "pretraining": row.pretraining,
-            "size": list(row.size),
-            "images_per_s": median(visit.images_per_s for visit in found.visits[shape_of(row)]),
-            "rounds": [visit.images_per_s for visit in found.visits[shape_of(row)]],
-            "boxes": found.visits[shape_of(row)][0].boxes,
-            "paper_a100_images_per_s": row.a100_images_per_s,
-            "device": found.device,
-            "precision": found.precision,
-            "threads": found.threads,
-        }
-        for row in timed
-    ]
+    rows = [_speed_row(row, found) for row in timed]
     if options.json:
         print_json(rows)
         return Exit.OK
     columns = ("", "backbone", "image", "images/s here", "paper's A100")
-    cells = dict.fromkeys(
-        (
-            row["framework"],
-            row["backbone"],
-            "x".join(map(str, row["size"])),
-            f"{row['images_per_s']:.3g}",
-            "" if row["paper_a100_images_per_s"] is None else str(row["paper_a100_images_per_s"]),
-        )
-        for row in rows
-    )
+    cells = dict.fromkeys(map(_speed_cells, rows))  # one line where rows differ in their training alone
     console.print(make_table(columns, cells, numbers=columns[2:]))
     threads = f", {found.threads} threads" if found.threads > 1 else ""
-    print_lines(
-        [
-            f"On {found.device}{threads}, {found.precision}, one image at a time, random weights: the median of "
-            f"{len(rows[0]['rounds'])} rounds.",
-            "Detectors: with the choice among boxes and the masks in the image; reading images is not timed.",
-            *(
-                [f"Not timed on a CPU: what is above {LARGEST_ON_CPU} G, unless --only names it."]
-                if len(timed) < len(chosen)
-                else []
-            ),
-        ],
-        console,
-    )
+    notes = [
+        f"On {found.device}{threads}, {found.precision}, one image at a time, random weights: the median of the rounds.",
+        "Detectors choose among their boxes and put masks into the image; reading images is not timed.",
+    ]
+    if len(timed) < len(chosen):
+        notes.append(f"Not timed on a CPU: what is above {LARGEST_ON_CPU} G, unless --only names it.")
+    print_lines(notes, console)
     return Exit.OK
+
+
+def _speed_row(row: "Row", found: "Speeds") -> dict[str, Any]:
+    """Return what was measured of a row of the tables, beside what it prints, as JSON."""
+    from roadmap.downstream.speeds import shape_of
+    from roadmap.downstream.tables import TABLES
+    from roadmap.downstream.task_recipe import LABELS
+
+    visits = found.visits[shape_of(row)]
+    return {
+        "table": TABLES[row.framework],
+        "framework": LABELS[row.framework],
+        "backbone": row.backbone,
+        "pretraining": row.pretraining,
+        "size": list(row.size),
+        "images_per_s": median(visit.images_per_s for visit in visits),
+        "rounds": [visit.images_per_s for visit in visits],
+        "boxes": visits[0].boxes,
+        "paper_a100_images_per_s": row.a100_images_per_s,
+        "device": found.device,
+        "precision": found.precision,
+        "threads": found.threads,
+    }
+
+
+def _speed_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    paper = row["paper_a100_images_per_s"]
+    return (
+        row["framework"],
+        row["backbone"],
+        "x".join(map(str, row["size"])),
+        f"{row['images_per_s']:.3g}",
+        "" if paper is None else str(paper),
+    )
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
