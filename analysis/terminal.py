@@ -23,7 +23,7 @@ from roadmap.common.formats import MINUS, big, change, interval, number
 from roadmap.robustness.settings import PGD, name_of
 
 NARROW_COSTS = {"multiply-adds": "multiply-\nadds", "parameters": "para-\nmeters", "activations": "activa-\ntions"}
-HEADING_WIDTH = 16  # of own metrics, whose names may be long
+HEADING_WIDTH = 12  # of own metrics, whose names may be long
 # The columns of Table 1, where two lines of heading make them narrow enough.
 NARROW_MODELS = {
     "model": "model",

@@ -124,7 +124,7 @@ def measure_tables(options: Namespace) -> Exit:
     console.print(make_table(columns, cells, numbers=columns[2:]))
     threads = f", {found.threads} threads" if found.threads > 1 else ""
     notes = [
-        f"On {found.device}{threads}, {found.precision}, one image at a time, random weights: the median of the rounds.",
+        f"On {found.device}{threads}, {found.precision}, one image at a time, random weights: the median of rounds.",
         "Detectors choose among their boxes and put masks into the image; reading images is not timed.",
     ]
     if len(timed) < len(chosen):
