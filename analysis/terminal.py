@@ -1,5 +1,6 @@
 """Results on a terminal of 80 columns: a ladder's answers, one step, costs, robustness, own metrics, Table 1."""
 
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,7 @@ from roadmap.common.formats import MINUS, big, change, interval, number
 from roadmap.robustness.settings import PGD, name_of
 
 NARROW_COSTS = {"multiply-adds": "multiply-\nadds", "parameters": "para-\nmeters", "activations": "activa-\ntions"}
+HEADING_WIDTH = 12  # of own metrics, whose names may be long
 # The columns of Table 1, where two lines of heading make them narrow enough.
 NARROW_MODELS = {
     "model": "model",
@@ -253,7 +255,7 @@ def print_own_metrics(results: StudyResults, console: Console) -> None:
         )
         return
     cells = own_metric_cells(found)
-    table = _narrow_table(*cells[0])
+    table = _narrow_table(*(fill(heading, HEADING_WIDTH) for heading in cells[0]))
     for row in cells:
         table.add_row(*map(escape, row.values()))
     console.print(table)

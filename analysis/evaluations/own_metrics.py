@@ -34,7 +34,7 @@ class OwnMetrics:
 
 
 def collect_own_metrics(study: Study) -> OwnMetrics:
-    """Read what was measured of a study's trained networks.
+    """Read what was measured of a study's networks: of those of finished runs, and what needs no training before.
 
     Each metric is that of the version of its function that the Python file holds now; where that was not measured, or
     the file is gone, that of the version which measured last.
@@ -49,20 +49,29 @@ def collect_own_metrics(study: Study) -> OwnMetrics:
     notes = [f"Measuring a network failed, {failed[0]}." + " So did others." * (len(failed) > 1)] if failed else []
     if not any(found.values()):
         return OwnMetrics(pd.DataFrame(columns=list(IDENTITY)), notes=tuple(notes))
-    done = [run for run in runs if run_folder.is_finished(study.folder(run[2]))]
-    shown = _shown(content for *_, config in done for content in found[config.id])
+    trained = {config.id for *_, config in runs if run_folder.is_finished(study.folder(config))}
+    found = {
+        run: [content for content in contents if run in trained or not _needs_trained(content)]
+        for run, contents in found.items()
+    }
+    shown = _shown(content for contents in found.values() for content in contents)
     metrics = {name: content["metrics"][name] for name, content in shown.items()}
     rows = []
-    for rung, seed, config in done:
+    for rung, seed, config in runs:
         values = {
             name: value
-            for content in found[config.id]
+            for content in sorted(found[config.id], key=lambda content: content["at"])  # the last one counts
             for name, value in content["values"].items()
             if _version(content) == _version(shown[name])
         }
         rows += [{"rung": rung, "seed": seed, "run": config.id} | values] if values else []
     frame = pd.DataFrame(rows, columns=[*IDENTITY, *metrics])
-    notes = [note for content in _once(shown.values()) for note in _notes(content, frame, len(done))] + notes
+    done = sum(config.id in trained for *_, config in runs)
+    notes = [
+        note
+        for content in _once(shown.values())
+        for note in _notes(content, frame, done if _needs_trained(content) else len(runs))
+    ] + notes
     return OwnMetrics(frame, metrics, tuple(notes))
 
 
@@ -70,6 +79,11 @@ def runs_of(found: Evaluated, metric: str) -> pd.DataFrame:
     """Return what was found as a frame of runs, with the columns rung, seed, state and the metric, known or not."""
     frame = found.frame if metric in found.frame else found.frame.assign(**{metric: float("nan")})
     return frame.assign(state="finished")
+
+
+def _needs_trained(content: Measured) -> bool:
+    """Whether what was measured says something of a trained network alone."""
+    return content.get("needs_trained", True)
 
 
 def _version(content: Measured) -> tuple[str, str]:
@@ -97,12 +111,13 @@ def _is_current(content: Measured) -> bool:
         return False
 
 
-def _notes(content: Measured, frame: pd.DataFrame, finished: int) -> list[str]:
+def _notes(content: Measured, frame: pd.DataFrame, networks: int) -> list[str]:
+    """Return what is to be said of a version of a function, which may measure so many networks."""
     names, function = ", ".join(content["metrics"]), f"{Path(content['file']).name}:{content['function']}"
     measured = int(frame[list(content["metrics"])].notna().any(axis=1).sum())
     notes, command = [], content.get("command", "evaluate")
-    if measured < finished:
-        notes.append(f"{names}: measured of {measured} of {finished} networks. '{command}' measures the others.")
+    if measured < networks:
+        notes.append(f"{names}: measured of {measured} of {networks} networks. '{command}' measures the others.")
     if Path(content["file"]).is_file() and not _is_current(content):
         notes.append(
             f"{names}: {function} has changed since it measured these. '{command}' measures with what it is now."

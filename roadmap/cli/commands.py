@@ -90,11 +90,11 @@ class Command:
 def _of_study(name: str, group: str, does: str, module: str, *own: Option) -> Command:
     """Return a command that looks at a study's rungs or runs and has a few options of its own."""
     looks_back = name in ("status", "report", "compare", "evaluate", "downstream", "export")
+    taken = {option.name for option in own}
     options: Options = {
-        heading: [SEEDS_FOUND if looks_back and option == a.SEEDS else option for option in group]
+        heading: [SEEDS_FOUND if looks_back and each == a.SEEDS else each for each in group if each.name not in taken]
         for heading, group in STUDY.items()
     }
-    taken = {option.name for option in own}
     accepted = [option for option in (*SCHEDULING, *SPENDING, a.METRIC) if option.name not in taken]
     return Command(name, group, does, module, options | ({f"options of {name}": own} if own else {}), accepted=accepted)
 
@@ -174,7 +174,8 @@ COMMANDS = {
         ),
         _of_study(
             "downstream", RESULTS, "the networks as backbones of detectors and segmenters", "downstream_commands",
-            a.TASK, a.FROM_SCRATCH, a.TASK_DATA,
+            a.TASK, a.FROM_SCRATCH, replace(a.WEIGHTS, help="for the backbones: an export, a file or timm:NAME"),
+            a.TASK_DATA,
             a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES, a.JSON,
         ),
         _of_study(
@@ -185,6 +186,7 @@ COMMANDS = {
         _of_study(
             "measure", MACHINE, "time and memory of every rung, measured side by side", "measure_commands",
             a.EXECUTOR, a.CLUSTER, a.MAX_RETRIES, a.JSON,
+            replace(a.DOWNSTREAM, help="the inference of Tables 3 and 4 instead; --only names rows"),
         ),
         _of_study(
             "calibrate", MACHINE, "the fastest precision, compiler setting and number of jobs", "measure_commands",

@@ -100,7 +100,9 @@ def robustness(options: Namespace) -> Exit:
 def work_on_networks(
     task: "NetworkTask", planned: Sequence["PlannedRun"], how: "JobOptions", console: Console, words: str
 ) -> bool:
-    """Have jobs do a task on the trained networks of a study, with live progress; say what could not be done.
+    """Have jobs do a task on the networks of a study, with live progress; say what could not be done.
+
+    They are those of the finished runs, unless the task needs no training before.
 
     Args:
         task: The task.
@@ -110,21 +112,27 @@ def work_on_networks(
         words: What the task is done with.
 
     Returns:
-        Whether there is a trained network, and the task is done on all of them.
+        Whether there is such a network, and the task is done on all of them.
     """
     from roadmap.common.files import check_writable
     from roadmap.common.formats import clock
+    from roadmap.jobs.launcher import prepare
     from roadmap.runs.run_folder import is_finished
 
     if under_torchrun():
         raise UserError("a trained network is evaluated by one process. Start the command without torchrun.")
     check_writable(how.runs, "--runs")
-    trained = [run for run in planned if is_finished(run.folder)]
-    missing = {run.config.id: _missing(run, task, console) for run in trained}
-    todo = sorted((run for run in trained if missing[run.config.id]), key=lambda run: -run.macs)
+    if task.needs_trained:
+        ready = [run for run in planned if is_finished(run.folder)]
+    else:
+        prepare(planned)
+        ready = list(planned)
+    missing = {run.config.id: _missing(run, task, console) for run in ready}
+    todo = sorted((run for run in ready if missing[run.config.id]), key=lambda run: -run.macs)
     done = sum(parts == () for parts in missing.values())
+    trained = f" {len(ready)} trained," if task.needs_trained else ""
     console.print(
-        f"{len(planned)} runs, {len(trained)} trained, {done} evaluated already, {len(todo)} to do, {words}.",
+        f"{len(planned)} runs,{trained} {done} evaluated already, {len(todo)} to do, {words}.",
         highlight=False,
         markup=False,
     )
@@ -134,7 +142,7 @@ def work_on_networks(
     are_well = _start_jobs(todo, task, how, console)
     if todo:
         console.print(f"Took {clock(time.monotonic() - start)}.", highlight=False)
-    return bool(trained) and are_well and done + len(todo) == len(trained)
+    return bool(ready) and are_well and done + len(todo) == len(ready)
 
 
 def _missing(run: "PlannedRun", task: "NetworkTask", console: Console) -> tuple[str, ...] | None:

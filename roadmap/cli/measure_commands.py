@@ -34,6 +34,10 @@ def measure(options: Namespace) -> Exit:
         raise UserError("measure: is one process, on one device. Start it without torchrun.")
     # Threads that wait leave their core to others, or a busy machine would take several times as long. Read by torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if options.downstream:
+        from roadmap.cli.downstream_commands import measure_tables
+
+        return measure_tables(options)
     study = study_of(options)
     check_writable(study.runs, "--runs")
     console = Console(stderr=options.json)

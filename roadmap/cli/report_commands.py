@@ -41,16 +41,18 @@ def status(options: Namespace) -> Exit:
     """Print where every run stands."""
     from roadmap.common.formats import clock
     from roadmap.jobs.status import look_at_queue, standing
+    from roadmap.runs.metrics import Metric, last_measured
     from roadmap.runs.run_folder import RUN, read_progress, read_result
 
     study = study_of(with_seeds_found(options, RUN))
     queue = look_at_queue(study.runs)
-    rows, logs = [], []
+    rows, logs, metrics = [], [], dict[str, Metric]()
     for run in study.planned():
         stands = standing(run.folder, queue)
         done = stands.state in ("finished", "diverged")
         now = {} if done or stands.state == "failed" else read_progress(run.folder) or {}
         row = read_result(run.folder) or {} if done else {}
+        measured = last_measured(run.folder)
         rows.append(
             {
                 "rung": ", ".join(run.rungs),
@@ -61,10 +63,12 @@ def status(options: Namespace) -> Exit:
                 "step": f"{now['step']}/{now['steps']}" if now else "",
                 "left_s": now.get("left_s") if stands.state == "running" else None,
                 "top1": row.get("top1"),
+                "measured": {name: value for name, (_, value) in measured.items()},
                 "note": stands.note,
                 "log": str(stands.log or ""),
             }
         )
+        metrics |= {name: metric for name, (metric, _) in measured.items()}
         if stands.state in ("failed", "lost"):
             logs.append((f"{run.rungs[0]} seed {run.config.seed}", stands))
     if options.json:
@@ -76,6 +80,7 @@ def status(options: Namespace) -> Exit:
     for row in shown[:STATUS_ROWS]:
         progress = [
             f"top-1 {row['top1']:.2f}" if row["top1"] is not None else "",
+            *(f"{metrics[name].name} {value:{metrics[name].digits}}" for name, value in row["measured"].items()),
             f"epoch {row['epoch']}" if row["epoch"] else "",
             f"{clock(row['left_s'])} left" if row["left_s"] is not None else "",
             row["note"],

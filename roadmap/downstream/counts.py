@@ -4,7 +4,6 @@ The paper's numbers come from a counter that adds norms, activations and biases 
 linear layers and attention. Both are counted here, apart.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -47,9 +46,8 @@ class Cost(NamedTuple):
         return self.macs + self.elementwise - (0 if has_attention else self.attention)
 
 
-@lru_cache(maxsize=64)
-def count_cost(framework: Framework, net: Net, size: tuple[int, int]) -> Cost:
-    """Count a detector or segmenter on a backbone, with as many classes as COCO or ADE20K has.
+def build_as_printed(framework: Framework, net: Net, size: tuple[int, int]) -> UPerNet | MaskRCNN:
+    """Build a detector or segmenter of Tables 3 and 4, with as many classes as COCO or ADE20K has.
 
     Args:
         framework: What stands on the backbone.
@@ -58,20 +56,25 @@ def count_cost(framework: Framework, net: Net, size: tuple[int, int]) -> Cost:
     """
     if isinstance(net, TimmNet):  # with attention masks for this size, its windows as published
         net = replace(net, args=(*net.args, ("img_size", size)))
+    backbone, classes = FeatureMaps(net), CLASSES[framework]
+    if framework == "upernet":
+        return UPerNet(backbone, classes)
+    detector = mask_rcnn(backbone, classes)
+    return cascade_mask_rcnn(detector, classes) if framework == "cascade_mask_rcnn" else detector
+
+
+@lru_cache(maxsize=64)
+def count_cost(framework: Framework, net: Net, size: tuple[int, int]) -> Cost:
+    """Count a detector or segmenter on a backbone; the arguments are those of `build_as_printed`."""
     with torch.device("meta"):
-        backbone, classes = FeatureMaps(net), CLASSES[framework]
+        model = build_as_printed(framework, net, size).eval()
         image = torch.empty(1, 3, *size)
-        if framework == "upernet":
-            segmenter = UPerNet(backbone, classes)
-            model: nn.Module = segmenter
-            run: Callable[[], Any] = lambda: segmenter.head(segmenter.backbone(image))  # noqa: E731
-        else:
-            detector = mask_rcnn(backbone, classes)
-            model = cascade_mask_rcnn(detector, classes) if framework == "cascade_mask_rcnn" else detector
-            run = lambda: _detect(detector, image)  # noqa: E731
-        counter, elements = FlopCounterMode(display=False), _Elements(model.eval())
+        counter, elements = FlopCounterMode(display=False), _Elements(model)
         with counter, elements, torch.no_grad():
-            run()
+            if isinstance(model, UPerNet):
+                model.head(model.backbone(image))
+            else:
+                _detect(model, image)
     params = sum(each.numel() for each in model.parameters())
     by_operator = counter.get_flop_counts()["Global"]
     attention = sum(flops for operator, flops in by_operator.items() if operator in PRODUCTS)

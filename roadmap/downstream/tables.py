@@ -4,11 +4,12 @@ Source: Tables 3 and 4 of Liu et al., "A ConvNet for the 2020s", CVPR 2022 (arXi
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from roadmap.common.errors import unknown
 from roadmap.downstream.task_recipe import Framework
 from roadmap.networks.config import BlockConfig, NetConfig
 from roadmap.networks.families import BASES, convnext
@@ -68,11 +69,33 @@ class Row:
         """The backbone's network."""
         return BACKBONES[self.backbone]
 
+    @property
+    def name(self) -> str:
+        """What it is called, such as upernet/ConvNeXt-T; one backbone may stand there in several sizes of the image."""
+        return f"{self.framework}/{self.backbone}"
+
 
 @cache
 def read_tables() -> tuple[Row, ...]:
     """Return the rows of both tables in their order."""
     return (*_read_table3(), *_read_table4())
+
+
+def select_rows(words: Sequence[str] | None) -> tuple[Row, ...]:
+    """Return the rows of which a word is the name, the framework or the backbone; all where there are no words.
+
+    Raises:
+        UserError: If a word is none of them.
+    """
+    rows = read_tables()
+    if words is None:
+        return rows
+    names = [(row.name, row.framework, row.backbone) for row in rows]
+    known = dict.fromkeys(name for kind in zip(*names, strict=True) for name in kind)
+    for word in words:
+        if word not in known:
+            raise unknown("row", word, known, place="--only")
+    return tuple(row for row, of_row in zip(rows, names, strict=True) if set(words) & set(of_row))
 
 
 def _read_table3() -> Iterator[Row]:

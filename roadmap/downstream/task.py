@@ -1,12 +1,12 @@
-"""Training detectors and segmenters on the trained networks of a study, as a task of jobs."""
+"""Training detectors and segmenters on the networks of a study, as a task of jobs."""
 
 import hashlib
 import json
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +14,20 @@ from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.common.log import say
 from roadmap.common.provenance import gpu, processor
+from roadmap.downstream.first_weights import GivenWeights, find_given_weights
 from roadmap.downstream.task_recipe import TaskRecipe, read_task
 from roadmap.jobs.tasks import Setting
 from roadmap.metrics.tasks import NetworkTask, find_commit_once
 from roadmap.metrics.trained import read_config, read_weights, weights_fingerprint, weights_of
 from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig
-from roadmap.runs.metrics import OWN_METRICS_VERSION, path_of, read_measured
+from roadmap.runs.metrics import OWN_METRICS_VERSION, Metric, path_of, read_measured
+from roadmap.study.initial_weights import read_first_weights
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from roadmap.networks.nets import Net
     from roadmap.study.plan import PlannedRun
 
 # Raised when the same task would now give other numbers.
@@ -34,47 +39,69 @@ USUAL = ("segmentation", "detection")  # tasks whose metrics have names without 
 
 @dataclass(frozen=True)
 class DownstreamTask(NetworkTask):
-    """Training and testing a detector or segmenter on the network of a finished run (a `roadmap.jobs.tasks.Task`).
+    """Training and testing a detector or segmenter on the network of a run (a `roadmap.jobs.tasks.Task`).
+
+    The backbone starts from the weights of the run's classifier, unless it starts from random ones or from given ones.
 
     Attributes:
         recipe: How.
-        from_scratch: Whether the backbone starts from random weights instead of those of the run's classifier.
+        from_scratch: Whether the backbone starts from random weights.
         root: Where the task's data lies, if it is not made.
         data: Fingerprint of the task's images.
+        weights: What the backbone starts from, if it was given.
     """
 
     recipe: TaskRecipe
     from_scratch: bool = False
     root: Path | None = field(default=None, compare=False)
     data: str = ""
+    weights: GivenWeights | None = None
     interruptible = False  # it saves itself when it is asked to stop
     shared_out = True
 
     @property
+    def needs_trained(self) -> bool:
+        """See `NetworkTask`."""
+        return not self.from_scratch and self.weights is None
+
+    @property
     def name(self) -> str:
         """What its outcome is called beside a run."""
-        return self.recipe.name + ("_from_scratch" if self.from_scratch else "")
+        return "_".join(filter(None, (self.recipe.name, self._start.replace(" ", "_"))))
 
-    @cached_property
+    @property
+    def _start(self) -> str:
+        """What the backbone starts from, in words; nothing for the classifier's weights, the usual ones."""
+        if self.weights:
+            return f"from {self.weights.name}"
+        return "from scratch" if self.from_scratch else ""
+
+    @property
     def fingerprint(self) -> str:
-        """Hash of all that decides its numbers beside the run."""
+        """Hash of all that decides its numbers beside the run; where each run has weights of its own, beside these."""
+        return self._hash(self.weights.fingerprint if self.weights else None)
+
+    def fingerprint_on(self, folder: Path) -> str:
+        """Return the hash of all that decides its numbers on a run, given weights among it."""
+        return self._hash(self.weights.of(folder).fingerprint if self.weights else None)
+
+    def _hash(self, weights: str | None) -> str:
         content = {
             "version": TASKS_VERSION,
             "recipe": self.recipe.training(),
             "from_scratch": self.from_scratch,
             "data": self.data,
-        }
+        } | ({} if weights is None else {"weights": weights})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
-    @property
-    def claims(self) -> str:
+    def place(self, folder: Path) -> Path:
         """See `NetworkTask`."""
-        return CLAIMS.format(self.name, self.fingerprint)
+        return folder / CLAIMS.format(self.name, self.fingerprint_on(folder))
 
     def missing(self, folder: Path) -> tuple[str, ...]:
         """See `NetworkTask`: the parts are twentieths of the training."""
-        found = read_measured(path_of(folder, self.name, self.fingerprint))
-        if found and found["weights_fingerprint"] == self._weights(folder):
+        found = read_measured(path_of(folder, self.name, self.fingerprint_on(folder)))
+        if found and (self.from_scratch or found["weights_fingerprint"] == self._weights(folder)):
             return ()
         progress = files.read_object(self.place(folder) / run_folder.PROGRESS) or {}
         step = progress.get("step")
@@ -86,8 +113,17 @@ class DownstreamTask(NetworkTask):
         return 1.0
 
     def _weights(self, folder: Path) -> str:
-        """Return the hash of the run's weights, which must be there in any case."""
-        return weights_fingerprint(folder, read_config(folder))
+        """Return the hash of the weights that the backbone starts from; nothing for random ones."""
+        if self.weights:
+            return self.weights.of(folder).fingerprint
+        return "" if self.from_scratch else weights_fingerprint(folder, read_config(folder))
+
+    def _backbone(self, folder: Path, config: RunConfig) -> "tuple[Net, dict[str, Tensor] | None]":
+        """Return a run's network, and the weights that it starts from as a backbone; None for random ones."""
+        if self.weights:
+            started = self.weights.start(config)
+            return started.net, read_first_weights(started)
+        return config.net, None if self.from_scratch else read_weights(weights_of(folder, config))
 
     def work(
         self, folder: Path, config: RunConfig, setting: Setting, device: str, report: Callable[[str], None]
@@ -103,36 +139,52 @@ class DownstreamTask(NetworkTask):
             raise UserError(
                 f"task '{self.recipe.name}': its images have changed since the command was started. Start it again."
             )
-        run = TaskRun(self.recipe, config.net, config.seed)
-        start = None if self.from_scratch else read_weights(weights_of(folder, config))
-        outcome = train_task(run, data, start, setting, device)
+        about = {"from_scratch": self.from_scratch, "data": self.data}
+        if self.weights:
+            about["weights"] = self.weights.of(folder).path
+        net, start = self._backbone(folder, config)
+        outcome = train_task(TaskRun(self.recipe, net, config.seed), data, start, setting, device)
         if setting.group.rank:
             return
         content = {
             "own_metrics_version": OWN_METRICS_VERSION,
             "function": self.name,
             "file": f"{self.recipe.name}.yaml",
-            "command": f"downstream --task {self.recipe.name}",
+            "command": f"downstream --task {self.recipe.name}{self._option}",
             "fingerprint": self.fingerprint,
             "weights_fingerprint": weights,
-            "task": self.recipe.training() | {"from_scratch": self.from_scratch, "data": self.data},
-            "metrics": {self._column(name): asdict(about) for name, about in outcome.metrics.items()},
+            "needs_trained": self.needs_trained,
+            "task": self.recipe.training() | about,
+            "metrics": {self._column(name): asdict(self._about(metric)) for name, metric in outcome.metrics.items()},
             "values": {self._column(name): value for name, value in outcome.values.items()},
             "details": outcome.details,
             "at": time.time(),
             "commit": find_commit_once(),
             "device": (gpu() if device != "cpu" else None) or processor(),
         }
-        path = path_of(folder, self.name, self.fingerprint)
+        path = path_of(folder, self.name, self.fingerprint_on(folder))
         path.parent.mkdir(exist_ok=True)
         setting.writer.write_json(path, content)
         with suppress(OSError):
             remove_checkpoints(setting.writer)
         say(f"{folder.name}: {', '.join(f'{name} {value:.2f}' for name, value in outcome.values.items())}")
 
+    @property
+    def _option(self) -> str:
+        """The option of the command that says what the backbone starts from, if it does."""
+        if self.weights:
+            return f" --weights {shlex.quote(self.weights.place)}"
+        return " --from-scratch" if self.from_scratch else ""
+
     def _column(self, metric: str) -> str:
         """Return what a metric of this task is called in tables: those of two tasks are told apart."""
         return metric if self.name in USUAL else f"{metric}_{self.name}"
+
+    def _about(self, metric: Metric) -> Metric:
+        """Return a metric whose label says of which task, and from which weights, as far as that is not the usual."""
+        which = "" if self.recipe.name in USUAL else f"on {self.recipe.name}"
+        unit = metric.label.removeprefix(metric.name)
+        return replace(metric, label=" ".join(filter(None, (metric.name, which, self._start))) + unit)
 
 
 def plan_task(
@@ -140,6 +192,7 @@ def plan_task(
     planned: "Sequence[PlannedRun]",
     *,
     from_scratch: bool = False,
+    weights: str | None = None,
     root: Path | None = None,
     processes: int = 1,
 ) -> DownstreamTask:
@@ -149,13 +202,14 @@ def plan_task(
         name: The name or file of its recipe.
         planned: The study's runs.
         from_scratch: Whether backbones start from random weights.
+        weights: What they start from instead, as for `roadmap.study.initial_weights.find_weights`.
         root: Where its images lie, if they are not made.
         processes: How many of them train one network.
 
     Raises:
         UserError: If there is no such recipe, its data is missing or not whole, what tests it is not installed, a
-            network has not four resolutions or other channels than the images, or the processes cannot share out a
-            batch.
+            network has not four resolutions or other channels than the images, weights do not fit, or the processes
+            cannot share out a batch.
     """
     import torch
 
@@ -178,4 +232,5 @@ def plan_task(
                 make_task_model(TaskRun(recipe, net, 0), len(data.classes), data.in_channels, None)
         except UserError as error:
             raise UserError(f"rung '{run.rungs[0]}': {error}") from error
-    return DownstreamTask(recipe, from_scratch, root and root.absolute(), data.fingerprint)
+    given = None if weights is None else find_given_weights(weights, planned)
+    return DownstreamTask(recipe, from_scratch, root and root.absolute(), data.fingerprint, given)

@@ -13,7 +13,7 @@ from roadmap.common.errors import UserError
 from roadmap.common.machine import choose_device, count_cores
 from roadmap.common.provenance import gpu, processor
 from roadmap.ladder.table1 import Model
-from roadmap.measuring.turns import Show, cpu_threads, show_nothing, take_turns, time_on
+from roadmap.measuring.turns import Show, cpu_threads, show_nothing, take_turns, work_per_s
 from roadmap.networks.model import build_model
 
 ROUNDS = 5
@@ -97,14 +97,9 @@ def _visit(model: Model, batch_size: int, device: str, visit_s: float) -> float:
 
 @torch.inference_mode()
 def _speed(model: Model, batch_size: int, device: str, visit_s: float) -> float:
-    """Return the images per second of one model's visit, after a batch that is not timed."""
+    """Return the images per second of one model's visit."""
     with torch.device(device):
         network = build_model(model.net).eval().to(memory_format=torch.channels_last)
         images = torch.randn(batch_size, 3, model.image_size, model.image_size)
     images = images.to(memory_format=torch.channels_last)
-    network(images)
-    batches, start = 0, time_on(device)
-    while batches == 0 or time_on(device) - start < visit_s:
-        network(images)
-        batches += 1
-    return batches * batch_size / (time_on(device) - start)
+    return batch_size * work_per_s(lambda: network(images), device, visit_s)

@@ -82,6 +82,19 @@ def time_on(device: str) -> float:
     return time.perf_counter()
 
 
+def work_per_s(work: Callable[[], object], device: str, seconds: float) -> float:
+    """Do some work on a device again and again for about so long, once at least; return how often a second it was done.
+
+    It is done once before, which is not timed: kernels are chosen then, and memory is found.
+    """
+    work()
+    times, start = 0, time_on(device)
+    while times == 0 or time_on(device) - start < seconds:
+        work()
+        times += 1
+    return times / (time_on(device) - start)
+
+
 def timed(work: Callable[[], object], device: str) -> Callable[[], float]:
     """Return a visit that does some work on a device and returns the seconds that it took."""
 

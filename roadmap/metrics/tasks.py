@@ -1,4 +1,4 @@
-"""Measuring trained networks as tasks of jobs, part by part, and how far that is on each run."""
+"""Measuring the networks of runs as tasks of jobs, part by part, and how far that is on each run."""
 
 import time
 from abc import ABC, abstractmethod
@@ -27,15 +27,19 @@ find_commit_once = cache(find_commit)
 
 
 class NetworkTask(ABC):
-    """Work on the network of a finished run, done part by part (a `roadmap.jobs.tasks.Task`)."""
+    """Work on the network of a run, done part by part (a `roadmap.jobs.tasks.Task`)."""
 
     interruptible = True  # each part is written when it is done
     shared_out = False  # among the processes of a job that has several
 
     @property
+    def needs_trained(self) -> bool:
+        """Whether the run must be finished before."""
+        return True
+
     @abstractmethod
-    def claims(self) -> str:
-        """The folder inside the run folder in which its claims lie, apart from those of training."""
+    def place(self, folder: Path) -> Path:
+        """Return the folder inside the run folder in which its claims lie, apart from those of training."""
 
     @abstractmethod
     def missing(self, folder: Path) -> tuple[str, ...]:
@@ -62,10 +66,6 @@ class NetworkTask(ABC):
             device: "cpu" or "cuda".
             report: To be called before each part with its name; what it raises ends the work.
         """
-
-    def place(self, folder: Path) -> Path:
-        """Return the folder with its claims."""
-        return folder / self.claims
 
     def is_done(self, folder: Path) -> bool:
         """Whether every part is there."""
@@ -106,10 +106,9 @@ class OwnMetricsTask(NetworkTask):
 
     metrics: tuple[OwnMetric, ...]
 
-    @property
-    def claims(self) -> str:
+    def place(self, folder: Path) -> Path:
         """See `NetworkTask`."""
-        return run_folder.OWN_METRICS
+        return folder / run_folder.OWN_METRICS
 
     def missing(self, folder: Path) -> tuple[str, ...]:
         """See `NetworkTask`."""

@@ -19,10 +19,9 @@ class RobustnessTask(NetworkTask):
 
     settings: Settings
 
-    @property
-    def claims(self) -> str:
+    def place(self, folder: Path) -> Path:
         """See `NetworkTask`."""
-        return run_folder.ROBUSTNESS_CLAIMS
+        return folder / run_folder.ROBUSTNESS_CLAIMS
 
     def missing(self, folder: Path) -> tuple[str, ...]:
         """See `NetworkTask`; all of them where the run's robustness.json is damaged."""

@@ -134,6 +134,7 @@ class Measured(TypedDict):
     metrics: dict[str, Metric]
     values: dict[str, run_folder.Finite]
     command: NotRequired[str]  # which measures it of networks that lack it; 'evaluate' unless it says otherwise
+    needs_trained: NotRequired[bool]  # whether it says something of a trained classifier; so it does unless it says no
 
 
 _MEASURED = TypeAdapter(Measured)
@@ -156,6 +157,15 @@ def all_measured(folder: Path) -> list[Measured]:
     """Return all that functions of a user's own have measured of a run's network, in the order of their files."""
     found = (read_measured(path) for path in sorted((folder / run_folder.OWN_METRICS).glob("*-*.json")))
     return [content for content in found if content is not None]
+
+
+def last_measured(folder: Path) -> dict[str, tuple[Metric, float]]:
+    """Return each metric that was measured of a run's network, and the value that was measured last."""
+    return {
+        name: (content["metrics"][name], value)
+        for content in sorted(all_measured(folder), key=lambda content: content["at"])
+        for name, value in content["values"].items()
+    }
 
 
 def read_failed(folder: Path) -> str:

@@ -38,6 +38,7 @@ PREDICTIONS, RESULT = "predictions.npy", "result.json"
 ROBUSTNESS = "robustness.json"
 ROBUSTNESS_CLAIMS = "robustness"
 OWN_METRICS = "own_metrics"
+RESULTS = (RESULT, OWN_METRICS)  # a backbone from other weights than its classifier's has the second alone
 LEFT = re.compile(
     rf"\.({'|'.join(map(re.escape, (METRICS, WEIGHTS, EMA_WEIGHTS, PREDICTIONS, RESULT, ROBUSTNESS)))}|checkpoint)\.\w+"
     rf"|\.{re.escape(PROGRESS)}"
@@ -223,11 +224,16 @@ def is_finished(folder: Path) -> bool:
         return False
 
 
+def has_results(folder: Path) -> bool:
+    """Whether there is anything of a run to show: it is done, or something was measured of its network."""
+    return is_done(folder) or (folder / OWN_METRICS).is_dir()
+
+
 def seeds_with(name: str, runs: Path, keys: Collection[str]) -> set[int]:
-    """Return the seeds of which some run has a file of that name.
+    """Return the seeds of which some run has a file or folder of that name.
 
     Args:
-        name: A file of a run folder, such as `RESULT`.
+        name: What a run folder may hold, such as `RESULT`.
         runs: The runs folder, which is listed once however many runs it holds.
         keys: `RunConfig.key` of the runs that are asked about.
     """
@@ -236,7 +242,7 @@ def seeds_with(name: str, runs: Path, keys: Collection[str]) -> set[int]:
     except (FileNotFoundError, NotADirectoryError):
         return set()
     named = {(entry, RUN_NAME.fullmatch(entry.name)) for entry in folders}
-    return {int(match[1]) for entry, match in named if match and Path(entry.path, name).is_file()}
+    return {int(match[1]) for entry, match in named if match and Path(entry.path, name).exists()}
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -30,11 +30,13 @@ def find_seeds(spec: StudySpec, file: str = run_folder.RESULT) -> tuple[int, ...
 
     Args:
         spec: The study, which names no seeds.
-        file: Which file of a run folder says that there is such a run.
+        file: Which file of a run folder says that there is such a run. What was measured of a network that is not
+            trained, as a backbone from other weights, says so too.
     """
     study = plan_study(spec)
     keys = {config.key for config in study.configs.values()}
-    more = run_folder.seeds_with(file, study.runs, keys) - set(study.seeds)
+    found = (run_folder.seeds_with(name, study.runs, keys) for name in (file, *run_folder.RESULTS))
+    more = set().union(*found) - set(study.seeds)
     if not more:
         return ()
     seeds = (*study.seeds, *sorted(more))

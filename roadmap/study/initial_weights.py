@@ -91,10 +91,19 @@ def check_weights(config: RunConfig) -> None:
     Raises:
         UserError: If they are damaged, or another network's.
     """
+    read_first_weights(config)
+
+
+def read_first_weights(config: RunConfig) -> "dict[str, Tensor]":
+    """Return the weights that a run starts from, by their names in its network; a head that does not fit is empty.
+
+    Raises:
+        UserError: As for `load_weights`.
+    """
     from roadmap.networks.cost import build_without_weights
 
     outside = {"num_classes": config.data.num_classes, "in_channels": config.data.in_channels}
-    _read_fitting(build_without_weights(config.net, **outside), config)
+    return _read_fitting(build_without_weights(config.net, **outside), config)
 
 
 def keep_layer_scale(config: RunConfig) -> RunConfig:

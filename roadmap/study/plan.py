@@ -242,7 +242,7 @@ class Study:
         if data.name == ASSUMED:
             notes.append(
                 f"Without --data: counted with {data.train_images:,} training images of {data.num_classes:,} classes. "
-                "What is done already is not known."
+                "What was trained with --data is not shown."
             )
         if recipe.accumulate > 1:
             notes.append(

@@ -140,7 +140,7 @@ def test_weights_that_changed_ask_for_the_task_anew_and_other_settings_are_anoth
     job(folder)()
     other = DownstreamTask(replace(RECIPE, lr=1e-3), data="scenes-1")
     scratch = DownstreamTask(RECIPE, from_scratch=True, data="scenes-1")
-    assert len({TASK.claims, other.claims, scratch.claims}) == 3
+    assert len({task.place(folder) for task in (TASK, other, scratch)}) == 3
     assert not other.is_done(folder)
     path = folder / run_folder.WEIGHTS
     path.write_bytes(path.read_bytes() + b" ")

@@ -315,7 +315,7 @@ def test_status_prints_every_run_with_what_it_knows(
     planned, options = study
     monkeypatch.setenv("COLUMNS", "80")
     rows = Command(tmp_path / "work", "status", *options, "--json").wait().rows()
-    fields = ["rung", "seed", "run", "state", "epoch", "step", "left_s", "top1", "note", "log"]
+    fields = ["rung", "seed", "run", "state", "epoch", "step", "left_s", "top1", "measured", "note", "log"]
     assert all(list(row) == fields for row in rows)
     assert [row["run"] for row in rows] == [run.config.id for run in planned]
     states = ["finished", "diverged", "failed", "running", "interrupted", "lost"]

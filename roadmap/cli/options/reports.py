@@ -29,7 +29,7 @@ def with_rungs_before(options: Namespace) -> Namespace:
     done = dict.fromkeys(
         rung
         for (rung, _), config in study.configs.items()
-        if rung in before and run_folder.is_done(study.folder(config))
+        if rung in before and run_folder.has_results(study.folder(config))
     )
     return Namespace(**vars(options) | {"only": [*options.only, *done]})
 
@@ -63,7 +63,8 @@ def _seeds_left_out(options: Namespace, study: "Study") -> list[int]:
     if options.seeds is None:
         return []
     keys = {config.key for config in study.configs.values()}
-    return sorted(run_folder.seeds_with(run_folder.RESULT, study.runs, keys) - set(study.seeds))
+    found = (run_folder.seeds_with(name, study.runs, keys) for name in run_folder.RESULTS)
+    return sorted(set().union(*found) - set(study.seeds))
 
 
 def study_behind(options: Namespace, study: "Study") -> "Study | None":

@@ -8,7 +8,7 @@ from roadmap.common.errors import UserError
 from roadmap.ladder.designs import SAMPLED, Design, Layout, lay_out
 from roadmap.ladder.ladder import Ladder, find_ladder, known_ladders
 from roadmap.ladder.schema import Match
-from roadmap.recipe import MOST_SEED
+from roadmap.recipe import MOST_SEED, read_recipe
 from roadmap.runs import run_folder
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def spec_of(
         data_root=options.data,
         checksum=options.checksum,
         validate=options.validate,
-        assume_data=assume_data,
+        assume_data=assume_data or getattr(options, "assume_data", False),
         weights=options.weights,
         runs=options.runs,
     )
@@ -114,7 +114,8 @@ def words_of(options: Namespace) -> list[str]:
 def with_seeds_found(options: Namespace, file: str = run_folder.RESULT) -> Namespace:
     """Return options that name, where none were named, the recipe's seeds and all others that the study's runs have.
 
-    Those of a study in rounds are the ones that its rounds gave it.
+    Those of a study in rounds are the ones that its rounds gave it. The options also say whether data is assumed
+    (`with_data_assumed`).
 
     Args:
         options: The options.
@@ -122,12 +123,29 @@ def with_seeds_found(options: Namespace, file: str = run_folder.RESULT) -> Names
     """
     from roadmap.study.found_seeds import find_seeds
 
+    options = with_data_assumed(options)
     if options.seeds is not None:
         return options
     if found := with_rounds_found(options):
         return found
     seeds = find_seeds(spec_of(options), file)
     return Namespace(**vars(options) | {"seeds": [str(seed) for seed in seeds]}) if seeds else options
+
+
+def with_data_assumed(options: Namespace) -> Namespace:
+    """Return options that take the images to be as the recipe says, where none are named and runs were planned so.
+
+    `downstream` plans them so where backbones start from other weights than those of classifiers.
+    """
+    from roadmap.study.plan import ASSUMED
+    from roadmap.study.spec import plan_study
+
+    if options.data is not None or read_recipe(options.recipe, base_of(options)).dataset != "folder":
+        return options
+    assumed = Namespace(**vars(options) | {"assume_data": True})
+    configs = plan_study(spec_of(assumed)).configs.values()
+    keys = {config.key for config in configs if config.data.name == ASSUMED}
+    return assumed if run_folder.seeds_with(run_folder.RUN, options.runs, keys) else options
 
 
 def with_rounds_found(options: Namespace) -> Namespace | None:
