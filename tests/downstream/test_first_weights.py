@@ -102,7 +102,7 @@ def test_weights_of_another_network_are_refused_before_any_job(tmp_path: Path, p
 
 
 def test_folders_of_work_on_classifiers_keep_their_names() -> None:
-    recipe = read_task("segmentation")
+    recipe = replace(read_task("segmentation"), width=64, steps=600, lr=5e-3)
     names = [DownstreamTask(recipe, scratch, data="scenes-1").place(Path("run")).name for scratch in (False, True)]
     assert names == ["downstream-segmentation-21eca923852f", "downstream-segmentation_from_scratch-5a41d9087a47"]
 
