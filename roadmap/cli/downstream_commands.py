@@ -1,15 +1,21 @@
 """Commands on detectors and segmenters: what they cost (verify --downstream), training them (downstream)."""
 
 from argparse import Namespace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from roadmap.cli._rounds import goal_of, train_in_rounds
 from roadmap.cli.commands import Exit
 from roadmap.cli.evaluation_commands import print_measured, work_on_networks
-from roadmap.cli.options import job_options_of, study_of, with_seeds_found
+from roadmap.cli.options import job_options_of, margin_of, study_of, with_seeds_found
 from roadmap.cli.terminal import make_table, print_json, print_lines, print_study
 from roadmap.common.errors import UserError
+
+if TYPE_CHECKING:
+    from roadmap.study.plan import PlannedRun, Study
+    from roadmap.study.rounds import Rounds
 
 TOLERANCE_GMACS = 1.5  # between our count and what the tables print, which is rounded to 1
 NOTES = (
@@ -22,17 +28,30 @@ NOTES = (
 def downstream(options: Namespace) -> Exit:
     """Train a detector or segmenter on every trained network of a study, as far as that is not done, and test it.
 
-    A report and a comparison then show it too.
+    With a budget, round by round where steps are open in the task's first metric. A report and a comparison then show
+    it too.
     """
     from roadmap.downstream.task import plan_task
 
     study, console = study_of(with_seeds_found(options)), Console(stderr=options.json)
     how, planned = job_options_of(options, study, wait=True), study.planned()
     task = plan_task(options.task, planned, from_scratch=options.from_scratch, root=options.task_data)
+    networks = task.networks
+    goal = goal_of(options, study, networks, task.metrics[networks.metric].margin)
     print_study(study, console)
     words = f"with task '{task.recipe.name}': {task.recipe.about}"
-    all_done = work_on_networks(task, planned, how, console, words)
-    print_measured(study, console, json=options.json)
+    if goal is None:
+        all_done = work_on_networks(task, planned, how, console, words)
+    else:
+
+        def train_round(study: "Study", rounds: "Rounds", runs: list["PlannedRun"]) -> bool:
+            named = replace(how, name=f"{how.name}-r{len(rounds.seeds)}")
+            work_on_networks(task, runs, named, console, words)
+            return True
+
+        _, runs = train_in_rounds(console, options, goal, train_round)
+        all_done = bool(runs) and all(networks.is_done(run.folder) for run in runs)
+    print_measured(study, console, json=options.json, margin=margin_of(options), margin_of=networks.metric)
     return Exit.OK if all_done else Exit.FAILED
 
 

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -44,13 +44,20 @@ def evaluate(options: Namespace) -> Exit:
     return Exit.OK if all_done else Exit.FAILED
 
 
-def print_measured(study: "Study", console: Console, *, json: bool) -> None:
-    """Print what was measured of a study's trained networks, with answers, or each number as JSON."""
+def print_measured(study: "Study", console: Console, *, json: bool, **margin: Any) -> None:
+    """Print what was measured of a study's trained networks, with answers, or each number as JSON.
+
+    Args:
+        study: The study.
+        console: Where to.
+        json: Whether as JSON.
+        **margin: Which changes of a metric are as good as none, as `StudyResults` takes it.
+    """
     from analysis.evaluations.own_metrics import own_metric_rows
     from analysis.study_results import StudyResults
     from analysis.terminal import print_own_metrics
 
-    results = StudyResults(study)
+    results = StudyResults(study, **margin)
     if json:
         print_json(own_metric_rows(study, results.own_metrics))
     else:

@@ -20,14 +20,14 @@ from roadmap.metrics.tasks import NetworkTask, find_commit_once
 from roadmap.metrics.trained import read_config, read_weights, weights_fingerprint, weights_of
 from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig
-from roadmap.runs.metrics import OWN_METRICS_VERSION, path_of, read_measured
+from roadmap.runs.metrics import OWN_METRICS_VERSION, Metric, path_of, read_measured, task_folder
+from roadmap.study.networks import TaskNetworks
 
 if TYPE_CHECKING:
     from roadmap.study.plan import PlannedRun
 
 # Raised when the same task would now give other numbers.
 TASKS_VERSION = 1
-CLAIMS = "downstream-{}-{}"  # in a run folder: a folder for each task that its network was trained on
 PARTS = 20  # in which progress is told
 USUAL = ("segmentation", "detection")  # tasks whose metrics have names without the task's
 
@@ -68,7 +68,20 @@ class DownstreamTask(NetworkTask):
     @property
     def claims(self) -> str:
         """See `NetworkTask`."""
-        return CLAIMS.format(self.name, self.fingerprint)
+        return task_folder(self.name, self.fingerprint)
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """What it measures, by the columns of tables; the first is what it is judged by."""
+        from roadmap.downstream import detection, segmentation
+
+        kind = segmentation if self.recipe.is_segmentation else detection
+        return {self._column(name): about for name, about in kind.METRICS.items()}
+
+    @property
+    def networks(self) -> TaskNetworks:
+        """Its networks, as what is trained in rounds."""
+        return TaskNetworks(self.name, self.fingerprint, next(iter(self.metrics)))
 
     def missing(self, folder: Path) -> tuple[str, ...]:
         """See `NetworkTask`: the parts are twentieths of the training."""

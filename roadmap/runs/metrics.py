@@ -134,6 +134,7 @@ class Measured(TypedDict):
     metrics: dict[str, Metric]
     values: dict[str, run_folder.Finite]
     command: NotRequired[str]  # which measures it of networks that lack it; 'evaluate' unless it says otherwise
+    details: NotRequired[dict[str, Any]]  # what else is known: of a task, how long it took
 
 
 _MEASURED = TypeAdapter(Measured)
@@ -142,6 +143,11 @@ _MEASURED = TypeAdapter(Measured)
 def path_of(folder: Path, function: str, fingerprint: str) -> Path:
     """Return where a run folder holds what a function measured, as its Python file was then."""
     return folder / run_folder.OWN_METRICS / f"{function}-{fingerprint}.json"
+
+
+def task_folder(task: str, fingerprint: str) -> str:
+    """Return what the folder of a task is called that is trained on a run's network, in the run folder."""
+    return f"downstream-{task}-{fingerprint}"
 
 
 def read_measured(path: Path) -> Measured | None:

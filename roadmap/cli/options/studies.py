@@ -130,6 +130,14 @@ def with_seeds_found(options: Namespace, file: str = run_folder.RESULT) -> Names
     return Namespace(**vars(options) | {"seeds": [str(seed) for seed in seeds]}) if seeds else options
 
 
+def with_all_seeds_found(options: Namespace) -> Namespace:
+    """Return options that name seed 0 and every seed that the study's runs have, whatever its rounds gave it."""
+    from roadmap.study.found_seeds import find_seeds
+
+    seeds = {0, *(find_seeds(spec_of(options)) or study_of(options).seeds)}
+    return Namespace(**vars(options) | {"seeds": [str(seed) for seed in sorted(seeds)]})
+
+
 def with_rounds_found(options: Namespace) -> Namespace | None:
     """Return options that name the seeds that a study's rounds gave it; None where it has no rounds."""
     from roadmap.study.found_seeds import find_rounds, most_seeds
