@@ -215,7 +215,7 @@ def pairs_in(study: "Study") -> list[tuple[str, str]]:
 
 
 def values_of(study: "Study", rounds: "Rounds") -> dict[str, list[float]]:
-    """Return what the seeds of each rung are judged by, NaN where one did not finish; nothing before the first round."""
+    """Return what each rung's seeds are judged by, NaN for those that did not finish; nothing before round 1."""
 
     def value(rung: str, seed: int) -> float:
         config = study.configs.get((rung, seed))

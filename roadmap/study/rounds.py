@@ -167,7 +167,8 @@ def read_rounds(study: Study, networks: Networks = CLASSIFIERS) -> Rounds:
             {rung: there[rung] if rung in there else one["seeds"].get(names[run], 0) for rung, run in mine.items()}
             for one in found
         ]
-        rounds = replace(rounds, seeds=tuple(seeds), steps=frozenset(mine))
+        steps = frozenset(rung.id for rung in study.rungs if rung.parent in mine)
+        rounds = replace(rounds, seeds=tuple(seeds), steps=steps)
     return rounds
 
 

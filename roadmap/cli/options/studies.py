@@ -133,8 +133,10 @@ def with_seeds_found(options: Namespace, file: str = run_folder.RESULT) -> Names
 def with_all_seeds_found(options: Namespace) -> Namespace:
     """Return options that name seed 0 and every seed that the study's runs have, whatever its rounds gave it."""
     from roadmap.study.found_seeds import find_seeds
+    from roadmap.study.spec import plan_study
 
-    seeds = {0, *(find_seeds(spec_of(options)) or study_of(options).seeds)}
+    spec = spec_of(options)
+    seeds = {0, *(find_seeds(spec) or plan_study(spec).seeds)}
     return Namespace(**vars(options) | {"seeds": [str(seed) for seed in sorted(seeds)]})
 
 
