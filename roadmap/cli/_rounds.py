@@ -177,16 +177,17 @@ def choose(options: Namespace, study: "Study", rounds: "Rounds", goal: Goal) -> 
 
     pairs = [pair for pair in pairs_in(study) if pair[0] in goal.steps]
     wanted = {rung for pair in pairs for rung in pair}
-    costs = costs_of(options, study, goal.meter, goal.networks)
-    costs = {rung: cost for rung, cost in costs.items() if rung in wanted}
+    costs = {rung: cost for rung, cost in costs_of(options, study, goal).items() if rung in wanted}
     spent = spent_in(study, rounds, goal)
     left = goal.budget.limit - spent if goal.budget else 2 * MOST_SEEDS * sum(costs.values())
     new = {rung: cost for rung, cost in costs.items() if rounds.seeds and not rounds.given.get(rung)}
-    rule: dict[str, Any] = {"available": None if goal.networks == CLASSIFIERS else seeds_to_have(study, pairs)}
-    # more steps are sought than before
-    if new and (first := next_seeds({}, [], [], new, max(left, 0.0), **rule)).seeds:
+    available = {} if goal.networks == CLASSIFIERS else seeds_to_have(study, pairs)
+    # More steps are sought than before.
+    if new and (first := next_seeds({}, [], [], new, max(left, 0.0), available=available)).seeds:
         return first
-    return next_seeds(values_of(study, rounds), pairs, rounds.seeds, costs, max(left, 0.0), margin=goal.margin, **rule)
+    return next_seeds(
+        values_of(study, rounds), pairs, rounds.seeds, costs, max(left, 0.0), margin=goal.margin, available=available
+    )
 
 
 def seeds_to_have(study: "Study", pairs: Sequence[tuple[str, str]]) -> dict[str, int]:
@@ -243,19 +244,20 @@ def answers_of(study: "Study", goal: Goal) -> dict[str, str]:
     }
 
 
-def costs_of(options: Namespace, study: "Study", meter: Budget, networks: Networks = CLASSIFIERS) -> dict[str, float]:
+def costs_of(options: Namespace, study: "Study", goal: Goal) -> dict[str, float]:
     """Return what a run of each rung costs: as those done here did, else as `plan` forecasts it."""
     from roadmap.measuring.forecast import forecast
 
+    meter = goal.meter
     if not meter.per_device_s:
         return {rung.id: 1.0 for rung in study.rungs}
-    if networks != CLASSIFIERS:
-        return {rung: meter.cost(seconds) for rung, seconds in _seconds_of_task(study, networks, meter).items()}
+    if goal.networks != CLASSIFIERS:
+        return {rung: meter.cost(seconds) for rung, seconds in _seconds_of_task(study, goal).items()}
     seconds = forecast(study, _machine(options)).seconds
     return {rung.id: meter.cost(seconds[study.configs[rung.id, 0].id]) for rung in study.rungs}
 
 
-def _seconds_of_task(study: "Study", networks: Networks, meter: Budget) -> dict[str, float]:
+def _seconds_of_task(study: "Study", goal: Goal) -> dict[str, float]:
     """Return what a task takes on each rung: as on its seeds that are done, else as on others for each multiply-add.
 
     Raises:
@@ -265,11 +267,11 @@ def _seconds_of_task(study: "Study", networks: Networks, meter: Budget) -> dict[
     took = {
         run.config.id: outcome.device_s
         for run in runs
-        if (outcome := networks.outcome(run.folder)) and outcome.state == "finished" and outcome.device_s
+        if (outcome := goal.networks.outcome(run.folder)) and outcome.state == "finished" and outcome.device_s
     }
     if not took:
         raise UserError(
-            f"--budget: '{meter.text}' cannot be counted: how long the task takes is known once it is done on a "
+            f"--budget: '{goal.meter.text}' cannot be counted: how long the task takes is known once it is done on a "
             "network. Do it on one first, with --only RUNG --seeds 0, or give a budget in runs, such as 60runs."
         )
     macs = {run.config.id: run.macs for run in runs}
@@ -288,8 +290,8 @@ def begin_round(study: "Study", rounds: "Rounds", goal: Goal, chosen: "Allocatio
         UserError: If it cannot be written, or a damaged file is in its place.
     """
     seeds = next_counts(study, rounds, chosen.seeds)
-    is_mine = rounds.begin(study, seeds, goal.steps)
-    if not is_mine and len(read_rounds(study, rounds.networks).seeds) == len(rounds.seeds):
+    begun = rounds.begin(study, seeds, goal.steps)
+    if not begun and len(read_rounds(study, rounds.networks).seeds) == len(rounds.seeds):
         raise UserError(
             f"{rounds.folder}: the file of round {len(rounds.seeds) + 1} is damaged. Move it away, and the round is "
             "chosen again."

@@ -143,33 +143,48 @@ def read_rounds(study: Study, networks: Networks = CLASSIFIERS) -> Rounds:
     """Return the rounds of a study; none where it never had any.
 
     A part of a ladder that had rounds as a whole has the whole one's: its steps were looked at with the others. Of a
-    task, any study's with some of these classifiers are taken, and the other rungs had what they have now: no number of
-    seeds that was chosen by what was seen is taken for one that was fixed.
+    task, the rounds of all studies with some of the same classifiers count, so that no number of seeds that was chosen
+    by what was seen is taken for one that was fixed.
 
     Raises:
         UserError: If a file is there and cannot be read.
     """
     folder, mine = folder_of(study, networks), first_runs(study)
-    rounds = Rounds(folder, networks=networks)
     if found := _read(folder):
         steps = frozenset(step for one in found for step in one["steps"])
-        return replace(rounds, seeds=tuple(one["seeds"] for one in found), steps=steps)
-    for other in sorted((study.runs / STUDIES).glob("*")):
-        found = _read(other)
-        if len(found) <= len(rounds.seeds) or found[0].get("task", "") != networks.name:
-            continue
-        names = {run: rung for rung, run in found[0]["rungs"].items()}
-        outside = {rung for rung, run in mine.items() if run not in names}
-        if outside and (not networks.name or outside == mine.keys()):
-            continue
-        there = {rung: first_seeds(study, rung, networks.is_done) for rung in outside}
-        seeds = [
-            {rung: there[rung] if rung in there else one["seeds"].get(names[run], 0) for rung, run in mine.items()}
-            for one in found
-        ]
-        steps = frozenset(rung.id for rung in study.rungs if rung.parent in mine)
-        rounds = replace(rounds, seeds=tuple(seeds), steps=steps)
-    return rounds
+        return Rounds(folder, tuple(one["seeds"] for one in found), steps, networks)
+    others = [found for other in sorted((study.runs / STUDIES).glob("*")) if (found := _read(other))]
+    others = [found for found in others if found[0].get("task", "") == networks.name]
+    if networks == CLASSIFIERS:
+        whole = [found for found in others if set(mine.values()) <= set(found[0]["rungs"].values())]
+        others = [max(whole, key=len)] if whole else []
+    else:
+        others = [found for found in others if set(mine.values()) & set(found[0]["rungs"].values())]
+    if not others:
+        return Rounds(folder, networks=networks)
+    given = {rung: _given(run, others) for rung, run in mine.items()}
+    there = {rung: first_seeds(study, rung, networks.is_done) for rung in mine if not given[rung]}
+    seeds = [
+        {rung: there[rung] if rung in there else given[rung][min(look, len(given[rung]) - 1)] for rung in mine}
+        for look in range(max(map(len, others)))
+    ]
+    steps = frozenset(rung.id for rung in study.rungs if rung.parent in mine)
+    return Rounds(folder, tuple(seeds), steps, networks)
+
+
+def _given(run: str, others: list[list[Round]]) -> list[int]:
+    """Return how many seeds a rung had with each round of others, the most of any; nothing where it was in none.
+
+    Args:
+        run: The rung's run with seed 0.
+        others: The rounds of other studies.
+    """
+    counts: list[list[int]] = []
+    for found in others:
+        names = {other: rung for rung, other in found[0]["rungs"].items()}
+        counts += [[one["seeds"].get(names[run], 0) for one in found]] if run in names else []
+    looks = range(max(map(len, counts), default=0))
+    return [max(some[min(look, len(some) - 1)] for some in counts) for look in looks]
 
 
 def _read(folder: Path) -> list[Round]:

@@ -259,6 +259,11 @@ def test_a_ladder_pays_for_the_looks_at_a_part_of_it(
     assert [look["start"] for look in looks] == [3, 6, 8]
     assert {look["big_kernel"] for look in looks} == {3}
     assert miou_of(whole).loc["big_kernel", "answer"] == "helps"
+    last = plan(RUNGS[2:])
+    for n in (2, 3):
+        assert read_rounds(last, task.networks).begin(last, {"big_kernel": n}, [])
+    looks = collect_own_metrics(whole).looks["miou"].seeds
+    assert [tuple(look.values()) for look in looks] == [(3, 3, 2), (6, 6, 3), (8, 8, 3)]
     assert folder_of(part, task.networks) != folder_of(part)
     other = replace(task, from_scratch=True)
     assert not read_rounds(part, other.networks).seeds
