@@ -142,7 +142,7 @@ def _notes(content: Measured, frame: pd.DataFrame, finished: int, looks: Mapping
         notes.append(f"{names}: the first round of seeds is not over. '{command}' with its budget goes on with it.")
     elif measured < finished:
         notes.append(f"{names}: measured of {measured} of {finished} networks. '{command}' measures the others.")
-    if Path(content["file"]).is_file() and not _is_current(content):
+    if "command" not in content and Path(content["file"]).is_file() and not _is_current(content):
         notes.append(
             f"{names}: {function} has changed since it measured these. '{command}' measures with what it is now."
         )
