@@ -13,6 +13,7 @@ from analysis.stats.shapley import interaction, shapley
 from analysis.verdicts import pairs_of, verdict_table
 from roadmap.common.formats import change, interval
 from roadmap.study.plan import Study
+from roadmap.study.rounds import Counts
 
 # Design -> what a step's effect is called there, and what stands before a step's name in its rungs.
 NAMES = {
@@ -41,13 +42,17 @@ def design_effects(studies: Mapping[str, Study], metric: str = "top1") -> dict[s
         if design not in studies:
             continue
         study = studies[design]
-        runs = collect(study) if metric in METRICS else runs_of(collect_own_metrics(study), metric)
+        if metric in METRICS:
+            runs, looks = collect(study), study.looks
+        else:
+            found = collect_own_metrics(study)
+            runs, looks = runs_of(found, metric), found.looks_of(metric, study).seeds
         if design == "fractional":
             effect = _of_one_step(study, runs, metric)
         elif design == "orders":
             effect = shapley(runs, study.layout.orders, metric)
         else:
-            effect = _judged(study, runs, prefix, metric)
+            effect = _judged(study, runs, prefix, metric, looks)
             if design == "leave-one-out":  # what is lost is what the step gives
                 effect = effect.assign(value=-effect["value"], ci_low=-effect["ci_high"], ci_high=-effect["ci_low"])
         effect = effect.loc[effect["value"].notna(), list(EFFECT_COLUMNS)]
@@ -92,9 +97,9 @@ def _of_one_step(study: Study, runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     return judged.assign(step=list(fraction.steps), value=judged["delta"])
 
 
-def _judged(study: Study, runs: pd.DataFrame, prefix: str, metric: str) -> pd.DataFrame:
+def _judged(study: Study, runs: pd.DataFrame, prefix: str, metric: str, looks: Sequence[Counts]) -> pd.DataFrame:
     adopted = {rung.id for rung in study.rungs if rung.adopted}
-    judged = verdict_table(runs, pairs_of(study.rungs), metric, looks=study.looks)
+    judged = verdict_table(runs, pairs_of(study.rungs), metric, looks=looks)
     judged = judged[judged["step"].isin(adopted)]
     return judged.assign(step=judged["step"].str.removeprefix(prefix), value=judged["delta"])
 

@@ -55,12 +55,14 @@ class StudyResults:
             beside this study's.
         margin: Changes of top-1 within it are as good as none; None takes the metric's own.
         test: The rule that gives the answers, as for `analysis.judge`.
+        margin_of: The metric that the margin is of, if not top-1.
     """
 
     study: Study
     beside: Mapping[str, Study] = field(default_factory=dict)
     margin: float | None = None
     test: Test = SHARED
+    margin_of: str = TOP1
 
     # -- as read
 
@@ -147,7 +149,7 @@ class StudyResults:
 
     def _margin_of(self, metric: str) -> float | None:
         """Return the margin that was asked for; None where the metric has its own."""
-        return self.margin if metric == TOP1 else None
+        return self.margin if metric == self.margin_of else None
 
     @cached_property
     def rounds(self) -> pd.DataFrame:
@@ -160,7 +162,7 @@ class StudyResults:
         there = {rung.id for rung in study.rungs}
         pairs = [pair for pair in pairs_of(study.rungs) if pair[0] in study.sought and pair[1] in there]
         for look, seeds in enumerate(study.looks, 1):
-            judged = verdict_table(self.runs, pairs, margin=self.margin, looks=study.looks[:look])
+            judged = verdict_table(self.runs, pairs, margin=self._margin_of(TOP1), looks=study.looks[:look])
             tables.append(judged[ROUND_COLUMNS].assign(look=look, runs=sum(seeds.values())))
         if not tables or self.means_nothing or self.test != SHARED:
             return pd.DataFrame(columns=["look", "runs", *ROUND_COLUMNS])
@@ -329,16 +331,16 @@ class StudyResults:
 
     def _judge_runs(self, runs: pd.DataFrame, pairs: Pairs, metric: str) -> pd.DataFrame:
         """Judge changes in a metric of runs."""
-        study, steps = self.study, pairs_of(self.study.rungs)
+        looks, steps = self.own_metrics.looks_of(metric, self.study), pairs_of(self.study.rungs)
         return sought_verdicts(
             runs,
             pairs,
             metric,
-            {step for step, against in pairs if step in study.sought or (step, against) not in steps},
+            {step for step, against in pairs if step in looks.sought or (step, against) not in steps},
             margin=self._margin_of(metric),
             right_images=self.right_images,
             test=self.test,
-            looks=study.looks,
+            looks=looks.seeds,
         )
 
     @cached_property

@@ -94,7 +94,7 @@ def side_of_study(results: StudyResults, name: str) -> Side:
     if study.design == "fractional":
         raise _no_steps(name)
     caveats = []
-    if study.looks:
+    if study.looks or results.own_metrics.looks:
         caveats.append(
             f"Seeds of {name} came in rounds, to the steps that were open there. The differences are tested once, with "
             "the seeds that there are now."

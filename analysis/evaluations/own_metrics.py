@@ -1,7 +1,7 @@
 """What functions of a user's own measured of a study's networks: from the run folders to a frame, cells, sentences."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from roadmap.common.errors import UserError
 from roadmap.common.fingerprints import code_fingerprint
 from roadmap.runs import run_folder
 from roadmap.runs.metrics import Measured, Metric, all_measured, read_failed
+from roadmap.study.networks import TaskNetworks
 from roadmap.study.plan import Study
+from roadmap.study.rounds import Looks, in_rounds, read_rounds
 
 IDENTITY = ("rung", "seed", "run")
 
@@ -26,18 +28,25 @@ class OwnMetrics:
         frame: A row a run that has any, with the columns of `IDENTITY` and one a metric.
         metrics: Column -> what it is.
         notes: What a reader should know beside the numbers, a sentence each.
+        looks: Column -> when its answers were looked at, for those of a task that was trained in rounds.
     """
 
     frame: pd.DataFrame
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    looks: Mapping[str, Looks] = field(default_factory=dict)
+
+    def looks_of(self, metric: str, study: Study) -> Looks:
+        """Return when the answers on a metric were looked at: in rounds of its task's own, else in those of a study."""
+        return self.looks.get(metric) or Looks(study.looks, study.sought)
 
 
 def collect_own_metrics(study: Study) -> OwnMetrics:
     """Read what was measured of a study's networks: of those of finished runs, and what needs no training before.
 
     Each metric is that of the version of its function that the Python file holds now; where that was not measured, or
-    the file is gone, that of the version which measured last.
+    the file is gone, that of the version which measured last. A task that was trained in rounds has the seeds of those
+    that are over, whichever seeds the study has.
     """
     runs = [(rung.id, seed, study.configs[rung.id, seed]) for rung in study.rungs for seed in study.seeds_of(rung.id)]
     found = {config.id: all_measured(study.folder(config)) for *_, config in runs}
@@ -56,23 +65,43 @@ def collect_own_metrics(study: Study) -> OwnMetrics:
     }
     shown = _shown(content for contents in found.values() for content in contents)
     metrics = {name: content["metrics"][name] for name, content in shown.items()}
+    by_version = {_version(content): _in_rounds(study, content) for content in _once(shown.values())}
+    source = {name: by_version[_version(content)] or study for name, content in shown.items()}
+    configs = {(rung, seed): config for rung, seed, config in runs}
+    for given in filter(None, by_version.values()):
+        more = {key: config for key, config in given.configs.items() if key not in study.configs}
+        found |= {config.id: all_measured(study.folder(config)) for config in more.values()}
+        configs |= more
+    places = {rung.id: place for place, rung in enumerate(study.rungs)}
     rows = []
-    for rung, seed, config in runs:
+    for (rung, seed), config in sorted(configs.items(), key=lambda item: places[item[0][0]]):
         values = {
             name: value
             for content in sorted(found[config.id], key=lambda content: content["at"])  # the last one counts
             for name, value in content["values"].items()
-            if _version(content) == _version(shown[name])
+            if name in shown and _version(content) == _version(shown[name]) and (rung, seed) in source[name].configs
         }
         rows += [{"rung": rung, "seed": seed, "run": config.id} | values] if values else []
     frame = pd.DataFrame(rows, columns=[*IDENTITY, *metrics])
-    done = sum(config.id in trained for *_, config in runs)
-    notes = [
+    looks = {name: Looks(given.looks, given.sought) for name, given in source.items() if given is not study}
+    about = [
         note
         for content in _once(shown.values())
-        for note in _notes(content, frame, done if _needs_trained(content) else len(runs))
-    ] + notes
-    return OwnMetrics(frame, metrics, tuple(notes))
+        for note in _notes(content, frame, len(trained) if _needs_trained(content) else len(runs), looks)
+    ]
+    return OwnMetrics(frame, metrics, (*about, *notes), looks)
+
+
+def _in_rounds(study: Study, content: Measured) -> Study | None:
+    """Return a study with the seeds and looks of a task's rounds that are over; None where the task had no rounds."""
+    metric = next(iter(content["metrics"]))
+    rounds = read_rounds(study, TaskNetworks(content["function"], content["fingerprint"], metric))
+    if not rounds.seeds:
+        return None
+    given = in_rounds(study, rounds)
+    last = given.looks[-1] if given.looks else {}
+    configs = {(rung, seed): config for (rung, seed), config in given.configs.items() if seed < last.get(rung, 0)}
+    return replace(given, configs=configs)
 
 
 def runs_of(found: Evaluated, metric: str) -> pd.DataFrame:
@@ -111,14 +140,23 @@ def _is_current(content: Measured) -> bool:
         return False
 
 
-def _notes(content: Measured, frame: pd.DataFrame, networks: int) -> list[str]:
+def _notes(content: Measured, frame: pd.DataFrame, networks: int, looks: Mapping[str, Looks]) -> list[str]:
     """Return what is to be said of a version of a function, which may measure so many networks."""
     names, function = ", ".join(content["metrics"]), f"{Path(content['file']).name}:{content['function']}"
     measured = int(frame[list(content["metrics"])].notna().any(axis=1).sum())
     notes, command = [], content.get("command", "evaluate")
-    if measured < networks:
+    own = looks.get(next(iter(content["metrics"])))
+    if own and own.seeds:
+        number = f"{len(own.seeds)} round{'s' if len(own.seeds) > 1 else ''}"
+        notes.append(
+            f"{names}: seeds came in {number} of the task's own, to the steps that were open. The answers are on these "
+            "seeds, and allow for having been looked at after every round."
+        )
+    elif own:
+        notes.append(f"{names}: the first round of seeds is not over. '{command}' with its budget goes on with it.")
+    elif measured < networks:
         notes.append(f"{names}: measured of {measured} of {networks} networks. '{command}' measures the others.")
-    if Path(content["file"]).is_file() and not _is_current(content):
+    if "command" not in content and Path(content["file"]).is_file() and not _is_current(content):
         notes.append(
             f"{names}: {function} has changed since it measured these. '{command}' measures with what it is now."
         )
@@ -133,16 +171,31 @@ def described(found: OwnMetrics) -> dict[str, dict[str, Any]]:
     return {name: asdict(about) for name, about in found.metrics.items()}
 
 
-def read_described(content: Any, place: Path) -> dict[str, Metric]:
-    """Return the metrics that `described` wrote.
+def described_looks(found: OwnMetrics) -> dict[str, dict[str, Any]]:
+    """Return what a record says of the looks at its own metrics: name -> the fields of `Looks`."""
+    return {
+        name: {"seeds": [dict(seeds) for seeds in looks.seeds], "sought": sorted(looks.sought)}
+        for name, looks in found.looks.items()
+    }
+
+
+def read_described(frame: pd.DataFrame, about: Mapping[str, Any], place: Path) -> OwnMetrics:
+    """Return the metrics that a record describes.
+
+    Args:
+        frame: A row a run.
+        about: The record's content.
+        place: Its file.
 
     Raises:
-        UserError: If it is something else.
+        UserError: If what `described` or `described_looks` wrote is something else now.
     """
     try:
-        return TypeAdapter(dict[str, Metric]).validate_python(content)
+        metrics = TypeAdapter(dict[str, Metric]).validate_python(about.get("own_metrics", {}))
+        looks = TypeAdapter(dict[str, Looks]).validate_python(about.get("own_metrics_looks", {}))
     except ValidationError as error:
         raise UserError(f"{place}: its own_metrics are damaged. Fetch the record again, or write it anew.") from error
+    return OwnMetrics(frame, metrics, looks=looks)
 
 
 # -- for people

@@ -77,10 +77,10 @@ class RecordResults:
     @cached_property
     def own_metrics(self) -> OwnMetrics:
         """What functions of the user's own measured of the networks."""
-        described = self.record.about.get("own_metrics", {})
-        if not described or not (self.record.folder / "own_metrics.csv").is_file():
+        about = self.record.about
+        if not about.get("own_metrics") or not (self.record.folder / "own_metrics.csv").is_file():
             return OwnMetrics(pd.DataFrame())
-        return OwnMetrics(self._read("own_metrics.csv"), read_described(described, self.record.folder / RECORD))
+        return read_described(self._read("own_metrics.csv"), about, self.record.folder / RECORD)
 
     @cached_property
     def evaluated(self) -> tuple[Evaluated, ...]:
@@ -197,6 +197,8 @@ class RecordResults:
         """Judge changes in a metric of runs, with the looks that were recorded of a study in rounds."""
         about, margin = self.record.about, self.used_margin if metric == "top1" else None
         looks, sought = about.get("looks", ()), about.get("sought", ())
+        if own := self.own_metrics.looks.get(metric):
+            looks, sought = own.seeds, own.sought
         return sought_verdicts(runs, pairs, metric, sought, looks=looks, margin=margin, test=self.test)
 
     def _published(self) -> pd.DataFrame | None:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.design_effects import has_runs_beyond
-from analysis.evaluations.own_metrics import described
+from analysis.evaluations.own_metrics import described, described_looks
 from analysis.figures import catalogue
 from analysis.figures.roadmap import Chart
 from analysis.frame_results import FrameResults
@@ -94,6 +94,7 @@ def _study_contents(
     record = describe_record(study, results.runs, chart, planned) | {
         "notes": [*study.notes, *(note for found in results.evaluated for note in found.notes)],
         **({"own_metrics": described(results.own_metrics)} if results.own_metrics.metrics else {}),
+        **({"own_metrics_looks": described_looks(results.own_metrics)} if results.own_metrics.looks else {}),
         "judged": judged_by(results.test, margin),
     }
     steps = [(rung.id, rung.label, rung.section, rung.adopted) for rung in study.ladder.climb(study.base)]

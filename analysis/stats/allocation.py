@@ -16,7 +16,7 @@ from analysis.stats.answers import ALPHA, Pairs
 from analysis.stats.sequential import GROWN, LEAST, MOST_SEEDS, Look, Rounds, seeds_of_both
 from analysis.stats.spending import Spending
 
-FIRST_SEEDS = 3  # of every rung, in the first round
+FIRST_SEEDS, FEWEST_SEEDS = 3, 2  # of every rung, in the first round; what every answer needs
 GROWTH = 2.0  # times as many seeds a rung after a round as before it, at most
 HOPELESS = 0.05  # a step whose chance of an answer is smaller gets no seeds
 WORTH_WAITING = 0.5  # steps wait for a later round that promise less than this share of the best one's chance for cost
@@ -29,6 +29,7 @@ class Stop(StrEnum):
     ANSWERED = "every step is answered"
     HOPELESS = "no open step can be expected to be answered with what is left"
     SPENT = "the budget is spent"
+    NO_MORE = "the open steps need more seeds than can be had"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def next_seeds(
     margin: ArrayLike = 0.0,
     alpha: float = ALPHA,
     most_seeds: int = MOST_SEEDS,
+    available: Mapping[str, int] | None = None,
 ) -> Allocation:
     """Choose which rungs get more seeds in the next round.
 
@@ -90,6 +92,7 @@ def next_seeds(
         margin: Changes within it are as good as none, in the unit of the values; one for all, or one a pair.
         alpha: Probability of any false answer in the whole ladder, at any look, that is allowed.
         most_seeds: More than this no rung gets; as for `judge_in_rounds`.
+        available: How many seeds a rung can have in all, for those that cannot have any number.
 
     Returns:
         The next round, which costs no more than the budget.
@@ -102,14 +105,17 @@ def next_seeds(
         raise ValueError(f"costs: above zero, one for every rung of a pair; missing {sorted(missing)}, got {costs}")
     rounds = Rounds(pairs, better=better, margin=margin, alpha=alpha, most_seeds=most_seeds)
     rounds.look_again({rung: values.get(rung, []) for rung in costs}, looks)
-    return next_round(rounds, costs, budget)
+    return next_round(rounds, costs, budget, available)
 
 
-def next_round(rounds: Rounds, costs: Mapping[str, float], budget: float, most_seeds: int = MOST_SEEDS) -> Allocation:
+def next_round(
+    rounds: Rounds, costs: Mapping[str, float], budget: float, available: Mapping[str, int] | None = None
+) -> Allocation:
     """Choose the next round of a ladder that is judged look by look; arguments as for `next_seeds`."""
+    most = {rung: min((available or {}).get(rung, rounds.most_seeds), rounds.most_seeds) for rung in costs}
     if not rounds.looks:
-        return _first_round(rounds, costs, budget)
-    plan = _Plan.of(rounds, np.array(list(costs.values())), budget)
+        return _first_round(rounds, costs, budget, most)
+    plan = _Plan.of(rounds, costs, budget, most)
     funded = plan.fund()
     more = plan.next_part()
     seeds = {rung: int(k) for rung, k in zip(costs, more, strict=True) if k}
@@ -117,8 +123,17 @@ def next_round(rounds: Rounds, costs: Mapping[str, float], budget: float, most_s
     if not seeds:
         unpaid = rounds.open.any() and budget < min(costs.values())
         stop = Stop.SPENT if unpaid else Stop.HOPELESS if rounds.open.any() else Stop.ANSWERED
+        if stop == Stop.HOPELESS and available and _lacks_seeds(rounds, costs, budget, most):
+            stop = Stop.NO_MORE
     columns = _columns(rounds, chance=plan.best_chance(), seeds_needed=plan.needed, funded=funded)
     return Allocation(seeds, float(more @ plan.costs), stop, columns)
+
+
+def _lacks_seeds(rounds: Rounds, costs: Mapping[str, float], budget: float, most: Mapping[str, int]) -> bool:
+    """Whether an open step could be answered with what is left if any number of seeds could be had."""
+    too_few = np.array([min(most[rung] for rung in pair) < FEWEST_SEEDS for pair in rounds.pairs])
+    free = _Plan.of(rounds, costs, budget, dict.fromkeys(costs, rounds.most_seeds))
+    return bool((too_few & rounds.open).any() or free.fund().any())
 
 
 def _columns(rounds: Rounds, **more: Any) -> dict[str, Any]:
@@ -126,13 +141,15 @@ def _columns(rounds: Rounds, **more: Any) -> dict[str, Any]:
     return {"step": step, "against": against, "verdict": rounds.verdicts, "look": rounds.given.copy()} | more
 
 
-def _first_round(rounds: Rounds, costs: Mapping[str, float], budget: float) -> Allocation:
+def _first_round(rounds: Rounds, costs: Mapping[str, float], budget: float, most: Mapping[str, int]) -> Allocation:
     columns = _columns(rounds, chance=np.nan, seeds_needed=np.nan)
-    whole = sum(costs.values())
-    each = min(FIRST_SEEDS, rounds.most_seeds, int(budget / whole * (1 + 1e-9)))
-    if each < 2:
-        return Allocation({}, 0.0, Stop.SPENT, columns | {"funded": False})
-    return Allocation(dict.fromkeys(costs, each), each * whole, None, columns | {"funded": True})
+    able = [rung for rung in costs if most[rung] >= FEWEST_SEEDS]
+    for each in range(FIRST_SEEDS, FEWEST_SEEDS - 1, -1):
+        seeds = {rung: min(each, most[rung]) for rung in able}
+        cost = sum(costs[rung] * n for rung, n in seeds.items())
+        if able and cost <= budget * (1 + 1e-9):
+            return Allocation(seeds, cost, None, columns | {"funded": True})
+    return Allocation({}, 0.0, Stop.SPENT if able else Stop.NO_MORE, columns | {"funded": False})
 
 
 @dataclass
@@ -160,15 +177,16 @@ class _Plan:
     needed: Floats
 
     @classmethod
-    def of(cls, rounds: Rounds, costs: Floats, budget: float) -> "_Plan":
+    def of(cls, rounds: Rounds, costs_by_rung: Mapping[str, float], budget: float, most: Mapping[str, int]) -> "_Plan":
         asked, columns = rounds.asked, rounds.columns
+        costs, can = np.array(list(costs_by_rung.values())), np.array([most[rung] for rung in costs_by_rung])
         rungs = np.stack([asked.new, asked.old], axis=1)
         noise = np.stack([columns["noise"], columns["noise_against"]], axis=1)  # (pairs, 2)
         weight = noise / np.sqrt(costs[rungs])
         weight = weight / weight.max(axis=1, keepdims=True)
         have = asked.n[rungs][:, None]
         wanted = np.ceil(np.nan_to_num(weight, nan=1.0)[:, None] * TARGETS[:, None])  # (pairs, TARGETS, 2)
-        targets = np.maximum(have, np.minimum(wanted, rounds.most_seeds))
+        targets = np.maximum(have, np.minimum(wanted, can[rungs][:, None]))
         chance = _chances(rounds, noise, have, targets)
         chance[~rounds.open] = 0.0
         return cls(costs, budget, asked.n, asked.n.copy(), rungs, targets, chance, np.full(len(rungs), np.nan))

@@ -1,23 +1,28 @@
-"""A study that is trained in rounds: what it is to spend on which steps, and which runs come next.
+"""What is trained in rounds, classifiers or a task on them: for how much, to answer which steps, and what comes next.
 
-The loop over rounds is in `roadmap.cli.run_commands`. Nothing is remembered between rounds but what lies in the runs
-folder, so that a command that was killed, one on another machine, and the job that starts the next round on Slurm all
-go on from the same place.
+Nothing is remembered between rounds but what lies in the runs folder, so that a command that was killed, one on another
+machine, and the job that starts the next round on Slurm all go on from the same place.
 """
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from roadmap.cli.options import amount_of, jobs_of, margin_of, study_of, with_first_seeds
+from rich.console import Console
+
+from roadmap.cli.options import amount_of, jobs_of, margin_of, study_of, with_all_seeds_found, with_first_seeds
+from roadmap.cli.terminal import print_lines
 from roadmap.common.errors import UserError, unknown
 from roadmap.common.formats import change, interval
 from roadmap.common.machine import Machine, this_machine
 from roadmap.common.process_group import under_torchrun
-from roadmap.runs.run_folder import is_done, read_result
+from roadmap.runs.run_folder import is_done
 from roadmap.study.budget import Budget
-from roadmap.study.rounds import read_rounds, unfinished
+from roadmap.study.networks import CLASSIFIERS, Networks
+from roadmap.study.rounds import first_seeds, read_rounds, unfinished
 
 if TYPE_CHECKING:
     from analysis.stats.allocation import Allocation
@@ -32,12 +37,14 @@ class Goal:
     Attributes:
         budget: How much; None spends what it takes.
         steps: The steps to answer.
-        margin: Changes of top-1 within it are as good as none.
+        margin: Changes within it are as good as none.
+        networks: What is trained.
     """
 
     budget: Budget | None
     steps: tuple[str, ...]
     margin: float
+    networks: Networks = CLASSIFIERS
 
     @property
     def meter(self) -> Budget:
@@ -45,8 +52,16 @@ class Goal:
         return self.budget or Budget("", float("inf"))
 
 
-def goal_of(options: Namespace, study: "Study") -> Goal | None:
+def goal_of(
+    options: Namespace, study: "Study", networks: Networks = CLASSIFIERS, own_margin: float | None = None
+) -> Goal | None:
     """Return what a study in rounds is to reach; None where its number of seeds is fixed.
+
+    Args:
+        options: The options.
+        study: The study.
+        networks: What is trained in rounds.
+        own_margin: The margin of what they are judged by, for where the options name none; None takes that of top-1.
 
     Raises:
         UserError: If the options contradict each other.
@@ -54,11 +69,11 @@ def goal_of(options: Namespace, study: "Study") -> Goal | None:
     from analysis.metrics import METRICS
 
     text = options.budget
-    if text is None and options.seeds is None and not options.until_answered:
+    if networks == CLASSIFIERS and text is None and options.seeds is None and not options.until_answered:
         text = study.recipe.budget
     if text is None and not options.until_answered:
         for name in ("step", "price"):
-            if getattr(options, name) and options.command in ("run", "launch"):
+            if getattr(options, name) and options.command in ("run", "launch", "downstream"):
                 raise UserError(f"--{name}: goes with --budget or --until-answered. Say one of them, or leave it out.")
         return None
     if options.seeds is not None:
@@ -73,11 +88,12 @@ def goal_of(options: Namespace, study: "Study") -> Goal | None:
     for name in options.step or ():
         if name not in steps:
             raise unknown("step", name, steps)
-    margin = margin_of(options)
+    margins = (margin_of(options), own_margin, METRICS["top1"].margin)
     return Goal(
         None if text is None else _budget(options, text),
         tuple(step for step in steps if not options.step or step in options.step),
-        METRICS["top1"].margin if margin is None else margin,
+        next(margin for margin in margins if margin is not None),
+        networks,
     )
 
 
@@ -90,23 +106,68 @@ def _machine(options: Namespace) -> Machine:
     return this_machine(jobs_of(options))
 
 
-def study_in_rounds(options: Namespace, *, assume_data: bool = False) -> "tuple[Study, Rounds]":
-    """Return a study as its rounds have it so far, and these; before the first, with one seed."""
+def train_in_rounds(
+    console: Console, options: Namespace, goal: Goal, train: "Callable[[Study, Rounds, list[PlannedRun]], bool]"
+) -> "tuple[bool, list[PlannedRun]]":
+    """Train round by round until nothing is left to do or to spend.
+
+    What failed before this command is tried again, once; a network that neither finished nor failed ends it.
+
+    Args:
+        console: Where to say how it goes.
+        options: The options.
+        goal: What is to be reached.
+        train: Trains what is missing of some runs in a round of a study; returns False if told to stop waiting.
+
+    Returns:
+        False if told to stop waiting, and the runs of all rounds.
+    """
+    first = True
+    while True:
+        study, rounds = study_in_rounds(options, goal.networks)
+        runs = runs_of(study, rounds, failed=first)
+        if rounds.seeds and (first or not is_over(study, rounds)):
+            print_lines([describe_round(study, rounds, goal)], console)
+            if not train(study, rounds, runs):
+                return False, runs
+            first = False
+            if is_over(study, rounds):
+                continue
+            return True, runs_of(study, rounds, failed=True)
+        chosen = choose(options, study, rounds, goal)
+        if chosen.stop is not None:
+            print_lines([describe_end(study, rounds, goal, chosen)], console)
+            return True, runs_of(study, rounds, failed=True)
+        if len(chosen.steps) and rounds.seeds:
+            print_lines([f"{describe_answers(chosen)}."], console)
+        begin_round(study, rounds, goal, chosen)
+
+
+def study_in_rounds(
+    options: Namespace, networks: Networks = CLASSIFIERS, *, assume_data: bool = False
+) -> "tuple[Study, Rounds]":
+    """Return a study as its rounds have it so far, and these; before the first, with one seed.
+
+    For the rounds of a task, the study has all seeds of which there are classifiers.
+    """
+    if networks != CLASSIFIERS:
+        study = study_of(with_all_seeds_found(options))
+        return study, read_rounds(study, networks)
     rounds = read_rounds(study_of(with_first_seeds(options, 1), assume_data=assume_data))
-    most = max(rounds.seeds[-1].values(), default=1) if rounds.seeds else 1
+    most = max(rounds.given.values(), default=1)
     return study_of(with_first_seeds(options, most), assume_data=assume_data), rounds
 
 
 def runs_of(study: "Study", rounds: "Rounds", *, failed: bool) -> "list[PlannedRun]":
     """Return the runs of a study's rounds, of those that failed only if they are to be tried again."""
-    given = rounds.seeds[-1] if rounds.seeds else {}
+    given, outcome = rounds.given, rounds.networks.outcome
     runs = [run for run in study.planned() if any(run.config.seed < given.get(rung, 0) for rung in run.rungs)]
-    return [run for run in runs if failed or (read_result(run.folder) or {}).get("state") != "failed"]
+    return [run for run in runs if failed or (came := outcome(run.folder)) is None or came.state != "failed"]
 
 
 def is_over(study: "Study", rounds: "Rounds") -> bool:
-    """Whether all runs of all rounds have ended."""
-    return not rounds.seeds or not unfinished(study, rounds.seeds[-1])
+    """Whether it is known of all networks of all rounds what came of them."""
+    return not unfinished(study, rounds.given, rounds.networks)
 
 
 def choose(options: Namespace, study: "Study", rounds: "Rounds", goal: Goal) -> "Allocation":
@@ -116,14 +177,34 @@ def choose(options: Namespace, study: "Study", rounds: "Rounds", goal: Goal) -> 
 
     pairs = [pair for pair in pairs_in(study) if pair[0] in goal.steps]
     wanted = {rung for pair in pairs for rung in pair}
-    costs = {rung: cost for rung, cost in costs_of(options, study, goal.meter).items() if rung in wanted}
-    spent = goal.meter.spent(runs_of(study, rounds, failed=True))
+    costs = {rung: cost for rung, cost in costs_of(options, study, goal).items() if rung in wanted}
+    spent = spent_in(study, rounds, goal)
     left = goal.budget.limit - spent if goal.budget else 2 * MOST_SEEDS * sum(costs.values())
-    there = rounds.seeds[-1] if rounds.seeds else {}
-    new = {rung: cost for rung, cost in costs.items() if there and not there.get(rung)}
-    if new and (first := next_seeds({}, [], [], new, max(left, 0.0))).seeds:  # more steps are sought than before
+    new = {rung: cost for rung, cost in costs.items() if rounds.seeds and not rounds.given.get(rung)}
+    available = {} if goal.networks == CLASSIFIERS else seeds_to_have(study, pairs)
+    # More steps are sought than before.
+    if new and (first := next_seeds({}, [], [], new, max(left, 0.0), available=available)).seeds:
         return first
-    return next_seeds(values_of(study, rounds), pairs, rounds.seeds, costs, max(left, 0.0), margin=goal.margin)
+    return next_seeds(
+        values_of(study, rounds), pairs, rounds.seeds, costs, max(left, 0.0), margin=goal.margin, available=available
+    )
+
+
+def seeds_to_have(study: "Study", pairs: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """Return how many seeds of each rung a task can be given: as many as have classifiers.
+
+    None of a rung with whose seeds no step can be answered, because there are too few of it or of all beside it.
+    """
+    from analysis.stats.allocation import FEWEST_SEEDS
+
+    trained = {rung.id: first_seeds(study, rung.id, is_done) for rung in study.rungs}
+    useful = {rung for pair in pairs if all(trained[each] >= FEWEST_SEEDS for each in pair) for rung in pair}
+    return {rung: n if rung in useful else 0 for rung, n in trained.items()}
+
+
+def spent_in(study: "Study", rounds: "Rounds", goal: Goal) -> float:
+    """Return what the networks of a study's rounds have cost."""
+    return goal.meter.spent(runs_of(study, rounds, failed=True), rounds.networks)
 
 
 def pairs_in(study: "Study") -> list[tuple[str, str]]:
@@ -135,16 +216,14 @@ def pairs_in(study: "Study") -> list[tuple[str, str]]:
 
 
 def values_of(study: "Study", rounds: "Rounds") -> dict[str, list[float]]:
-    """Return the top-1 of each rung's seeds, NaN for those that did not finish; nothing before the first round."""
-    from analysis.run_frames import collect
-    from analysis.verdicts import values_in_order
+    """Return what each rung's seeds are judged by, NaN for those that did not finish; nothing before round 1."""
 
-    if not rounds.seeds:
-        return {}
-    runs = collect(study)
-    done = runs.loc[runs["state"] == "finished", ["rung", "seed", "top1"]]
-    by_seed = {str(rung): rows.set_index("seed")["top1"] for rung, rows in done.groupby("rung")}
-    return values_in_order(by_seed, rounds.seeds[-1])
+    def value(rung: str, seed: int) -> float:
+        config = study.configs.get((rung, seed))
+        outcome = config and rounds.networks.outcome(study.folder(config))
+        return outcome.value if outcome else nan
+
+    return {rung: [value(rung, seed) for seed in range(n)] for rung, n in rounds.given.items()}
 
 
 def answers_of(study: "Study", goal: Goal) -> dict[str, str]:
@@ -165,14 +244,43 @@ def answers_of(study: "Study", goal: Goal) -> dict[str, str]:
     }
 
 
-def costs_of(options: Namespace, study: "Study", meter: Budget) -> dict[str, float]:
+def costs_of(options: Namespace, study: "Study", goal: Goal) -> dict[str, float]:
     """Return what a run of each rung costs: as those done here did, else as `plan` forecasts it."""
     from roadmap.measuring.forecast import forecast
 
+    meter = goal.meter
     if not meter.per_device_s:
         return {rung.id: 1.0 for rung in study.rungs}
+    if goal.networks != CLASSIFIERS:
+        return {rung: meter.cost(seconds) for rung, seconds in _seconds_of_task(study, goal).items()}
     seconds = forecast(study, _machine(options)).seconds
     return {rung.id: meter.cost(seconds[study.configs[rung.id, 0].id]) for rung in study.rungs}
+
+
+def _seconds_of_task(study: "Study", goal: Goal) -> dict[str, float]:
+    """Return what a task takes on each rung: as on its seeds that are done, else as on others for each multiply-add.
+
+    Raises:
+        UserError: If it is done on no network yet.
+    """
+    runs = study.planned()
+    took = {
+        run.config.id: outcome.device_s
+        for run in runs
+        if (outcome := goal.networks.outcome(run.folder)) and outcome.state == "finished" and outcome.device_s
+    }
+    if not took:
+        raise UserError(
+            f"--budget: '{goal.meter.text}' cannot be counted: how long the task takes is known once it is done on a "
+            "network. Do it on one first, with --only RUNG --seeds 0, or give a budget in runs, such as 60runs."
+        )
+    macs = {run.config.id: run.macs for run in runs}
+    per_mac = sum(took.values()) / sum(macs[run] for run in took)
+    own = {
+        rung.id: [took[run] for run in (study.configs[rung.id, seed].id for seed in study.seeds) if run in took]
+        for rung in study.rungs
+    }
+    return {rung: fmean(s) if s else per_mac * macs[study.configs[rung, 0].id] for rung, s in own.items()}
 
 
 def begin_round(study: "Study", rounds: "Rounds", goal: Goal, chosen: "Allocation") -> None:
@@ -182,7 +290,8 @@ def begin_round(study: "Study", rounds: "Rounds", goal: Goal, chosen: "Allocatio
         UserError: If it cannot be written, or a damaged file is in its place.
     """
     seeds = next_counts(study, rounds, chosen.seeds)
-    if not rounds.begin(study, seeds, goal.steps) and len(read_rounds(study).seeds) == len(rounds.seeds):
+    begun = rounds.begin(study, seeds, goal.steps)
+    if not begun and len(read_rounds(study, rounds.networks).seeds) == len(rounds.seeds):
         raise UserError(
             f"{rounds.folder}: the file of round {len(rounds.seeds) + 1} is damaged. Move it away, and the round is "
             "chosen again."
@@ -191,13 +300,8 @@ def begin_round(study: "Study", rounds: "Rounds", goal: Goal, chosen: "Allocatio
 
 def next_counts(study: "Study", rounds: "Rounds", more: Mapping[str, int]) -> dict[str, int]:
     """Return how many seeds each rung has with a next round; seeds that are there already come with it for nothing."""
-    before = rounds.seeds[-1] if rounds.seeds else {}
-    counts = {rung.id: before.get(rung.id, 0) + more.get(rung.id, 0) for rung in study.rungs}
-    for rung in counts:
-        first = study.configs[rung, 0]
-        while is_done(study.folder(first.with_seed(counts[rung]))):
-            counts[rung] += 1
-    return counts
+    counts = {rung.id: rounds.given.get(rung.id, 0) + more.get(rung.id, 0) for rung in study.rungs}
+    return {rung: first_seeds(study, rung, rounds.networks.is_done, start=n) for rung, n in counts.items()}
 
 
 def next_runs(options: Namespace, goal: Goal) -> "list[PlannedRun]":
@@ -206,7 +310,7 @@ def next_runs(options: Namespace, goal: Goal) -> "list[PlannedRun]":
     if not is_over(study, rounds):
         return runs_of(study, rounds, failed=True)
     chosen = choose(options, study, rounds, goal)
-    counts = next_counts(study, rounds, chosen.seeds) if chosen.seeds else rounds.seeds[-1] if rounds.seeds else {}
+    counts = next_counts(study, rounds, chosen.seeds) if chosen.seeds else rounds.given
     whole = with_first_seeds(options, max(counts.values(), default=1))
     planned = study_of(Namespace(**vars(whole) | {"in_rounds": False})).planned()
     return [run for run in planned if any(run.config.seed < counts.get(rung, 0) for rung in run.rungs)]
@@ -214,14 +318,14 @@ def next_runs(options: Namespace, goal: Goal) -> "list[PlannedRun]":
 
 def describe_round(study: "Study", rounds: "Rounds", goal: Goal) -> str:
     """Say what the round at hand trains."""
-    now, before = rounds.seeds[-1], rounds.seeds[-2] if len(rounds.seeds) > 1 else {}
+    now, before = rounds.given, rounds.seeds[-2] if len(rounds.seeds) > 1 else {}
     more = {rung: n - before.get(rung, 0) for rung, n in now.items() if n > before.get(rung, 0)}
     if not more:  # of a larger study, of which this one is a part
         return f"Round {len(rounds.seeds)}: no seeds of these rungs."
     fewest, most = min(more.values()), max(more.values())
     seeds = f"{most} more seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} more seeds"
     who = "every rung" if len(more) == len(study.rungs) else ", ".join(more)
-    spent = goal.meter.spent(runs_of(study, rounds, failed=True))
+    spent = spent_in(study, rounds, goal)
     so_far = f" Spent so far: {goal.meter.in_words(spent)}." if goal.budget and len(rounds.seeds) > 1 else ""
     return f"Round {len(rounds.seeds)}: {seeds} of {who}.{so_far}"
 
@@ -240,15 +344,28 @@ def describe_end(study: "Study", rounds: "Rounds", goal: Goal, last: "Allocation
 
     assert last.stop
     known = describe_answers(last)
+    if not rounds.seeds and last.stop == Stop.NO_MORE:
+        return f"No step has two classifiers of both of its rungs, which every answer needs. {_more_classifiers(study)}"
     if not rounds.seeds:
         assert goal.budget
         return f"The budget, {goal.budget.text}, does not pay for two seeds of every rung, which every answer needs."
     number = len(rounds.seeds)
-    spent = goal.meter.spent(runs_of(study, rounds, failed=True))
+    spent = spent_in(study, rounds, goal)
     cost = goal.meter.in_words(spent) if goal.budget else f"{spent:,.0f} runs"
     why = {
         Stop.ANSWERED: f"All {len(last.steps)} steps are answered",
         Stop.HOPELESS: f"{known}, and no other can be expected to be with what is left",
         Stop.SPENT: f"The budget is spent: {known}",
+        Stop.NO_MORE: f"{known}, and the others need more seeds than there are classifiers",
     }[last.stop]
-    return f"{why}. {number} round{'s' if number > 1 else ''}, {cost}."
+    more = f" {_more_classifiers(study)}" if last.stop == Stop.NO_MORE else ""
+    return f"{why}. {number} round{'s' if number > 1 else ''}, {cost}.{more}"
+
+
+def _more_classifiers(study: "Study") -> str:
+    """Say how more classifiers are had: twice as many of each rung as of the one that has most."""
+    from analysis.stats.allocation import FIRST_SEEDS, GROWTH
+
+    most = max(first_seeds(study, rung.id, is_done) for rung in study.rungs)
+    seeds = range(max(FIRST_SEEDS, int(GROWTH * most)))
+    return f"'run --seeds {' '.join(map(str, seeds))}' trains more; the same command goes on with them."

@@ -176,6 +176,8 @@ COMMANDS = {
             "downstream", RESULTS, "the networks as backbones of detectors and segmenters", "downstream_commands",
             a.TASK, a.FROM_SCRATCH, replace(a.WEIGHTS, help="for the backbones: an export, a file or timm:NAME"),
             a.TASK_DATA,
+            *SPENDING, replace(a.STEP, help="with these: for these steps alone"),
+            replace(a.MARGIN, help="smaller changes of miou, box_ap are no effect (0.5)"),
             a.EXECUTOR, a.CLUSTER, a.JOBS, a.RUNS_PER_JOB, a.MAX_RETRIES, a.JSON,
         ),
         _of_study(

@@ -1,14 +1,16 @@
 """Commands on detectors and segmenters: training them (downstream), their costs (verify and measure --downstream)."""
 
 from argparse import Namespace
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from roadmap.cli._rounds import goal_of, train_in_rounds
 from roadmap.cli.commands import Exit
 from roadmap.cli.evaluation_commands import print_measured, work_on_networks
-from roadmap.cli.options import base_of, job_options_of, study_of, with_seeds_found
+from roadmap.cli.options import base_of, job_options_of, margin_of, study_of, with_seeds_found
 from roadmap.cli.terminal import make_table, print_json, print_lines, print_study
 from roadmap.common.errors import UserError
 from roadmap.recipe import read_recipe
@@ -16,6 +18,8 @@ from roadmap.recipe import read_recipe
 if TYPE_CHECKING:
     from roadmap.downstream.speeds import Speeds
     from roadmap.downstream.tables import Row
+    from roadmap.study.plan import PlannedRun, Study
+    from roadmap.study.rounds import Rounds
 
 TOLERANCE_GMACS = 1.5  # between our count and what the tables print, which is rounded to 1
 NOTES = (
@@ -28,8 +32,8 @@ NOTES = (
 def downstream(options: Namespace) -> Exit:
     """Train a detector or segmenter on every network of a study, as far as that is not done, and test it.
 
-    Their classifiers must be trained, unless the backbones start from other weights than theirs. A report and a
-    comparison then show it too.
+    Their classifiers must be trained, unless the backbones start from other weights than theirs. With a budget, round
+    by round where steps are open in the task's first metric. A report and a comparison then show it too.
     """
     from roadmap.downstream.task import plan_task
 
@@ -43,10 +47,27 @@ def downstream(options: Namespace) -> Exit:
         root=options.task_data,
         processes=how.cluster.processes,
     )
+    if not task.needs_trained and (options.budget or options.until_answered):
+        raise UserError(
+            "--budget: gives seeds to tasks on trained classifiers. Where backbones start from other weights, say "
+            "which seeds with --seeds."
+        )
+    networks = task.networks
+    goal = goal_of(options, study, networks, task.metrics[networks.metric].margin)
     print_study(study, console)
     words = f"with task '{task.recipe.name}': {task.recipe.about}"
-    all_done = work_on_networks(task, planned, how, console, words)
-    print_measured(study, console, json=options.json)
+    if goal is None:
+        all_done = work_on_networks(task, planned, how, console, words)
+    else:
+
+        def train_round(study: "Study", rounds: "Rounds", runs: list["PlannedRun"]) -> bool:
+            named = replace(how, name=f"{how.name}-r{len(rounds.seeds)}")
+            work_on_networks(task, runs, named, console, words)
+            return True
+
+        _, runs = train_in_rounds(console, options, goal, train_round)
+        all_done = bool(runs) and all(networks.is_done(run.folder) for run in runs)
+    print_measured(study, console, json=options.json, margin=margin_of(options), margin_of=networks.metric)
     return Exit.OK if all_done else Exit.FAILED
 
 

@@ -44,13 +44,23 @@ def evaluate(options: Namespace) -> Exit:
     return Exit.OK if all_done else Exit.FAILED
 
 
-def print_measured(study: "Study", console: Console, *, json: bool) -> None:
-    """Print what was measured of a study's trained networks, with answers, or each number as JSON."""
+def print_measured(
+    study: "Study", console: Console, *, json: bool, margin: float | None = None, margin_of: str = "top1"
+) -> None:
+    """Print what was measured of a study's trained networks, with answers, or each number as JSON.
+
+    Args:
+        study: The study.
+        console: Where to.
+        json: Whether as JSON.
+        margin: Changes of a metric within it are as good as none; None takes the metric's own.
+        margin_of: Which metric.
+    """
     from analysis.evaluations.own_metrics import own_metric_rows
     from analysis.study_results import StudyResults
     from analysis.terminal import print_own_metrics
 
-    results = StudyResults(study)
+    results = StudyResults(study, margin=margin, margin_of=margin_of)
     if json:
         print_json(own_metric_rows(study, results.own_metrics))
     else:

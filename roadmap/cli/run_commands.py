@@ -15,14 +15,13 @@ from roadmap.cli._rounds import (
     answers_of,
     begin_round,
     choose,
-    describe_answers,
     describe_end,
     describe_round,
     goal_of,
-    is_over,
     next_runs,
     runs_of,
     study_in_rounds,
+    train_in_rounds,
 )
 from roadmap.cli.commands import COMMANDS, Exit
 from roadmap.cli.evaluation_commands import measure_with
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from roadmap.jobs.status import Queue
     from roadmap.metrics.own_metrics import OwnMetric
     from roadmap.study.plan import PlannedRun, Study
+    from roadmap.study.rounds import Rounds
 
 
 def run(options: Namespace) -> Exit:
@@ -68,7 +68,7 @@ def run(options: Namespace) -> Exit:
     margin_of(options), presentation_of(options)  # wrong options and folders are refused now, not after the training
     check_writable(out)
     if goal is not None:
-        trained, planned = _train_in_rounds(console, options, goal, how)
+        trained, planned = train_in_rounds(console, options, goal, partial(_train_round, console, how, goal))
     else:
         trained = _train(console, study, planned, how)
         if with_rounds_found(options):  # this time the number of seeds is fixed, and the report is of it
@@ -218,34 +218,13 @@ def _train(
         return False
 
 
-def _train_in_rounds(
-    console: Console, options: Namespace, goal: "Goal", how: "JobOptions"
-) -> tuple[bool, list["PlannedRun"]]:
-    """Train round by round until nothing is left to do or to spend; False if told to stop waiting, and the runs.
-
-    What failed before this command is tried again, once; a run that neither finished nor failed ends it.
-    """
-    first = True
-    while True:
-        study, rounds = study_in_rounds(options)
-        runs = runs_of(study, rounds, failed=first)
-        if rounds.seeds and (first or not is_over(study, rounds)):
-            print_lines([describe_round(study, rounds, goal)], console)
-            number = len(rounds.seeds)
-            named = replace(how, name=f"{how.name}-r{number}")
-            if not _train(console, study, runs, named, answers_of(study, goal), number):
-                return False, runs
-            first = False
-            if is_over(study, rounds):
-                continue
-            return True, runs_of(study, rounds, failed=True)
-        chosen = choose(options, study, rounds, goal)
-        if chosen.stop is not None:
-            print_lines([describe_end(study, rounds, goal, chosen)], console)
-            return True, runs_of(study, rounds, failed=True)
-        if len(chosen.steps) and rounds.seeds:
-            print_lines([f"{describe_answers(chosen)}."], console)
-        begin_round(study, rounds, goal, chosen)
+def _train_round(
+    console: Console, how: "JobOptions", goal: "Goal", study: "Study", rounds: "Rounds", runs: list["PlannedRun"]
+) -> bool:
+    """Train what is missing of the round at hand; False if told to stop waiting."""
+    number = len(rounds.seeds)
+    named = replace(how, name=f"{how.name}-r{number}")
+    return _train(console, study, runs, named, answers_of(study, goal), number)
 
 
 def _launch_round(console: Console, options: Namespace, goal: "Goal", how: "JobOptions") -> Exit:

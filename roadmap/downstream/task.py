@@ -21,8 +21,9 @@ from roadmap.metrics.tasks import NetworkTask, find_commit_once
 from roadmap.metrics.trained import read_config, read_weights, weights_fingerprint, weights_of
 from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig
-from roadmap.runs.metrics import OWN_METRICS_VERSION, Metric, path_of, read_measured
+from roadmap.runs.metrics import OWN_METRICS_VERSION, Metric, path_of, read_measured, task_folder
 from roadmap.study.initial_weights import read_first_weights
+from roadmap.study.networks import TaskNetworks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 # Raised when the same task would now give other numbers.
 TASKS_VERSION = 1
-CLAIMS = "downstream-{}-{}"  # in a run folder: a folder for each task that its network was trained on
 PARTS = 20  # in which progress is told
 USUAL = ("segmentation", "detection")  # tasks whose metrics have names without the task's
 
@@ -96,7 +96,20 @@ class DownstreamTask(NetworkTask):
 
     def place(self, folder: Path) -> Path:
         """See `NetworkTask`."""
-        return folder / CLAIMS.format(self.name, self.fingerprint_on(folder))
+        return folder / task_folder(self.name, self.fingerprint_on(folder))
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """What it measures, by the columns of tables; the first is what it is judged by."""
+        from roadmap.downstream import detection, segmentation
+
+        kind = segmentation if self.recipe.is_segmentation else detection
+        return {self._column(name): self._about(about) for name, about in kind.METRICS.items()}
+
+    @property
+    def networks(self) -> TaskNetworks:
+        """Its networks, as what is trained in rounds."""
+        return TaskNetworks(self.name, self.fingerprint, next(iter(self.metrics)))
 
     def missing(self, folder: Path) -> tuple[str, ...]:
         """See `NetworkTask`: the parts are twentieths of the training."""
@@ -155,7 +168,7 @@ class DownstreamTask(NetworkTask):
             "weights_fingerprint": weights,
             "needs_trained": self.needs_trained,
             "task": self.recipe.training() | about,
-            "metrics": {self._column(name): asdict(self._about(metric)) for name, metric in outcome.metrics.items()},
+            "metrics": {name: asdict(about) for name, about in self.metrics.items()},
             "values": {self._column(name): value for name, value in outcome.values.items()},
             "details": outcome.details,
             "at": time.time(),

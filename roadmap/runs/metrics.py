@@ -135,6 +135,7 @@ class Measured(TypedDict):
     values: dict[str, run_folder.Finite]
     command: NotRequired[str]  # which measures it of networks that lack it; 'evaluate' unless it says otherwise
     needs_trained: NotRequired[bool]  # whether it says something of a trained classifier; so it does unless it says no
+    details: NotRequired[dict[str, Any]]  # what else is known: of a task, how long it took
 
 
 _MEASURED = TypeAdapter(Measured)
@@ -143,6 +144,11 @@ _MEASURED = TypeAdapter(Measured)
 def path_of(folder: Path, function: str, fingerprint: str) -> Path:
     """Return where a run folder holds what a function measured, as its Python file was then."""
     return folder / run_folder.OWN_METRICS / f"{function}-{fingerprint}.json"
+
+
+def task_folder(task: str, fingerprint: str) -> str:
+    """Return what the folder of a task is called that is trained on a run's network, in the run folder."""
+    return f"downstream-{task}-{fingerprint}"
 
 
 def read_measured(path: Path) -> Measured | None:

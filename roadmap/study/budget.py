@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from roadmap.common.errors import UserError
-from roadmap.runs import run_folder
+from roadmap.study.networks import CLASSIFIERS, Networks
 from roadmap.study.plan import PlannedRun
 
 FORM = re.compile(r"(\d+(?:\.\d+)?)([a-z]+)")
@@ -71,14 +71,18 @@ class Budget:
         """Return what a run costs that keeps one device for so many seconds."""
         return self.per_device_s * device_s if self.per_device_s else 1.0
 
-    def spent(self, runs: Iterable[PlannedRun]) -> float:
-        """Return what those of some runs that have a result have cost.
+    def spent(self, runs: Iterable[PlannedRun], networks: Networks = CLASSIFIERS) -> float:
+        """Return what those of some runs have cost of which it is known what came of them.
+
+        Args:
+            runs: The runs.
+            networks: What was trained of them: themselves, or a task.
 
         Raises:
             UserError: If a result is of another version.
         """
-        rows = [row for run in runs if (row := run_folder.read_result(run.folder)) is not None]
-        return sum(self.cost((row["wall_s"] or 0.0) * (row["processes"] or 1)) for row in rows)
+        outcomes = [outcome for run in runs if (outcome := networks.outcome(run.folder)) is not None]
+        return sum(self.cost(outcome.device_s) for outcome in outcomes if outcome.device_s is not None)
 
     def in_words(self, amount: float) -> str:
         """Return an amount of its unit, such as "43 of 60 runs"."""

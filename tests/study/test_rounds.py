@@ -93,6 +93,11 @@ def test_a_part_of_a_ladder_pays_for_the_looks_at_the_whole(plan: Plan) -> None:
     assert len(read_rounds(whole).seeds) == 2
 
 
+def test_a_part_of_a_ladder_has_the_steps_of_which_it_has_both_rungs(plan: Plan) -> None:
+    begin(plan(), 2, 2, 2)
+    assert read_rounds(plan("stage_ratio", "patchify_stem")).steps == {"patchify_stem"}
+
+
 def test_other_training_is_another_study(plan: Plan) -> None:
     study = plan()
     begin(study, 2, 2, 2)

@@ -148,6 +148,16 @@ def with_data_assumed(options: Namespace) -> Namespace:
     return assumed if run_folder.seeds_with(run_folder.RUN, options.runs, keys) else options
 
 
+def with_all_seeds_found(options: Namespace) -> Namespace:
+    """Return options that name seed 0 and every seed that the study's runs have, whatever its rounds gave it."""
+    from roadmap.study.found_seeds import find_seeds
+    from roadmap.study.spec import plan_study
+
+    spec = spec_of(options)
+    seeds = {0, *(find_seeds(spec) or plan_study(spec).seeds)}
+    return Namespace(**vars(options) | {"seeds": [str(seed) for seed in sorted(seeds)]})
+
+
 def with_rounds_found(options: Namespace) -> Namespace | None:
     """Return options that name the seeds that a study's rounds gave it; None where it has no rounds."""
     from roadmap.study.found_seeds import find_rounds, most_seeds
