@@ -20,15 +20,17 @@ from analysis.comparison.differences import StudyComparison
 from analysis.comparison.sides import side_of_record
 from analysis.evaluations.robustness import Robustness
 from analysis.ladder_table import with_answers
-from analysis.metrics import METRICS, declared
+from analysis.metrics import METRICS, declared, metric_of
 from analysis.report.comparison import difference_cells
 from analysis.report.record import read_record
 from analysis.report.record_results import RecordResults
 from analysis.report.tables import cells_markdown, verdict_markdown
-from analysis.sentences import headline, more_runs
+from analysis.sentences import MARKS, headline, more_runs
+from analysis.stats.answers import Answer
 from analysis.verdicts import FACTOR_COLUMNS, published_verdicts, verdict_table
 from docs.drawing import draw_network
 from roadmap.cli.parser import command_parsers
+from roadmap.common.formats import change, interval
 from roadmap.ladder.ladder import read_ladder
 from roadmap.networks.block_config import CONV_SLOTS
 from roadmap.networks.config import BlockConfig, NetConfig
@@ -130,6 +132,26 @@ def write_robustness(record: str) -> str:
     return "\n".join(["| metric | answers |", "| --- | --- |", *lines])
 
 
+def write_tasks(record: str) -> str:
+    """Return what each step of a record changes in classification, segmentation and detection, side by side."""
+    results = RecordResults(read_record(RECORDS / record), margin=METRICS["top1"].margin)
+    tables = {str(rows["metric"].iloc[0]): rows.set_index("step") for rows in results.verdicts}
+    shown = [(name, tables[name]) for name in ("top1", "miou", "box_ap")]
+    labels = [metric_of(name).label for name, _ in shown]
+    lines = [f"| step | {' | '.join(labels)} |", f"| ---{' | ---:' * len(shown)} |"]
+    for step in shown[0][1].index:
+        rows = [table.loc[step] for _, table in shown]
+        cells = [
+            f"{change(row.delta, '.2f')} ({interval(row.ci_low, row.ci_high, '.2f')}) {MARKS[Answer(row.answer)]}"
+            if row.answer
+            else ""
+            for row in rows
+        ]
+        lines.append(f"| {step} | {' | '.join(cells)} |")
+    said = [f"- {label}: {headline(table.reset_index())}" for label, (_, table) in zip(labels, shown, strict=True)]
+    return "\n".join([*said, "", *lines])
+
+
 def write_deviations(recipes: str) -> str:
     """Return what the paper's recipes do not repeat of the authors' training, of all or of some of them."""
     lines = ["| what differs | the authors | here | recipes |", "| --- | --- | --- | --- |"]
@@ -214,6 +236,7 @@ KINDS = {
     "difference": write_difference,
     "robustness": write_robustness,
     "table": write_table,
+    "tasks": write_tasks,
     "deviations": write_deviations,
     "counts": write_counts,
     "quote": quote,

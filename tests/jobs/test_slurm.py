@@ -71,7 +71,8 @@ def make_ladder(slurm: Slurm, tmp_path: Path, small_images: Path) -> MakeLadder:
 
 
 def test_the_ladder_as_one_array_on_two_nodes_equals_the_local_executors(slurm: Slurm, make_ladder: MakeLadder) -> None:
-    ladder = make_ladder("time_min: 20\nsbatch: {exclusive: true}")  # so that the second job needs the second node
+    # Each job has a node to itself, so that the second one needs the second node.
+    ladder = make_ladder("time_min: 20\nsbatch: {exclusive: true}", epochs=1)
     command = ladder.start("run", "--runs-per-job", "9")  # a job takes seconds to start
     queue = wait_for(lambda: slurm.run("squeue", "--noheader", "--format=%F %N"), what="jobs in the queue")
     nodes = set(queue.split())
