@@ -13,21 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from roadmap import StudySpec, plan_study
+from roadmap.common.process_group import ALONE, Group
+from roadmap.downstream.data.task_data import TEST_BATCH, Batch, SceneData, _scene
+from roadmap.downstream.task_recipe import read_task
+from roadmap.downstream.training import TaskRun, train_task
+from roadmap.jobs.tasks import Setting
+from roadmap.metrics.trained import read_weights, weights_of
+from roadmap.runs.claims import Writer
+
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT))
-
-import torch  # noqa: E402
-
-from roadmap import StudySpec, plan_study  # noqa: E402
-from roadmap.common.process_group import ALONE, Group  # noqa: E402
-from roadmap.downstream.data.task_data import TEST_BATCH, Batch, SceneData, _scene  # noqa: E402
-from roadmap.downstream.task_recipe import read_task  # noqa: E402
-from roadmap.downstream.training import TaskRun, train_task  # noqa: E402
-from roadmap.jobs.tasks import Setting  # noqa: E402
-from roadmap.metrics.trained import read_weights, weights_of  # noqa: E402
-from roadmap.runs.claims import Writer  # noqa: E402
-
 SEED = 40  # of no report
 SOME, OTHERS = ("kernel_7", "separate_downsampling"), ("baseline", "depthwise_conv")
 WIDE, NARROW = {"width": 64, "steps": 600}, {"width": 32, "steps": 800}  # about the same time

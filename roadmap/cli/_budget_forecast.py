@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from roadmap.cli._rounds import Goal, goal_of, pairs_in, runs_of, study_in_rounds, values_of
+from roadmap.cli._goals import Goal, goal_of, pairs_in
+from roadmap.cli._rounds import runs_of, study_in_rounds, values_of
 from roadmap.cli.options import study_of, with_seeds_found
 from roadmap.cli.terminal import make_table, print_json, print_lines, print_study
 from roadmap.common.errors import UserError

@@ -1,4 +1,4 @@
-"""What is trained in rounds, classifiers or a task on them: for how much, to answer which steps, and what comes next.
+"""What is trained in rounds, classifiers or a task on them: the rounds, what comes next, and how it is told.
 
 Nothing is remembered between rounds but what lies in the runs folder, so that a command that was killed, one on another
 machine, and the job that starts the next round on Slurm all go on from the same place.
@@ -6,21 +6,19 @@ machine, and the job that starts the next round on Slurm all go on from the same
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import nan
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from roadmap.cli.options import amount_of, jobs_of, margin_of, study_of, with_all_seeds_found, with_first_seeds
+from roadmap.cli._goals import Goal, pairs_in
+from roadmap.cli.options import jobs_of, study_of, with_all_seeds_found, with_first_seeds
 from roadmap.cli.terminal import print_lines
-from roadmap.common.errors import UserError, unknown
+from roadmap.common.errors import UserError
 from roadmap.common.formats import change, interval
-from roadmap.common.machine import Machine, this_machine
-from roadmap.common.process_group import under_torchrun
+from roadmap.common.machine import this_machine
 from roadmap.runs.run_folder import is_done
-from roadmap.study.budget import Budget
 from roadmap.study.networks import CLASSIFIERS, Networks
 from roadmap.study.rounds import first_seeds, read_rounds, unfinished
 
@@ -28,82 +26,6 @@ if TYPE_CHECKING:
     from analysis.stats.allocation import Allocation
     from roadmap.study.plan import PlannedRun, Study
     from roadmap.study.rounds import Rounds
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a study in rounds is to answer, and for how much.
-
-    Attributes:
-        budget: How much; None spends what it takes.
-        steps: The steps to answer.
-        margin: Changes within it are as good as none.
-        networks: What is trained.
-    """
-
-    budget: Budget | None
-    steps: tuple[str, ...]
-    margin: float
-    networks: Networks = CLASSIFIERS
-
-    @property
-    def meter(self) -> Budget:
-        """What counts the costs: the budget, or runs."""
-        return self.budget or Budget("", float("inf"))
-
-
-def goal_of(
-    options: Namespace, study: "Study", networks: Networks = CLASSIFIERS, own_margin: float | None = None
-) -> Goal | None:
-    """Return what a study in rounds is to reach; None where its number of seeds is fixed.
-
-    Args:
-        options: The options.
-        study: The study.
-        networks: What is trained in rounds.
-        own_margin: The margin of what they are judged by, for where the options name none; None takes that of top-1.
-
-    Raises:
-        UserError: If the options contradict each other.
-    """
-    from analysis.metrics import METRICS
-
-    text = options.budget
-    if networks == CLASSIFIERS and text is None and options.seeds is None and not options.until_answered:
-        text = study.recipe.budget
-    if text is None and not options.until_answered:
-        for name in ("step", "price"):
-            if getattr(options, name) and options.command in ("run", "launch", "downstream"):
-                raise UserError(f"--{name}: goes with --budget or --until-answered. Say one of them, or leave it out.")
-        return None
-    if options.seeds is not None:
-        raise UserError("--seeds: is a fixed number of seeds, which a budget chooses by itself. Leave one of them out.")
-    if under_torchrun():
-        raise UserError("--budget: torchrun has started the processes of one run. Use --executor local or slurm.")
-    if study.layout.fraction:
-        raise UserError("--budget: of --design fractional every network needs its seeds. Say how many with --seeds.")
-    steps = [step for step, _ in pairs_in(study)]
-    if not steps:
-        raise UserError("--budget: answers steps, but of none both rungs are here. Name the rung before it too.")
-    for name in options.step or ():
-        if name not in steps:
-            raise unknown("step", name, steps)
-    margins = (margin_of(options), own_margin, METRICS["top1"].margin)
-    return Goal(
-        None if text is None else _budget(options, text),
-        tuple(step for step in steps if not options.step or step in options.step),
-        next(margin for margin in margins if margin is not None),
-        networks,
-    )
-
-
-def _budget(options: Namespace, text: str) -> Budget:
-    jobs = jobs_of(options) if options.executor == "slurm" or options.device else _machine(options).jobs
-    return Budget.parse(text, jobs=jobs, price=amount_of(options.price, "--price"))
-
-
-def _machine(options: Namespace) -> Machine:
-    return this_machine(jobs_of(options))
 
 
 def train_in_rounds(
@@ -207,14 +129,6 @@ def spent_in(study: "Study", rounds: "Rounds", goal: Goal) -> float:
     return goal.meter.spent(runs_of(study, rounds, failed=True), rounds.networks)
 
 
-def pairs_in(study: "Study") -> list[tuple[str, str]]:
-    """Return every step of a study and the rung that it is judged against, references too, where it has both."""
-    from analysis.verdicts import pairs_of, reference_pairs
-
-    there = {rung.id for rung in study.rungs}
-    return [pair for pair in pairs_of(study.rungs) + reference_pairs(study.rungs) if there.issuperset(pair)]
-
-
 def values_of(study: "Study", rounds: "Rounds") -> dict[str, list[float]]:
     """Return what each rung's seeds are judged by, NaN for those that did not finish; nothing before round 1."""
 
@@ -253,7 +167,7 @@ def costs_of(options: Namespace, study: "Study", goal: Goal) -> dict[str, float]
         return {rung.id: 1.0 for rung in study.rungs}
     if goal.networks != CLASSIFIERS:
         return {rung: meter.cost(seconds) for rung, seconds in _seconds_of_task(study, goal).items()}
-    seconds = forecast(study, _machine(options)).seconds
+    seconds = forecast(study, this_machine(jobs_of(options))).seconds
     return {rung.id: meter.cost(seconds[study.configs[rung.id, 0].id]) for rung in study.rungs}
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from roadmap.cli._rounds import goal_of, train_in_rounds
+from roadmap.cli._goals import goal_of
+from roadmap.cli._rounds import train_in_rounds
 from roadmap.cli.commands import Exit
 from roadmap.cli.evaluation_commands import print_measured, work_on_networks
 from roadmap.cli.options import base_of, job_options_of, margin_of, study_of, with_seeds_found

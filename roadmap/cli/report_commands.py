@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from analysis.report.contents import Presentation
     from analysis.study_results import StudyResults
+    from roadmap.runs.metrics import Metric
     from roadmap.study.plan import Study
 
 STATUS_ROWS = 200  # more runs than these are counted, and those shown that something is up with
@@ -39,14 +40,14 @@ STATUS_LOGS = 5
 
 def status(options: Namespace) -> Exit:
     """Print where every run stands."""
-    from roadmap.common.formats import clock
     from roadmap.jobs.status import look_at_queue, standing
-    from roadmap.runs.metrics import Metric, last_measured
+    from roadmap.runs.metrics import last_measured
     from roadmap.runs.run_folder import RUN, read_progress, read_result
 
     study = study_of(with_seeds_found(options, RUN))
     queue = look_at_queue(study.runs)
-    rows, logs, metrics = [], [], dict[str, Metric]()
+    rows, logs = [], []
+    metrics: dict[str, Metric] = {}
     for run in study.planned():
         stands = standing(run.folder, queue)
         done = stands.state in ("finished", "diverged")
@@ -76,16 +77,7 @@ def status(options: Namespace) -> Exit:
         return Exit.OK
     console = Console()
     shown = [row for row in rows if len(rows) <= STATUS_ROWS or row["state"] not in ("finished", "waiting")]
-    cells = []
-    for row in shown[:STATUS_ROWS]:
-        progress = [
-            f"top-1 {row['top1']:.2f}" if row["top1"] is not None else "",
-            *(f"{metrics[name].name} {value:{metrics[name].digits}}" for name, value in row["measured"].items()),
-            f"epoch {row['epoch']}" if row["epoch"] else "",
-            f"{clock(row['left_s'])} left" if row["left_s"] is not None else "",
-            row["note"],
-        ]
-        cells.append((row["rung"], row["seed"], row["state"], ", ".join(filter(None, progress))))
+    cells = [(row["rung"], row["seed"], row["state"], _progress(row, metrics)) for row in shown[:STATUS_ROWS]]
     if shown:
         columns = ("rung", "seed", "state", "progress")
         console.print(make_table(columns, cells, numbers=["seed"], wrapped=["progress"]))
@@ -99,6 +91,20 @@ def status(options: Namespace) -> Exit:
     if not queue.answers:
         console.print("Slurm does not answer: what waits in its queue cannot be told now.")
     return Exit.OK
+
+
+def _progress(row: dict[str, Any], metrics: "Mapping[str, Metric]") -> str:
+    """Say how far a run is, or what came of it, from its row of `status`."""
+    from roadmap.common.formats import clock
+
+    parts = [
+        f"top-1 {row['top1']:.2f}" if row["top1"] is not None else "",
+        *(f"{metrics[name].name} {value:{metrics[name].digits}}" for name, value in row["measured"].items()),
+        f"epoch {row['epoch']}" if row["epoch"] else "",
+        f"{clock(row['left_s'])} left" if row["left_s"] is not None else "",
+        row["note"],
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def report(options: Namespace) -> Exit:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from roadmap.cli._goals import goal_of
 from roadmap.cli._rounds import (
     answers_of,
     begin_round,
     choose,
     describe_end,
     describe_round,
-    goal_of,
     next_runs,
     runs_of,
     study_in_rounds,
@@ -43,7 +43,7 @@ from roadmap.common.process_group import my_rank, under_torchrun
 from roadmap.runs.run_folder import RUN, is_done, is_finished
 
 if TYPE_CHECKING:
-    from roadmap.cli._rounds import Goal
+    from roadmap.cli._goals import Goal
     from roadmap.jobs.options import JobOptions
     from roadmap.jobs.status import Queue
     from roadmap.metrics.own_metrics import OwnMetric

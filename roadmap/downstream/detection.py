@@ -4,6 +4,7 @@ import io
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from importlib.util import find_spec
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -80,13 +81,8 @@ def evaluate(recipe: TaskRecipe, model: nn.Module, data: TaskData, device: str, 
             detected = _objects(number, boxes, output["labels"], masks)
             scores = output["scores"].tolist()
             found += [each | {"score": score} for each, score in zip(detected, scores, strict=True)]
-    images, wanted, found = (_flat(group.gather(ours)) for ours in (images, wanted, found))
+    images, wanted, found = (list(chain(*group.gather(ours))) for ours in (images, wanted, found))
     return average_precision(images, wanted, found, len(data.classes))
-
-
-def _flat(parts: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return what the processes have in one list."""
-    return [each for part in parts for each in part]
 
 
 def require_coco() -> None:

@@ -25,7 +25,6 @@ from roadmap.downstream.pictures import picture_of
 from roadmap.downstream.task_recipe import TaskRecipe
 from roadmap.jobs.tasks import Setting, Stopped
 from roadmap.networks.nets import Net
-from roadmap.runs.metrics import Metric
 from roadmap.runs.run_folder import PROGRESS, WEIGHTS
 from roadmap.training.checkpoints import read_checkpoint, read_last, write_checkpoint
 from roadmap.training.loop import save_weights
@@ -56,12 +55,10 @@ class Outcome(NamedTuple):
     """What a task found.
 
     Attributes:
-        metrics: What is measured, by its name.
-        values: The number of each.
+        values: The number of each metric, by its name.
         details: What else is known: the test's other numbers, the loss at the end, times.
     """
 
-    metrics: dict[str, Metric]
     values: dict[str, float]
     details: dict[str, Any]
 
@@ -207,7 +204,7 @@ class _Training:
             picture = picture_of(shown)
             self.writer.write(self.writer.folder / PICTURE, lambda file: picture.save(file, format="PNG"))
             save_weights(self.model, self.writer.folder / WEIGHTS, self.writer.write)
-        return Outcome(kind.METRICS, kind.as_metrics(found), details)
+        return Outcome(kind.as_metrics(found), details)
 
     # -- checkpoints
 

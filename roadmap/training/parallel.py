@@ -12,9 +12,7 @@ from roadmap.networks.blocks import DropPath, Pointwise
 from roadmap.runs.config import RunConfig
 
 
-def distribute(
-    model: nn.Module, device: str, group: Group, *, sync_batch_norm: bool, drops_alike: bool = True
-) -> nn.Module:
+def distribute(model: nn.Module, device: str, group: Group, *, sync_batch_norm: bool, drops_alike: bool) -> nn.Module:
     """Return the network as it is to be called in training, its gradients averaged over the processes.
 
     Args:

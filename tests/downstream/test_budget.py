@@ -1,7 +1,6 @@
 """Segmenters in rounds: seeds where steps are open in mean IoU, answers that pay for the looks at it."""
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
@@ -26,28 +25,22 @@ from roadmap.cli import downstream_commands
 from roadmap.cli.main import main
 from roadmap.common import files
 from roadmap.downstream.task import DownstreamTask, plan_task
-from roadmap.downstream.task_recipe import known_tasks
 from roadmap.runs import run_folder
 from roadmap.runs.metrics import FAILED, OWN_METRICS_VERSION, path_of
 from roadmap.study.plan import PlannedRun, Study
 from roadmap.study.rounds import folder_of, read_rounds
 from roadmap.study.spec import StudySpec, plan_study
+from tests.downstream.samples import write_tiny_task
 from tests.samples import LADDER
 
 RUNGS = ("start", "widen", "big_kernel")  # of `LADDER`
 MIOU = {"start": 30.0, "widen": 31.0, "big_kernel": 45.0}
-TINY = {"steps": 3, "batch_size": 2, "warmup_steps": 0, "train_images": 6, "test_images": 2, "width": 8}
 
 
 @pytest.fixture
 def task_file(tmp_path: Path) -> Path:
     """A recipe of segmentation that takes a moment."""
-    text = known_tasks()["segmentation"].read_text()
-    for name, value in TINY.items():
-        text = re.sub(rf"^{name}: .*$", f"{name}: {value}", text, flags=re.MULTILINE)
-    path = tmp_path / "segmentation.yaml"
-    path.write_text(text)
-    return path
+    return write_tiny_task(tmp_path)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Backbones that start from given weights or from random ones: no classifier is trained, and one may come later."""
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from roadmap.cli.main import main
 from roadmap.common.errors import UserError
 from roadmap.downstream.first_weights import find_given_weights
 from roadmap.downstream.task import DownstreamTask
-from roadmap.downstream.task_recipe import known_tasks, read_task
+from roadmap.downstream.task_recipe import read_task
 from roadmap.jobs.launcher import prepare
 from roadmap.jobs.worker import Job
 from roadmap.networks.config import NetConfig
@@ -26,10 +25,10 @@ from roadmap.runs import run_folder
 from roadmap.runs.config import RunConfig
 from roadmap.runs.metrics import all_measured
 from roadmap.study.plan import PlannedRun
+from tests.downstream.samples import TINY, write_tiny_task
 
 MakeRun = Callable[..., RunConfig]
 NET = NetConfig(depths=(1, 1, 1, 1), widths=(4, 4, 8, 8))
-TINY = {"steps": 2, "batch_size": 2, "warmup_steps": 0, "train_images": 4, "test_images": 2, "width": 8}
 STILL = replace(read_task("segmentation"), **TINY, lr=1e-12, weight_decay=0.0)  # type: ignore[arg-type]
 
 
@@ -112,12 +111,7 @@ def test_folders_of_work_on_classifiers_keep_their_names() -> None:
 
 @pytest.fixture
 def task_file(tmp_path: Path) -> Path:
-    text = known_tasks()["segmentation"].read_text()
-    for name, value in TINY.items():
-        text = re.sub(rf"^{name}: .*$", f"{name}: {value}", text, flags=re.MULTILINE)
-    path = tmp_path / "segmentation.yaml"
-    path.write_text(text)
-    return path
+    return write_tiny_task(tmp_path)
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from roadmap import train as train_run
 from roadmap.cli.main import main
 from roadmap.common.errors import UserError
 from roadmap.downstream.task import DownstreamTask, plan_task
-from roadmap.downstream.task_recipe import known_tasks, read_task
+from roadmap.downstream.task_recipe import read_task
 from roadmap.jobs.cluster import Cluster
 from roadmap.jobs.launcher import launch, prepare
 from roadmap.jobs.options import JobOptions
@@ -30,11 +29,11 @@ from roadmap.runs.metrics import all_measured
 from roadmap.study.plan import PlannedRun
 from roadmap.training.checkpoints import checkpoints
 from roadmap.training.loop import train
+from tests.downstream.samples import TINY, write_tiny_task
 from tests.processes import fork, wait_for
 from tests.slurm import Slurm
 
 NET = NetConfig(depths=(1, 1, 1, 1), widths=(4, 4, 8, 8))
-TINY = {"steps": 3, "batch_size": 2, "warmup_steps": 0, "train_images": 6, "test_images": 2, "width": 8}
 RECIPE = replace(read_task("segmentation"), **TINY)  # type: ignore[arg-type]
 TASK = DownstreamTask(RECIPE, data="scenes-1")
 DETECTOR = DownstreamTask(replace(read_task("detection"), **TINY), data="scenes-1")  # type: ignore[arg-type]
@@ -110,11 +109,7 @@ def test_the_command_trains_what_is_missing_and_the_report_has_it(
     tmp_path: Path, small_images: Path, write_recipes: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = write_recipes(epochs=1)
-    task = tmp_path / "segmentation.yaml"
-    text = known_tasks()["segmentation"].read_text()
-    for name, value in TINY.items():
-        text = re.sub(rf"^{name}: .*$", f"{name}: {value}", text, flags=re.MULTILINE)
-    task.write_text(text)
+    task = write_tiny_task(tmp_path)
     only, runs = ["baseline", "stage_ratio"], tmp_path / "runs"
     words = ["--base", "resnet50", "--recipe", str(recipe), "--data", str(small_images), "--runs", str(runs)]
     words += ["--only", *only]
