@@ -58,7 +58,7 @@ SlurmdParameters=config_overrides
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0,bf_interval=1
 JobRequeue=1
-KillWait=5
+KillWait=2
 MinJobAge=2
 SlurmdTimeout=10
 ReturnToService=2

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,7 @@ def test_what_cannot_be_done_is_refused_before_any_job(trained: PlannedRun, tiny
 def test_work_that_is_requeued_by_slurm_and_killed_ends_as_if_nothing_had_happened(
     slurm: Slurm, folder: Path, tmp_path: Path
 ) -> None:
-    task, other = replace(DETECTOR, recipe=replace(DETECTOR.recipe, steps=1200)), tmp_path / "other" / folder.name
+    task, other = replace(DETECTOR, recipe=replace(DETECTOR.recipe, steps=150)), tmp_path / "other" / folder.name
     shutil.copytree(folder, other)
     cluster, place = Cluster(time_min=20, save_every_min=0.005), task.place(folder)
     options = JobOptions("slurm", folder.parent, "downstream", cluster, max_retries=5, wait=False)
@@ -201,7 +202,14 @@ def test_work_that_is_requeued_by_slurm_and_killed_ends_as_if_nothing_had_happen
 
     first = wait_for(lambda: worker_of(1), what="a checkpoint")
     slurm.run("scontrol", "requeue", first.job)
-    second = wait_for(lambda: worker_of(2), what="a checkpoint of the second start")
+
+    def second_worker() -> Worker | None:
+        """Who goes on; until Slurm kills the first, he stands still, lest there be nothing left."""
+        with suppress(ProcessLookupError):
+            os.kill(first.pid, signal.SIGSTOP)
+        return worker_of(2)
+
+    second = wait_for(second_worker, what="a checkpoint of the second start")
     os.kill(second.pid, signal.SIGKILL)
     wait_for(lambda: task.is_done(folder), what="the outcome", timeout_s=120)
     slurm.wait_idle()

@@ -78,7 +78,7 @@ def test_the_ladder_as_one_array_on_two_nodes_equals_the_local_executors(slurm: 
     nodes = set(queue.split())
     while command.process.is_alive():
         nodes |= set(slurm.run("squeue", "--noheader", "--format=%F %N").split())
-        time.sleep(0.2)
+        time.sleep(0.5)
     ended = command.wait()
     assert (ended.code, ended.err) == (0, "")
     assert "17 of 17 runs done" in ended.out
