@@ -43,10 +43,10 @@ class SlurmLadder:
         self.cluster = folder / "cluster.yaml"
         self.cluster.write_text(cluster + "\n")
 
-    def start(self, *action: str, executor: str = "slurm", where: str = "work") -> Command:
+    def start(self, *action: str, executor: str = "slurm", where: str = "work", cores: int = 2) -> Command:
         options = ["--base", "resnet50", "--recipe", str(self.recipe), "--data", str(self.images)]
         options += ["--executor", executor, "--cluster", str(self.cluster)]
-        return Command(self.folder / where, *action, *options, cores=2)
+        return Command(self.folder / where, *action, *options, cores=cores)
 
     def planned(self, where: str = "work", *only: str) -> list[PlannedRun]:
         runs = self.folder / where / "runs"
@@ -73,30 +73,30 @@ def make_ladder(slurm: Slurm, tmp_path: Path, small_images: Path) -> MakeLadder:
 def test_the_ladder_as_one_array_on_two_nodes_equals_the_local_executors(slurm: Slurm, make_ladder: MakeLadder) -> None:
     # Each job has a node to itself, so that the second one needs the second node.
     ladder = make_ladder("time_min: 20\nsbatch: {exclusive: true}", epochs=1)
-    command = ladder.start("run", "--runs-per-job", "9")  # a job takes seconds to start
-    queue = wait_for(lambda: slurm.run("squeue", "--noheader", "--format=%F %N"), what="jobs in the queue")
-    nodes = set(queue.split())
-    while command.process.is_alive():
-        nodes |= set(slurm.run("squeue", "--noheader", "--format=%F %N").split())
-        time.sleep(0.5)
-    ended = command.wait()
-    assert (ended.code, ended.err) == (0, "")
-    assert "17 of 17 runs done" in ended.out
-    assert set(slurm.nodes) <= nodes
-    assert len(nodes - set(slurm.nodes)) == 1  # one number: all jobs belong to one array
+    # Launched, for 'run' would measure and report them too; and a core has one thread, as a job on Slurm has here.
+    assert ladder.start("launch", "--runs-per-job", "9").wait().code == 0  # a job takes seconds to start
+    assert ladder.start("launch", executor="local", where="local", cores=1).wait().code == 0
+    ours, locally = ladder.planned("work"), ladder.planned("local")
+    seen: set[str] = set()
+
+    def all_done() -> bool:
+        seen.update(slurm.run("squeue", "--noheader", "--format=%F %N").split())
+        return all(run_folder.is_done(run.folder) for run in [*ours, *locally])
+
+    wait_for(all_done, what="the results", timeout_s=300)
+    assert len(ours) == 17
+    assert set(slurm.nodes) <= seen
+    assert len(seen - set(slurm.nodes)) == 1  # one number: all jobs belong to one array
     assert len(list((ladder.folder / "work" / "runs" / JOBS).glob("*/*_submitted.pkl"))) == 2
-    assert ladder.start("launch", executor="local", where="local").wait().code == 0  # 'run' would measure them too
-    locally = ladder.planned("local")
-    wait_for(lambda: all(run_folder.is_done(run.folder) for run in locally), what="the results", timeout_s=300)
-    for ours, local in zip(ladder.planned("work"), locally, strict=True):
-        assert outcome(ours.folder) == outcome(local.folder)
+    for one, other in zip(ours, locally, strict=True):
+        assert outcome(one.folder) == outcome(other.folder)
 
 
 def test_a_ladder_that_everything_happens_to_loses_nothing(slurm: Slurm, tmp_path: Path) -> None:
     cluster = Cluster(partition="low", time_min=20, save_every_min=0.01, signal_delay_s=10)
-    victim = Victim(slurm, tmp_path / "victim", seeds=4, epochs=60, cluster=cluster)
+    victim = Victim(slurm, tmp_path / "victim", seeds=3, epochs=40, cluster=cluster)
     faults = [fault for name, fault in FAULTS.items() if name not in ALONE]
-    happened, _ = disturb(victim, faults, len(faults), patience_s=400)
+    happened, _ = disturb(victim, faults, len(faults), pause_s=1.0, patience_s=400)
     assert happened == len(faults)
     ends = victim.ends()
     assert ends["died"]
@@ -242,7 +242,9 @@ def test_runs_share_a_job_and_jobs_are_limited(slurm: Slurm, make_ladder: MakeLa
     text = ladder.start("launch", *options, "--dry-run").wait().out
     assert "--array=0-1%1" in text
     assert "5 runs in 2 jobs" in text
-    assert ladder.start("run", *options).wait().code == 0
+    ended = ladder.start("run", *options).wait()
+    assert (ended.code, ended.err) == (0, "")
+    assert "5 of 5 runs done" in ended.out
     assert len(list(ladder.folder.rglob("*_log.out"))) == 2
     submitted = next(ladder.folder.rglob("*_submission.sh")).read_text().splitlines()
     shown = text.splitlines()
@@ -295,7 +297,7 @@ def test_without_slurm_there_is_one_message(
 
 
 def test_killed_runs_of_an_array_come_back_by_themselves(slurm: Slurm, tmp_path: Path) -> None:
-    victim = Victim(slurm, tmp_path / "victim", seeds=2, epochs=80)
+    victim = Victim(slurm, tmp_path / "victim", seeds=2, epochs=30)
     victim.launch()
     for run in victim.planned():
         wait_for(lambda run=run: checkpoints(run.folder), what="a checkpoint")
