@@ -1,6 +1,7 @@
 """Real processes that tests start, signal and wait for: training runs and command lines; and what they leave behind.
 
-They are forked from a server that has imported torch and its kin already, so that one costs no seconds to start.
+They are forked from a server that has imported torch and its kin already, and what the tests' functions need, so that
+one costs no seconds to start.
 """
 
 import hashlib
@@ -30,8 +31,10 @@ STOPPED = 3
 
 _FORKS = get_context("forkserver")
 _FORKS.set_forkserver_preload([
-    "torch", "timm.data", "timm.optim", "timm.scheduler", "timm.utils", "roadmap.networks.cost", "submitit", "pandas",
-    "scipy.stats", "matplotlib.pyplot", "rich.live", "pytest", "hypothesis",
+    "torch", "timm.data", "timm.optim", "timm.scheduler", "timm.utils", "submitit", "pandas", "scipy.stats",
+    "matplotlib.pyplot", "rich.live", "pytest", "hypothesis", "roadmap.cli.run_commands", "roadmap.data.augmentation",
+    "roadmap.jobs.worker", "roadmap.training.loop", "roadmap.training.parallel", "analysis.report.write",
+    "tests.conftest", "tests.samples",
 ])  # fmt: skip
 
 
