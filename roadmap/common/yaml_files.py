@@ -4,6 +4,8 @@ import difflib
 import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -108,7 +110,7 @@ def read_yaml(path: Path, kind: type[T], keys: Keys) -> T:
     if repeated:
         raise UserError("\n".join(f"{path}:{line}: key '{key}' stands twice. Keep one." for line, key in repeated))
     try:
-        return TypeAdapter(kind).validate_python(content, context={FOLDER: path.parent})
+        return TypeAdapter(kind).validate_python(deepcopy(content), context={FOLDER: path.parent})
     except ValidationError as error:
         raise UserError(explain(error, str(path), keys, root)) from error
 
@@ -122,6 +124,7 @@ def write_flow(value: Any) -> str:
     return text.getvalue().removesuffix("...\n").strip()
 
 
+@lru_cache(maxsize=64)  # a command reads its ladder and its recipe in several places, a quarter of a second each
 def _parse(text: str) -> tuple[Node | None, list[tuple[int, str]], Any]:
     """Return the nodes of a YAML text, which know their lines; its repeated keys with theirs; and what it means."""
     yaml = YAML(typ="safe", pure=True)
