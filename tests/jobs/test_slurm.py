@@ -61,6 +61,13 @@ class SlurmLadder:
     def wait_until_under_way(self) -> None:
         wait_for(lambda: run_folder.read_metrics(self.run().folder), what="an epoch")
 
+    def hold(self, *only: str) -> None:
+        """Let the workers stand still, who would take a core from what is tried meanwhile; Slurm wakes whom it ends."""
+        for run in self.planned("work", *only):
+            last = last_attempt(run.folder)
+            if worker := last and last.worker():
+                os.kill(worker.pid, signal.SIGSTOP)
+
 
 MakeLadder = Callable[..., SlurmLadder]
 
@@ -166,6 +173,7 @@ def test_a_launch_while_the_jobs_are_queued_submits_nothing_and_cancel_ends_them
     ended = ladder.start("launch", *RUNG, "kernel_7").wait()
     assert "2 at work, 0 to do" in ended.out
     ladder.wait_until_under_way()
+    ladder.hold(RUNG[1], "kernel_7")
     slurm.run("scontrol", "update", "PartitionName=main", "State=DOWN")
     try:
         assert ladder.start("launch", "--only", "gelu").wait().code == 0
@@ -219,6 +227,7 @@ def test_status_is_right_while_the_controller_is_down_and_after_it_is_back(
     ladder = make_ladder(epochs=1000)
     assert ladder.start("launch", *RUNG).wait().code == 0
     ladder.wait_until_under_way()
+    ladder.hold(RUNG[1])
     time.sleep(6)  # the controller saves what it knows every five seconds
     slurm.kill_controller()
     try:

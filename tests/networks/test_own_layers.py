@@ -297,7 +297,7 @@ def test_a_ladder_with_an_own_step_trains_reports_and_reruns_what_an_edit_change
 ) -> None:
     ladder, path, recipe = write_ladder(tmp_path, "add_gain"), write(tmp_path), write_recipes()
     words = ("--base", "resnet50", "--steps", ladder, "--steps-module", path, "--recipe", recipe)
-    words = (*words, "--data", small_images, "--jobs", "2")
+    words = (*words, "--data", small_images, "--jobs", "1")
     ended = run(tmp_path, *words)
     assert ended.code == 0, ended.err
     assert list((tmp_path / "out").glob("*-mine/report.html"))
