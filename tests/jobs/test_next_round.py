@@ -74,7 +74,8 @@ def test_three_rounds_with_a_job_requeued_and_the_next_rounds_job_killed_equal_u
 ) -> None:
     recipe = write_recipes(epochs=4)
     words = ["--base", "resnet50", "--recipe", str(recipe), "--data", str(small_images), "--only", *RUNGS]
-    (tmp_path / "cluster.yaml").write_text("time_min: 20\nsave_every_min: 0.01\nmem_gb: 3.9\n")  # a node has room for one job
+    # A node has room for one job.
+    (tmp_path / "cluster.yaml").write_text("time_min: 20\nsave_every_min: 0.01\nmem_gb: 3.9\n")
     launch = ["launch", *words, "--budget", "60runs", "--runs-per-job", "2"]
     launch += ["--executor", "slurm", "--cluster", "cluster.yaml"]
     (tmp_path / "custom").mkdir()
