@@ -41,7 +41,9 @@ def test_an_example_trains_on_the_smoke_recipe(example: Path, tmp_path: Path) ->
     train(run.config, run.folder)
     row = run_folder.read_result(run.folder) or {}
     assert row["state"] == "finished"
-    assert row["top1"] > 12  # of ten classes: after 62 steps it is beyond chance, by many standard errors
+    # Below what guessing costs, log(10) = 2.3, with ease on every processor. Top-1 after 62 steps is not: BatchNorm's
+    # running statistics lag behind the weights, and the last digits decide.
+    assert row["train_loss"] < 2.1
 
 
 def test_an_example_costs_what_its_source_says(example: Path) -> None:
