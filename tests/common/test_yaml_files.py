@@ -377,6 +377,15 @@ def test_an_alias_stands_for_what_it_names_and_a_merge_takes_its_keys(tmp_path: 
     assert content == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 2}, "c": {"x": 1, "y": 3}}
 
 
+def test_what_a_caller_does_to_what_was_read_changes_nothing_for_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text("a: {x: [1, 2]}")
+    read_yaml(path, dict, {"": ["key"]})["a"]["x"].append(3)
+    assert read_yaml(path, dict, {"": ["key"]}) == {"a": {"x": [1, 2]}}
+    path.write_text("a: 4")
+    assert read_yaml(path, dict, {"": ["key"]}) == {"a": 4}
+
+
 @pytest.mark.parametrize("directive", ["", "%YAML 1.1\n---\n"])
 @pytest.mark.parametrize("word", ["on", "off", "yes", "no", "y", "="])
 def test_a_word_is_a_word(word: str, directive: str, tmp_path: Path) -> None:

@@ -81,8 +81,11 @@ def test_the_ladder_as_one_array_on_two_nodes_equals_the_local_executors(slurm: 
     # Each job has a node to itself, so that the second one needs the second node.
     ladder = make_ladder("time_min: 20\nsbatch: {exclusive: true}", epochs=1)
     # Launched, for 'run' would measure and report them too; and a core has one thread, as a job on Slurm has here.
-    assert ladder.start("launch", "--runs-per-job", "9").wait().code == 0  # a job takes seconds to start
-    assert ladder.start("launch", executor="local", where="local", cores=1).wait().code == 0
+    commands = [
+        ladder.start("launch", "--runs-per-job", "9"),  # a job takes seconds to start
+        ladder.start("launch", executor="local", where="local", cores=1),
+    ]
+    assert [(ended.code, ended.err) for ended in (command.wait() for command in commands)] == [(0, "")] * 2
     ours, locally = ladder.planned("work"), ladder.planned("local")
     seen: set[str] = set()
 
