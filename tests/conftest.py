@@ -15,6 +15,8 @@ import yaml
 
 os.environ["OMP_NUM_THREADS"] = "1"  # here and in every process that a test starts
 
+from analysis.figures import catalogue
+from analysis.figures.roadmap import save_figure
 from roadmap.data.datasets import EMBEDDED, IDX_FILES, describe_data
 from roadmap.data.idx import find_idx, read_idx, write_idx
 from roadmap.ladder.recipe_steps import RECIPE_STEPS
@@ -120,6 +122,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
     with small_file_system(tmp_path / "disk", "64k") as disk:
         yield disk
+
+
+@pytest.fixture
+def only_svg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have reports draw figures in the form that pages show: PDF and PNG take three quarters of a report's time."""
+    monkeypatch.setattr(catalogue, "save_figure", lambda figure, stem, _: save_figure(figure, stem, ["svg"]))
 
 
 @pytest.fixture

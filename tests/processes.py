@@ -31,7 +31,7 @@ STOPPED = 3
 
 _FORKS = get_context("forkserver")
 _FORKS.set_forkserver_preload([
-    "torch", "timm.data", "timm.optim", "timm.scheduler", "timm.utils", "submitit", "pandas", "scipy.stats",
+    "tests", "torch", "timm.data", "timm.optim", "timm.scheduler", "timm.utils", "submitit", "pandas", "scipy.stats",
     "matplotlib.pyplot", "rich.live", "pytest", "hypothesis", "roadmap.cli.run_commands", "roadmap.data.augmentation",
     "roadmap.jobs.worker", "roadmap.networks.cost", "roadmap.training.loop", "roadmap.training.parallel",
     "analysis.report.write", "tests.conftest", "tests.samples",

@@ -3,7 +3,6 @@
 `python run_ladder.py`, `python -m roadmap` and `run-ladder` are the same.
 """
 
-import gc
 import io
 import os
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from roadmap.cli.commands import COMMANDS, Exit
 from roadmap.cli.parser import PROGRAM, parse
 from roadmap.common.errors import UserError
+from roadmap.common.machine import collect_garbage_rarely
 from roadmap.common.process_group import my_rank
 
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         argv: What follows the program's name; None takes the process's own.
         program: What the program is called in its messages.
     """
-    gc.set_threshold(50_000)  # imports and figures make many objects and little garbage; to look often costs a tenth
+    collect_garbage_rarely()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal or file that cannot show a character ends nothing

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.common.log import say
+from roadmap.common.machine import collect_garbage_rarely
 from roadmap.jobs import slurm_queue
 from roadmap.jobs.launch_folders import cancelled_runs
 from roadmap.jobs.tasks import TRAINING, Setting, Stopped, Task, is_from_outside, is_over, item_of
@@ -75,6 +76,7 @@ class Job:
 
     def __call__(self) -> None:
         """Do the task on every folder of the list where it is not done and nobody else is at it."""
+        collect_garbage_rarely()
         # What others ask of the run at hand, and whether the scheduler asked.
         self._request: Request = ""
         self._preempted = False

@@ -173,6 +173,7 @@ def train_as_if(study: Study) -> dict[str, float]:
     return tops
 
 
+@pytest.mark.usefixtures("only_svg")
 def test_a_study_of_a_plan_is_about_its_effects_on_every_surface(make: Make, tmp_path: Path) -> None:
     study = make()
     train_as_if(study)

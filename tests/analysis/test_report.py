@@ -80,6 +80,7 @@ def test_a_proxy_says_so_in_every_table_in_the_figure_and_on_the_page(study: Stu
         assert "PROXY, not ImageNet" in (tmp_path / "out" / name).read_text(), name
 
 
+@pytest.mark.usefixtures("only_svg")
 def test_the_page_says_what_differs_from_the_papers_recipe(study: Study, tmp_path: Path) -> None:
     write_report(study, tmp_path / "out")
     _, _, deviations = (tmp_path / "out" / "report.html").read_text().partition("What differs from the paper's recipe")
@@ -88,6 +89,7 @@ def test_the_page_says_what_differs_from_the_papers_recipe(study: Study, tmp_pat
     assert "betas" not in section
 
 
+@pytest.mark.usefixtures("only_svg")
 def test_verdicts_are_written_for_every_metric_and_those_of_top1_for_latex(study: Study, tmp_path: Path) -> None:
     for rung, top1 in (("baseline_original", 70.0), ("baseline", 75.0)):
         for seed in (0, 1):
@@ -102,6 +104,7 @@ def test_verdicts_are_written_for_every_metric_and_those_of_top1_for_latex(study
     assert "modern recipe & +5.00 (" in (tmp_path / "out" / "verdicts.tex").read_text()
 
 
+@pytest.mark.usefixtures("only_svg")
 def test_the_pages_commands_are_those_of_this_study(study: Study, tmp_path: Path) -> None:
     put_result(study, "baseline_original", 0, top1=70.0)
     put_result(study, "baseline", 0, top1=75.0)
@@ -118,6 +121,7 @@ def test_the_pages_commands_are_those_of_this_study(study: Study, tmp_path: Path
     assert "run --base resnet50 --recipe tiny --seeds 0 1</code>" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("only_svg")
 def test_the_page_tells_how_every_run_stands_and_what_it_left(study: Study, tmp_path: Path) -> None:
     put_result(study, "baseline", 0, top1=75.0)
     put_result(study, "gelu", 1, state="failed", error="OSError: no <space>")
@@ -155,6 +159,7 @@ def test_validation_images_are_never_passed_off_as_the_test_set(
     assert not {run.config.id for run in studies[0].planned()} & {run.config.id for run in studies[1].planned()}
 
 
+@pytest.mark.usefixtures("only_svg")
 def test_diverged_and_failed_runs_are_named_with_their_reason(study: Study, tmp_path: Path) -> None:
     put_result(study, "baseline", 0, state="diverged", error="the loss is nan at step 3")
     put_result(study, "gelu", 1, state="failed", error="OSError: no space")
@@ -166,6 +171,7 @@ def test_diverged_and_failed_runs_are_named_with_their_reason(study: Study, tmp_
     assert (table.loc["baseline", "state"], table.loc["gelu", "state"]) == ("diverged", "failed")
 
 
+@pytest.mark.usefixtures("only_svg")
 def test_the_other_base_stands_behind_once_it_has_results(study: Study, tmp_path: Path, small_images: Path) -> None:
     recipe = str(tmp_path / "recipes" / "tiny.yaml")
     behind = plan_study(StudySpec("resnet200", recipe, PAPER, runs=study.runs, seeds=(0, 1), data_root=small_images))
@@ -177,6 +183,7 @@ def test_the_other_base_stands_behind_once_it_has_results(study: Study, tmp_path
     assert "ResNet-200 ladder" in (tmp_path / "out" / "roadmap.svg").read_text()
 
 
+@pytest.mark.usefixtures("only_svg")
 def test_part_of_a_ladder_does_not_call_its_end_convnext(study: Study, tmp_path: Path, small_images: Path) -> None:
     part = replace(study, rungs=study.rungs[:3])
     write_report(part, tmp_path / "part")
@@ -192,6 +199,7 @@ def finish_record(study: Study) -> None:
             put_result(study, rung, seed, top1=70.0 + i + seed / 10)
 
 
+@pytest.mark.usefixtures("only_svg")
 def test_a_record_is_judged_again_from_its_rows_as_its_runs_were(study: Study, tmp_path: Path) -> None:
     finish_record(study)
     results = StudyResults(study)
@@ -209,6 +217,7 @@ def test_a_record_is_judged_again_from_its_rows_as_its_runs_were(study: Study, t
     assert told[0]["judged"] == {"rule": "shared", "margin": 0.2, "commit": find_commit()}
 
 
+@pytest.mark.usefixtures("only_svg")
 def test_a_record_says_by_which_rule_it_was_judged_last_and_keeps_its_origin(study: Study, tmp_path: Path) -> None:
     finish_record(study)
     write_report(study, tmp_path / "out")
@@ -224,6 +233,7 @@ def test_a_record_says_by_which_rule_it_was_judged_last_and_keeps_its_origin(stu
     assert "rule &#39;welch&#39;, margin 50 points" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("only_svg")
 def test_a_record_of_another_version_is_refused(study: Study, tmp_path: Path) -> None:
     write_report(study, tmp_path / "out")
     about = json.loads((tmp_path / "out" / "record.json").read_text())

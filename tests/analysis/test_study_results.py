@@ -32,6 +32,8 @@ from roadmap.study.spec import StudySpec, plan_study
 from tests.processes import writing
 from tests.samples import PAPER
 
+pytestmark = pytest.mark.usefixtures("only_svg")
+
 RUNGS = PAPER.climb("resnet50")
 SEEDS = (0, 1, 2)
 DESIGNS = [Design(name, samples=2) for name in NAMES]

@@ -29,6 +29,8 @@ from roadmap.study.plan import Study
 from roadmap.study.spec import StudySpec, plan_study
 from tests.samples import LADDER, LADDERS, PAPER
 
+pytestmark = pytest.mark.usefixtures("only_svg")
+
 # What the paper's ladder adopts, by rung; tests over these see a new step without being told.
 ADOPTED = [entry for entry in PAPER.rungs if entry.adopted and entry.step]
 NET = [entry.id for entry in ADOPTED if entry.step in NET_STEPS]

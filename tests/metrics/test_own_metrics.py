@@ -458,6 +458,7 @@ def test_a_plan_names_the_metrics_and_refuses_one_that_is_none(
     assert evaluate(study, small_images, "--metric", f"{my_metrics}:ood", f"{my_metrics}:ood", command="plan") == 0
 
 
+@pytest.mark.usefixtures("only_svg")
 def test_run_measures_what_it_trained_and_reports_it(
     study: Study, small_images: Path, my_metrics: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
