@@ -231,8 +231,9 @@ def test_plan_takes_the_papers_noise_where_nothing_has_run(ladder: Ladder, capsy
 def test_after_a_kill_two_commands_at_once_end_the_round_and_train_every_run_once(
     tmp_path: Path, write_recipes: Callable[..., Path], small_images: Path
 ) -> None:
-    words = ["--base", "resnet50", "--recipe", str(write_recipes(epochs=1)), "--data", str(small_images), "--jobs", "1"]
+    words = ["--base", "resnet50", "--recipe", str(write_recipes(epochs=1)), "--data", str(small_images)]
     words += ["--only", "baseline", "stage_ratio", "--budget", "4runs"]
+    words += ["--executor", "debug"]  # which saves the start of jobs
     work = tmp_path / "work"
     killed = Command(work, "run", *words)
     wait_for(lambda: list(work.glob("runs/*/metrics.jsonl")), what="an epoch", timeout_s=200)

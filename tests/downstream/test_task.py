@@ -89,7 +89,7 @@ def _work_slowly(folder: Path, task: DownstreamTask) -> None:
 def test_work_that_is_killed_ends_with_the_numbers_of_work_that_is_not(
     short: DownstreamTask, folder: Path, tmp_path: Path
 ) -> None:
-    task, other = replace(short, recipe=replace(short.recipe, steps=40)), tmp_path / "other" / folder.name
+    task, other = replace(short, recipe=replace(short.recipe, steps=20)), tmp_path / "other" / folder.name
     shutil.copytree(folder, other)
     process = fork(_work_slowly, folder, task)
     wait_for(lambda: len(checkpoints(task.place(folder))) > 1, what="two checkpoints")
@@ -188,7 +188,7 @@ def test_what_cannot_be_done_is_refused_before_any_job(trained: PlannedRun, tiny
 def test_work_that_is_requeued_by_slurm_and_killed_ends_as_if_nothing_had_happened(
     slurm: Slurm, folder: Path, tmp_path: Path
 ) -> None:
-    task, other = replace(DETECTOR, recipe=replace(DETECTOR.recipe, steps=150)), tmp_path / "other" / folder.name
+    task, other = replace(DETECTOR, recipe=replace(DETECTOR.recipe, steps=100)), tmp_path / "other" / folder.name
     shutil.copytree(folder, other)
     cluster, place = Cluster(time_min=20, save_every_min=0.005), task.place(folder)
     options = JobOptions("slurm", folder.parent, "downstream", cluster, max_retries=5, wait=False)

@@ -233,7 +233,7 @@ def test_ctrl_c_saves_every_run_leaves_no_process_and_the_same_command_goes_on(l
     assert longer.states() in (["interrupted", "interrupted"], ["finished", "interrupted"], ["interrupted", "finished"])
     for run, state in zip(longer.planned(), longer.states(), strict=True):
         assert bool(checkpoints(run.folder)) == (state == "interrupted")
-    ended = longer.start(jobs=1).wait()
+    ended = longer.go_on()
     assert ended.code == 0
     assert "2 of 2 runs done" in ended.out
     longer.check_as_if_undisturbed()
@@ -325,7 +325,7 @@ def test_a_failed_run_costs_only_itself_and_is_tried_again_by_the_next_command_a
     first, _ = two_rungs.planned()
     with writing(first.folder) as writer:
         write_checkpoint(writer, 3, {"model": {}})
-    ended = two_rungs.start().wait()
+    ended = two_rungs.start(jobs=1).wait()
     assert (ended.code, ended.err) == (1, "")
     said = " ".join(ended.out.split())
     assert re.search(r"plain seed 0 failed: UserError: .*: not a checkpoint of this run, so it was removed\.", said)

@@ -132,11 +132,11 @@ def test_ctrl_c_ends_local_jobs_at_once_and_the_same_command_goes_on(tmp_path: P
     train(run.config, run.folder, data_root=small_images)
     folder = run.folder
     robustness = ["robustness", *words, "--radii", "4"]
-    command = Command(tmp_path / "work", *robustness, "--images", "200", cores=1)
+    command = Command(tmp_path / "work", *robustness, "--images", "50", cores=1)
     wait_for(lambda: (folder / run_folder.ROBUSTNESS).exists(), what="a part")
     os.killpg(command.pid, signal.SIGINT)
     assert command.wait(30).code == 130
     assert [attempt.end for attempt in attempts_of(folder / run_folder.ROBUSTNESS_CLAIMS)] == ["stopped"]
-    assert Command(tmp_path / "work", *robustness, "--images", "200", cores=1).wait().code == 0
+    assert Command(tmp_path / "work", *robustness, "--images", "50", cores=1).wait().code == 0
     [entry] = read_found(folder)
     assert is_complete(entry)
