@@ -121,11 +121,10 @@ def test_processes_on_two_nodes_train_a_run_together(
     slurm: Slurm, make_ladder: MakeLadder, tmp_path: Path, small_images: Path
 ) -> None:
     ladder = make_ladder("nodes: 2\ntasks_per_node: 2")
-    ended = ladder.start("run", *RUNG).wait()
+    ended = ladder.start("launch", *RUNG).wait()
     assert (ended.code, ended.err) == (0, "")
-    row = run_folder.read_result(ladder.run().folder)
-    assert row is not None
-    assert row["processes"] == 4
+    row = wait_for(lambda: run_folder.read_result(ladder.run().folder), what="the result", timeout_s=120)
+    assert (row["state"], row["processes"]) == ("finished", 4)
     here = tmp_path / "here"
     assert train_together(4, ladder.run().config, here, small_images) == [0] * 4
     assert outcome(ladder.run().folder) == outcome(here)
