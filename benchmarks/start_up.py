@@ -1,9 +1,11 @@
 """How long the commands that only look take, starting Python included: `python -m benchmarks.start_up`.
 
 Seconds are those of a whole process, the commands taking turns; the table holds their median beside what each may take,
-and the seconds of a processor, which say more where the machine has other work.
+and the seconds of a processor, which say more where the machine has other work. The last line is a job that does
+nothing but import what training needs, beside the same with Python's garbage collector as it is by itself.
 """
 
+import os
 import resource
 import subprocess
 import sys
@@ -15,19 +17,25 @@ from tempfile import TemporaryDirectory
 from benchmarks.side_by_side import Progress, options, print_head, print_row, run
 from roadmap.measuring.turns import take_turns, timed
 
-RUN_LADDER = Path(__file__).parents[1] / "run_ladder.py"
+ROOT = Path(__file__).parents[1]
 MAY_TAKE_S = {"--help": 0.3, "verify": 5.0, "plan --base resnet50": 5.0, "plan --base resnet200": 5.0}
+IMPORTS = "import torch, timm, torch._dynamo"
+RARELY = "from roadmap.common.machine import collect_garbage_rarely; collect_garbage_rarely()"
+JOB, PLAIN_JOB = "a job's imports", "the same, collecting garbage as Python does"
+JOBS = {JOB: f"{RARELY}; {IMPORTS}", PLAIN_JOB: IMPORTS}
 ROUNDS = 5
 
 
 def start(command: str, folder: str, processor_s: list[float]) -> None:
-    """Run a command in a folder and note the processor's seconds.
+    """Run a command in a folder, or Python on a job's lines, and note the processor's seconds.
 
     Raises:
         CalledProcessError: If it fails.
     """
+    words = ["-c", JOBS[command]] if command in JOBS else [str(ROOT / "run_ladder.py"), *command.split()]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     before = children_s()
-    subprocess.run([sys.executable, RUN_LADDER, *command.split()], cwd=folder, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([sys.executable, *words], cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=True)
     processor_s.append(children_s() - before)
 
 
@@ -41,17 +49,18 @@ def main() -> None:
     """Print the table."""
     quick = options(__doc__).parse_args().quick  # of the devices, these commands use none
     progress = Progress()
-    processor_s: dict[str, list[float]] = {command: [] for command in (["--help"] if quick else MAY_TAKE_S)}
+    processor_s: dict[str, list[float]] = {name: [] for name in (["--help"] if quick else [*MAY_TAKE_S, *JOBS])}
     with TemporaryDirectory() as folder:
         visits = {command: timed(partial(start, command, folder, used), "cpu") for command, used in processor_s.items()}
         seconds = take_turns(visits, 1 if quick else ROUNDS, show=progress.of(), warm_up=True)
     progress.clear()
     print_head("command", "seconds", "range", "of a processor", "may take", "ratio")
+    limits = MAY_TAKE_S if quick else MAY_TAKE_S | {JOB: median(seconds.pop(PLAIN_JOB))}
     for command, times in seconds.items():
-        limit = MAY_TAKE_S[command]
+        limit = limits[command]
         span = f"{min(times):.2f} to {max(times):.2f}"
         used, took = median(processor_s[command]), median(times)
-        print_row(command, f"{took:.2f}", span, f"{used:.2f}", f"{limit:g}", f"{took / limit:.2f}")
+        print_row(command, f"{took:.2f}", span, f"{used:.2f}", f"{limit:.3g}", f"{took / limit:.2f}")
 
 
 if __name__ == "__main__":

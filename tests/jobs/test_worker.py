@@ -1,11 +1,15 @@
 import errno
+import gc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from roadmap.cli.main import main
 from roadmap.common.errors import UserError
 from roadmap.common.files import LostWorker, MayPass
+from roadmap.common.machine import NEW_OBJECTS
 from roadmap.jobs.tasks import Failure, Setting, is_from_outside
 from roadmap.jobs.worker import Job
 from roadmap.runs.attempts import End, ends
@@ -72,3 +76,16 @@ def test_a_run_whose_worker_is_always_killed_is_tried_so_often_and_says_why_it_f
     Job((tmp_path,), None, launch="name", max_retries=2, task=Killed())()
     assert ends(tmp_path, "name") == {"died": 3, "failed": 1}
     assert (tmp_path / "failed").read_text() == ("ended 3 times: LostWorker: a decoding worker was killed (Bus error)")
+
+
+@pytest.mark.parametrize(
+    "start", [Job((), None), lambda: main(["verify", "--base", "resnet50"])], ids=["job", "command"]
+)
+def test_jobs_and_commands_look_for_garbage_rarely(start: Callable[[], object]) -> None:
+    before = gc.get_threshold()
+    gc.set_threshold(700)
+    try:
+        start()
+        assert gc.get_threshold()[0] == NEW_OBJECTS
+    finally:
+        gc.set_threshold(*before)
