@@ -19,10 +19,9 @@ from roadmap.measuring.turns import take_turns, timed
 
 ROOT = Path(__file__).parents[1]
 MAY_TAKE_S = {"--help": 0.3, "verify": 5.0, "plan --base resnet50": 5.0, "plan --base resnet200": 5.0}
-IMPORTS = "import torch, timm, torch._dynamo"
-RARELY = "from roadmap.common.machine import collect_garbage_rarely; collect_garbage_rarely()"
 JOB, PLAIN_JOB = "a job's imports", "the same, collecting garbage as Python does"
-JOBS = {JOB: f"{RARELY}; {IMPORTS}", PLAIN_JOB: IMPORTS}
+RARELY = "from roadmap.common.machine import collecting_garbage_rarely\nwith collecting_garbage_rarely(): "
+JOBS = {JOB: f"{RARELY}import torch, timm", PLAIN_JOB: "import torch, timm"}
 ROUNDS = 5
 
 

@@ -1,3 +1,5 @@
-from roadmap.common.machine import collect_garbage_rarely
+import gc
 
-collect_garbage_rarely()  # before all that tests import
+from roadmap.common.machine import NEW_OBJECTS
+
+gc.set_threshold(NEW_OBJECTS)  # before all that tests import

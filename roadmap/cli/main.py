@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from roadmap.cli.commands import COMMANDS, Exit
 from roadmap.cli.parser import PROGRAM, parse
 from roadmap.common.errors import UserError
-from roadmap.common.machine import collect_garbage_rarely
+from roadmap.common.machine import collecting_garbage_rarely
 from roadmap.common.process_group import my_rank
 
 
@@ -22,7 +22,11 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         argv: What follows the program's name; None takes the process's own.
         program: What the program is called in its messages.
     """
-    collect_garbage_rarely()
+    with collecting_garbage_rarely():  # figures, too, are many objects and little garbage
+        return _carry_out(argv, program)
+
+
+def _carry_out(argv: Sequence[str] | None, program: str) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal or file that cannot show a character ends nothing

@@ -72,16 +72,21 @@ def _count_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def collect_garbage_rarely() -> None:
-    """Let this process look for garbage less often, and not at its end, when all goes anyway.
+@contextmanager
+def collecting_garbage_rarely() -> Iterator[None]:
+    """Have this process look for garbage less often, and not at its end, when all goes anyway.
 
     To import torch and timm makes a million objects and no garbage. To look through them again and again takes a fifth
-    of the time of that, and a last time most of a second more. A whole run leaves some hundred small objects: tensors
-    are freed as they are let go.
+    of the time of that, and a last time most of a second more.
     """
+    before = gc.get_threshold()
     gc.set_threshold(NEW_OBJECTS)
     atexit.unregister(gc.freeze)  # once is enough
     atexit.register(gc.freeze)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextmanager

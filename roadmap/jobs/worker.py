@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.common import files
 from roadmap.common.errors import UserError
 from roadmap.common.log import say
-from roadmap.common.machine import collect_garbage_rarely
+from roadmap.common.machine import collecting_garbage_rarely
 from roadmap.jobs import slurm_queue
 from roadmap.jobs.launch_folders import cancelled_runs
 from roadmap.jobs.tasks import TRAINING, Setting, Stopped, Task, is_from_outside, is_over, item_of
@@ -76,7 +76,6 @@ class Job:
 
     def __call__(self) -> None:
         """Do the task on every folder of the list where it is not done and nobody else is at it."""
-        collect_garbage_rarely()
         # What others ask of the run at hand, and whether the scheduler asked.
         self._request: Request = ""
         self._preempted = False
@@ -130,7 +129,10 @@ class Job:
             os._exit(0)
 
     def _do_all(self) -> None:
-        import torch  # now: who works here is written down together with the device
+        # Now: who works here is written down together with the device; timm brings torch._dynamo, as optimizers would.
+        with collecting_garbage_rarely():
+            import timm  # noqa: F401
+            import torch
 
         from roadmap.common.process_group import join
 
