@@ -10,14 +10,13 @@ import resource
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 from benchmarks.side_by_side import Progress, options, print_head, print_row, run
+from roadmap.common.paths import ROOT
 from roadmap.measuring.turns import take_turns, timed
 
-ROOT = Path(__file__).parents[1]
 MAY_TAKE_S = {"--help": 0.3, "verify": 5.0, "plan --base resnet50": 5.0, "plan --base resnet200": 5.0}
 JOB, PLAIN_JOB = "a job's imports", "the same, collecting garbage as Python does"
 RARELY = "from roadmap.common.machine import collecting_garbage_rarely\nwith collecting_garbage_rarely(): "

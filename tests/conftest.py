@@ -126,7 +126,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def only_svg(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have reports draw figures in the form that pages show: PDF and PNG take three quarters of a report's time."""
+    """Have reports draw figures in the form that pages show: PDF and PNG take three quarters of the drawing."""
     monkeypatch.setattr(catalogue, "save_figure", lambda figure, stem, _: save_figure(figure, stem, ["svg"]))
 
 

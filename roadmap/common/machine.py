@@ -13,7 +13,7 @@ from roadmap.common.errors import UserError
 from roadmap.common.paths import ROOT
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # jobs import nothing from the folder that a command was given in
-NEW_OBJECTS = 50_000  # Python's own number is 700
+NEW_OBJECTS = 50_000  # after which the rare collection of garbage looks; by itself Python does after some hundred
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 # How long a thread that waits for others keeps its core, where the user does not say: about as short as OpenMP (GNU's)
 # has it itself where it knows of more threads than cores. It does not know of another command's jobs: two of two

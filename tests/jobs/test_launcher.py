@@ -233,7 +233,7 @@ def test_ctrl_c_saves_every_run_leaves_no_process_and_the_same_command_goes_on(l
     assert longer.states() in (["interrupted", "interrupted"], ["finished", "interrupted"], ["interrupted", "finished"])
     for run, state in zip(longer.planned(), longer.states(), strict=True):
         assert bool(checkpoints(run.folder)) == (state == "interrupted")
-    ended = longer.go_on()
+    ended = longer.start(jobs=1).wait()
     assert ended.code == 0
     assert "2 of 2 runs done" in ended.out
     longer.check_as_if_undisturbed()

@@ -1,5 +1,8 @@
 import errno
 import gc
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,11 +11,12 @@ import torch
 from roadmap.cli.main import main
 from roadmap.common.errors import UserError
 from roadmap.common.files import LostWorker, MayPass
-from roadmap.common.machine import NEW_OBJECTS, collecting_garbage_rarely
+from roadmap.common.machine import NEW_OBJECTS
 from roadmap.jobs.tasks import Failure, Setting, is_from_outside
 from roadmap.jobs.worker import Job
 from roadmap.runs.attempts import End, ends
 from roadmap.runs.claims import Writer
+from tests.processes import ROOT
 
 
 @pytest.mark.parametrize(
@@ -77,14 +81,31 @@ def test_a_run_whose_worker_is_always_killed_is_tried_so_often_and_says_why_it_f
     assert (tmp_path / "failed").read_text() == ("ended 3 times: LostWorker: a decoding worker was killed (Bus error)")
 
 
-def test_a_job_and_a_command_leave_the_garbage_collector_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
-    before = gc.get_threshold()
-    with collecting_garbage_rarely():
-        assert gc.get_threshold()[0] == NEW_OBJECTS
-    gc.set_threshold(701, 11, 12)
-    try:
-        Job((), None)()
-        assert main(["verify", "--base", "resnet50"]) == 0
-        assert gc.get_threshold() == (701, 11, 12)
-    finally:
-        gc.set_threshold(*before)
+@pytest.mark.parametrize(
+    "start", [Job((), None), lambda: main(["verify", "--base", "resnet50", "--json"])], ids=["job", "command"]
+)
+def test_a_job_and_a_command_collect_garbage_rarely_and_leave_the_collector_as_it_was(
+    start: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, found, set_threshold = gc.get_threshold(), [], gc.set_threshold
+
+    def note(*numbers: int) -> None:
+        found.append(numbers)
+        set_threshold(*numbers)
+
+    monkeypatch.setattr(gc, "set_threshold", note)
+    start()
+    assert found == [(NEW_OBJECTS,), before]
+    assert gc.get_threshold() == before
+
+
+def test_a_process_that_collected_rarely_does_not_at_its_end() -> None:
+    script = """\
+import atexit, gc
+atexit.register(lambda: print(gc.get_freeze_count() > 0))  # what is registered first comes last
+from roadmap.common.machine import collecting_garbage_rarely
+with collecting_garbage_rarely():
+    print(gc.get_freeze_count())
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["0", "True"]
