@@ -47,7 +47,7 @@ TINY = {
     "dataset": "fashion_mnist",
     "image_size": 32,
     "epochs": 2,
-    "batch_size": 64,
+    "batch_size": 32,
     "optimizer": "adamw",
     "lr": 2e-3,
     "weight_decay": 0.05,
@@ -57,7 +57,7 @@ TINY = {
 }
 PLAIN = TINY | {"name": "tiny_plain", "optimizer": "sgd", "lr": 0.05, "schedule": "step", "decay_epochs": 1}
 NET = NetConfig(depths=(1, 2, 1), widths=(4, 8, 16))
-TRAIN_IMAGES, TEST_IMAGES = 640, 200
+TRAIN_IMAGES, TEST_IMAGES = 320, 200
 
 
 @pytest.fixture(scope="session")

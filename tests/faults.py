@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from roadmap.jobs.cluster import Cluster
 from roadmap.jobs.launcher import launch, prepare
 from roadmap.jobs.options import JobOptions
 from roadmap.jobs.status import Queue, is_at_work, look_at_queue, standing
-from roadmap.ladder.ladder import read_ladder
 from roadmap.recipe import Recipe
 from roadmap.runs import run_folder
 from roadmap.runs.attempts import Worker, attempts_of, last_attempt
@@ -38,15 +37,10 @@ from roadmap.training.checkpoints import checkpoints
 from roadmap.training.loop import train
 from tests.conftest import NET, TINY, small_file_system, write_small_images, write_tiny
 from tests.processes import Command, outcome
+from tests.samples import SHORT_LADDER
 from tests.slurm import Slurm, why_not
 from tests.stops import AtNumber, of_the_run, stop_and_continue
 
-STEPS = """\
-bases: {resnet50: {label: ResNet-50, result: End}}
-rungs:
-  - {id: start, label: start}
-  - {id: short, label: short, step: stage_ratio, args: {blocks: [1, 1, 1, 1]}}
-"""
 COLUMNS = ("fault", "times", "runs", "preempted", "died", "launched again", "seconds", "equal")
 STOPPED_WORKER = "worker stopped before each change to files, then continued"
 DISK = "48m"
@@ -59,7 +53,7 @@ class Victim:
     slurm: Slurm
     folder: Path
     seeds: int
-    epochs: int = 60
+    epochs: int = 120
     cluster: Cluster = field(default_factory=lambda: Cluster(time_min=20, save_every_min=0.01))
     draw: random.Random = field(default_factory=lambda: random.Random(0))
 
@@ -67,15 +61,15 @@ class Victim:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.images, self.steps = self.folder / "images", self.folder / "steps.yaml"
         write_small_images(self.images)
-        self.steps.write_text(STEPS)
+        self.steps.write_text(SHORT_LADDER)
         self.recipe = write_tiny(self.folder / "recipes", epochs=self.epochs, drop_path=0.1, mixup=0.8)
         self.runs = self.folder / "runs"
 
     def planned(self, runs: Path | None = None) -> list[PlannedRun]:
-        ladder = read_ladder(self.steps)
-        trained = [rung.id for rung in ladder.rungs[1:]]
-        spec = StudySpec("resnet50", self.recipe, ladder, only=trained, seeds=range(self.seeds), data_root=self.images)
-        return plan_study(replace(spec, runs=runs or self.runs)).planned()
+        seeds, where = range(self.seeds), {"runs": runs or self.runs, "data_root": self.images}
+        return plan_study(
+            StudySpec("resnet50", self.recipe, self.steps, only=["short"], seeds=seeds, **where)
+        ).planned()  # fmt: skip
 
     def options(self) -> JobOptions:
         name = f"victim-{time.monotonic_ns()}"
@@ -273,7 +267,7 @@ CLUSTERS = {
     "preemption by another job": Cluster(partition="low", time_min=20, save_every_min=0.01, signal_delay_s=10),
     "time limit": Cluster(time_min=2, save_every_min=0.01, signal_delay_s=10),
 }
-EPOCHS = {"time limit": 200}
+EPOCHS = {"time limit": 400}
 PAUSE_S = {"preemption by another job": 6.0, "time limit": 1.0}
 
 
@@ -306,7 +300,7 @@ def campaign(name: str, times: int, slurm: Slurm, work: Path) -> dict[str, objec
     """Make one fault happen at least `times` times, to as many ladders as that takes; return its line of the table."""
     start, happened, runs, launched, equal = time.monotonic(), 0, 0, 0, True
     ends: Counter[str] = Counter()
-    seeds, epochs = 16, EPOCHS.get(name, 60)
+    seeds, epochs = 16, EPOCHS.get(name, 120)
     draw = random.Random(name)
     reference = Victim(slurm, work / f"reference-{epochs}", seeds, epochs)
     expected = reference.undisturbed(reference.folder / "undisturbed")

@@ -39,6 +39,16 @@ rungs:
     args: {size: 5}
 """
 
+# Rungs of a ladder whose networks have a block in each stage, for tests of what happens to runs and not in them.
+SHORT_LADDER = """\
+bases: {resnet50: {label: ResNet-50, result: End}}
+rungs:
+  - {id: start, label: start}
+  - {id: short, label: short, step: stage_ratio, args: {blocks: [1, 1, 1, 1]}}
+  - {id: patchify_stem, label: patchify stem, step: patchify_stem}
+  - {id: gelu, label: GELU, step: gelu}
+"""
+
 LAYER_NORM = NetConfig(
     depths=(1, 2, 1), widths=(4, 8, 16), stem="patchify", block=replace(BlockConfig(), norm="layer_norm", act="gelu")
 )

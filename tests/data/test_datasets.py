@@ -157,7 +157,7 @@ def test_what_is_written_as_idx_is_read_again(suffix: str, tmp_path: Path) -> No
         ("train-labels-idx1-ubyte", None, "no train-labels-idx1-ubyte here"),
         ("t10k-images-idx3-ubyte", None, "no t10k-images-idx3-ubyte here"),
         ("train-labels-idx1-ubyte", np.full(TRAIN_IMAGES, 10), "the train part has .* labels of 0 to 9"),
-        ("train-labels-idx1-ubyte", np.zeros(TRAIN_IMAGES - 1), r"the train part .* labels of shape \(639,\)"),
+        ("train-labels-idx1-ubyte", np.zeros(TRAIN_IMAGES - 1), r"the train part .* labels of shape \(319,\)"),
         ("t10k-labels-idx1-ubyte", np.zeros((TEST_IMAGES, 2)), r"the test part .* labels of shape \(200, 2\)"),
         ("t10k-images-idx3-ubyte", np.zeros(TEST_IMAGES), r"the test part has images of shape \(200,\)"),
     ],
@@ -202,7 +202,7 @@ def test_data_that_changed_since_the_run_was_planned_is_refused(
 
 
 def test_validation_images_that_leave_none_to_train_on_are_refused(small_images: Path) -> None:
-    with pytest.raises(UserError, match="validation_images is 640, but 'fashion_mnist' has only 640 training images"):
+    with pytest.raises(UserError, match="validation_images is 320, but 'fashion_mnist' has only 320 training images"):
         describe_data(Recipe(**TINY | {"validation_images": TRAIN_IMAGES}), small_images)
 
 
@@ -344,7 +344,7 @@ def test_the_next_epoch_draws_anew() -> None:
 
 def test_without_mixing_targets_are_classes(tiny_run: MakeRun, small_images: Path) -> None:
     for _, labels in load_data(tiny_run(), small_images, "cpu").epoch(0, 0):
-        assert labels.shape == (64,)
+        assert labels.shape == (32,)
         assert labels.dtype == torch.long
 
 
@@ -354,8 +354,8 @@ def test_mixed_targets_are_smoothed_probabilities(
 ) -> None:
     targets = [t for _, t in load_data(tiny_run(**mixing), small_images, "cpu").epoch(0, 0)]
     for target in targets:
-        assert target.shape == (64, 10)
-        assert torch.allclose(target.sum(1), torch.ones(64))
+        assert target.shape == (32, 10)
+        assert torch.allclose(target.sum(1), torch.ones(32))
         assert target.min() >= 0.1 / 10 - 1e-6  # label smoothing 0.1 over ten classes
     assert any((target > 0.02).sum(1).max() == 2 for target in targets)
 
@@ -400,10 +400,10 @@ def test_validation_images_are_never_trained_on_and_tested_on_only_when_asked() 
 
 
 def test_a_run_tested_on_validation_images_has_its_data_described_so(small_images: Path) -> None:
-    recipe = Recipe(**TINY | {"validation_images": 128})
+    recipe = Recipe(**TINY | {"validation_images": 64})
     plain, validated = (describe_data(recipe, small_images, validate=validate) for validate in (False, True))
-    assert (plain.train_images, plain.test_on) == (512, "test")
-    assert (validated.train_images, validated.test_on) == (512, "validation")
+    assert (plain.train_images, plain.test_on) == (256, "test")
+    assert (validated.train_images, validated.test_on) == (256, "validation")
 
 
 # -- image folders

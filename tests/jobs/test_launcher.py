@@ -157,12 +157,12 @@ def two_rungs(tmp_path: Path, write_recipes: MakeRecipes, small_images: Path) ->
 @pytest.fixture
 def longer(tmp_path: Path, write_recipes: MakeRecipes, small_images: Path) -> TwoRungs:
     """Runs of some seconds, so that something can happen to them."""
-    return TwoRungs(tmp_path, write_recipes(epochs=10), small_images)
+    return TwoRungs(tmp_path, write_recipes(epochs=14), small_images)
 
 
 @pytest.fixture
 def endless(tmp_path: Path, write_recipes: MakeRecipes, small_images: Path) -> TwoRungs:
-    return TwoRungs(tmp_path, write_recipes(epochs=1000), small_images)
+    return TwoRungs(tmp_path, write_recipes(epochs=2000), small_images)
 
 
 # -- a ladder from the command line
@@ -726,9 +726,9 @@ def test_runs_are_dealt_out_so_that_each_has_one_job_and_jobs_take_about_as_long
 
 
 def test_batches_that_the_processes_cannot_share_out_in_pairs_are_refused(planned: list[PlannedRun]) -> None:
-    planned[0].config.check_shared(32)  # batches of 64
+    planned[0].config.check_shared(16)  # batches of 32
     planned[0].config.check_shared(1)
-    with pytest.raises(UserError, match=r"recipe 'tiny(_plain)?': batch_size is 64, .* 3 processes .* multiple of 6"):
+    with pytest.raises(UserError, match=r"recipe 'tiny(_plain)?': batch_size is 32, .* 3 processes .* multiple of 6"):
         planned[0].config.check_shared(3)
 
 

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,34 +25,40 @@ from roadmap.training.checkpoints import checkpoints
 from roadmap.training.loop import train
 from tests.conftest import write_tiny
 from tests.faults import FAULTS, Victim, disturb
-from tests.processes import Command, outcome, wait_for
+from tests.processes import ROOT, Command, outcome, wait_for
+from tests.samples import SHORT_LADDER
 from tests.slurm import Slurm
 from tests.training.test_process_group import train_together
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-RUNG = ("--only", "stage_ratio")
+RUNG = ("--only", "short")
 # Left to records/faults: these take long, or, together with others, break what Slurm knows of its own jobs.
+PAPER = (ROOT / "steps.yaml").read_text()
 ALONE = ("full disk", "time limit", "slurmd killed and restarted", "slurmctld killed and restarted")
 
 
 class SlurmLadder:
-    """The paper's ladder under a tiny recipe, from the command line; jobs and results in a folder of its own."""
+    """A ladder under a tiny recipe, from the command line; jobs and results in a folder of its own."""
 
-    def __init__(self, folder: Path, images: Path, cluster: str = "time_min: 20", **settings: object) -> None:
+    def __init__(
+        self, folder: Path, images: Path, cluster: str = "time_min: 20", steps: str = SHORT_LADDER, **settings: object
+    ) -> None:
         self.folder, self.images = folder, images
         self.recipe = write_tiny(folder / "recipes", **settings)
+        self.steps = folder / "steps.yaml"
+        self.steps.write_text(steps)
         self.cluster = folder / "cluster.yaml"
         self.cluster.write_text(cluster + "\n")
 
     def start(self, *action: str, executor: str = "slurm", where: str = "work", cores: int = 2) -> Command:
         options = ["--base", "resnet50", "--recipe", str(self.recipe), "--data", str(self.images)]
-        options += ["--executor", executor, "--cluster", str(self.cluster)]
+        options += ["--steps", str(self.steps), "--executor", executor, "--cluster", str(self.cluster)]
         return Command(self.folder / where, *action, *options, cores=cores)
 
     def planned(self, where: str = "work", *only: str) -> list[PlannedRun]:
         runs = self.folder / where / "runs"
         return plan_study(
-            StudySpec("resnet50", self.recipe, only=list(only) or None, runs=runs, data_root=self.images)
+            StudySpec("resnet50", self.recipe, self.steps, only=list(only) or None, runs=runs, data_root=self.images)
         ).planned()  # fmt: skip
 
     def run(self) -> PlannedRun:
@@ -74,12 +81,12 @@ MakeLadder = Callable[..., SlurmLadder]
 
 @pytest.fixture
 def make_ladder(slurm: Slurm, tmp_path: Path, small_images: Path) -> MakeLadder:
-    return lambda cluster="time_min: 20", **settings: SlurmLadder(tmp_path, small_images, cluster, **settings)
+    return partial(SlurmLadder, tmp_path, small_images)
 
 
 def test_the_ladder_as_one_array_on_two_nodes_equals_the_local_executors(slurm: Slurm, make_ladder: MakeLadder) -> None:
     # Each job has a node to itself, so that the second one needs the second node.
-    ladder = make_ladder("time_min: 20\nsbatch: {exclusive: true}", epochs=1)
+    ladder = make_ladder("time_min: 20\nsbatch: {exclusive: true}", steps=PAPER, epochs=1)
     # Launched, for 'run' would measure and report them too; and a core has one thread, as a job on Slurm has here.
     commands = [
         ladder.start("launch", "--runs-per-job", "9"),  # a job takes seconds to start
@@ -104,7 +111,7 @@ def test_the_ladder_as_one_array_on_two_nodes_equals_the_local_executors(slurm: 
 
 def test_a_ladder_that_everything_happens_to_loses_nothing(slurm: Slurm, tmp_path: Path) -> None:
     cluster = Cluster(partition="low", time_min=20, save_every_min=0.01, signal_delay_s=10)
-    victim = Victim(slurm, tmp_path / "victim", seeds=3, epochs=40, cluster=cluster)
+    victim = Victim(slurm, tmp_path / "victim", seeds=3, epochs=80, cluster=cluster)
     faults = [fault for name, fault in FAULTS.items() if name not in ALONE]
     happened, _ = disturb(victim, faults, len(faults), pause_s=1.0, patience_s=400)
     assert happened == len(faults)
@@ -170,12 +177,12 @@ def test_robustness_and_measurements_are_jobs_and_two_commands_at_once_do_nothin
 def test_a_launch_while_the_jobs_are_queued_submits_nothing_and_cancel_ends_them(
     slurm: Slurm, make_ladder: MakeLadder
 ) -> None:
-    ladder = make_ladder(epochs=1000)
-    assert ladder.start("launch", *RUNG, "kernel_7").wait().code == 0
-    ended = ladder.start("launch", *RUNG, "kernel_7").wait()
+    ladder = make_ladder(epochs=4000)
+    assert ladder.start("launch", *RUNG, "patchify_stem").wait().code == 0
+    ended = ladder.start("launch", *RUNG, "patchify_stem").wait()
     assert "2 at work, 0 to do" in ended.out
     ladder.wait_until_under_way()
-    ladder.hold(RUNG[1], "kernel_7")
+    ladder.hold(RUNG[1], "patchify_stem")
     slurm.run("scontrol", "update", "PartitionName=main", "State=DOWN")
     try:
         assert ladder.start("launch", "--only", "gelu").wait().code == 0
@@ -194,7 +201,7 @@ def test_a_launch_while_the_jobs_are_queued_submits_nothing_and_cancel_ends_them
 
 
 def test_ctrl_c_leaves_the_jobs_and_the_same_command_waits_for_them(slurm: Slurm, make_ladder: MakeLadder) -> None:
-    ladder = make_ladder(epochs=20)
+    ladder = make_ladder(epochs=100)
     command = ladder.start("run", *RUNG)
     ladder.wait_until_under_way()
     os.killpg(command.pid, signal.SIGINT)
@@ -226,7 +233,7 @@ def test_jobs_of_a_launcher_that_was_killed_when_slurm_had_just_taken_them_train
 def test_status_is_right_while_the_controller_is_down_and_after_it_is_back(
     slurm: Slurm, make_ladder: MakeLadder
 ) -> None:
-    ladder = make_ladder(epochs=1000)
+    ladder = make_ladder(epochs=4000)
     assert ladder.start("launch", *RUNG).wait().code == 0
     ladder.wait_until_under_way()
     ladder.hold(RUNG[1])
@@ -248,7 +255,7 @@ def test_status_is_right_while_the_controller_is_down_and_after_it_is_back(
 
 
 def test_runs_share_a_job_and_jobs_are_limited(slurm: Slurm, make_ladder: MakeLadder) -> None:
-    ladder = make_ladder()
+    ladder = make_ladder(steps=PAPER)
     options = ("--until", "depthwise_conv", "--runs-per-job", "3", "--jobs", "1")
     text = ladder.start("launch", *options, "--dry-run").wait().out
     assert "--array=0-1%1" in text
@@ -265,7 +272,7 @@ def test_runs_share_a_job_and_jobs_are_limited(slurm: Slurm, make_ladder: MakeLa
 
 
 def test_more_runs_than_an_array_may_have_are_several_arrays(slurm: Slurm, make_ladder: MakeLadder) -> None:
-    ladder = make_ladder()
+    ladder = make_ladder(steps=PAPER)
     slurm.run("scontrol", "update", "PartitionName=main", "State=DOWN")
     try:
         seeds = ("--seeds", *map(str, range(60)))
@@ -308,7 +315,7 @@ def test_without_slurm_there_is_one_message(
 
 
 def test_killed_runs_of_an_array_come_back_by_themselves(slurm: Slurm, tmp_path: Path) -> None:
-    victim = Victim(slurm, tmp_path / "victim", seeds=2, epochs=30)
+    victim = Victim(slurm, tmp_path / "victim", seeds=2, epochs=60)
     victim.launch()
     for run in victim.planned():
         wait_for(lambda run=run: checkpoints(run.folder), what="a checkpoint")
@@ -323,7 +330,7 @@ def test_killed_runs_of_an_array_come_back_by_themselves(slurm: Slurm, tmp_path:
 
 
 def test_a_run_killed_too_often_is_a_failure_with_its_log_in_the_status(slurm: Slurm, tmp_path: Path) -> None:
-    victim = Victim(slurm, tmp_path / "victim", seeds=1, epochs=400)
+    victim = Victim(slurm, tmp_path / "victim", seeds=1, epochs=800)
     [run] = victim.planned()
     options = replace(victim.options(), max_retries=1)
     launch([run.folder for run in prepare([run])], options)

@@ -226,7 +226,7 @@ def test_a_runs_file_says_what_is_not_the_papers(study: Study) -> None:
 def test_accumulation_is_warned_about(tmp_path: Path, write_recipes: Callable[..., Path], small_images: Path) -> None:
     recipe = str(write_recipes(accumulate=4))
     study = plan_study(StudySpec("resnet50", recipe, PAPER, runs=tmp_path / "runs", data_root=small_images))
-    assert any("summed over 4 pieces of a batch, of 16 images each" in note for note in study.notes)
+    assert any("summed over 4 pieces of a batch, of 8 images each" in note for note in study.notes)
 
 
 def test_every_recipe_of_the_paper_differs_from_itself_in_nothing() -> None:

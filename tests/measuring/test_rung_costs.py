@@ -87,7 +87,7 @@ def test_every_network_is_visited_in_every_round_in_an_order_that_turns_around(
         assert row.keys() == Row.__annotations__.keys()
         assert len(row["train_images_per_s"]) == len(row["test_images_per_s"]) == 3
     assert {"at", "device", "threads", "commit", "versions"} <= measured.keys()
-    assert (measured["image_size"], measured["batch_size"]) == (32, 64)
+    assert (measured["image_size"], measured["batch_size"]) == (32, 32)
 
 
 def test_no_round_begins_after_the_limit_but_the_first(study: Study, visits: list[tuple[str, int]]) -> None:
@@ -189,7 +189,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_for_all(
 def test_a_step_takes_no_more_memory_than_is_reckoned_with(study: Study, visits: list[tuple[str, int]]) -> None:
     for run in networks(study):
         peak = Meter(run.config, batches_of(run.config, 64)).peak_memory
-        assert peak < measuring.BYTES_PER_ACTIVATION * run.activations * 64 + measuring.BYTES_PER_PARAMETER * run.params
+        assert peak < measuring.BYTES_PER_ACTIVATION * run.activations * 32 + measuring.BYTES_PER_PARAMETER * run.params
 
 
 def test_a_device_without_the_memory_is_one_message(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +197,7 @@ def test_a_device_without_the_memory_is_one_message(study: Study, monkeypatch: p
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(meter, "take_step", fail)
-    with pytest.raises(UserError, match=r"no memory for batches of 64 images.*--only"):
+    with pytest.raises(UserError, match=r"no memory for batches of 32 images.*--only"):
         measure(study, threads=1)
 
 
@@ -345,7 +345,7 @@ def test_measure_prints_a_table_even_if_it_cannot_keep_what_it_measured(
     assert ended.out.startswith("PROXY, not ImageNet")
     for rung in study.rungs:
         assert re.search(rf"^{rung.id} ", ended.out, re.MULTILINE)
-    assert "batches of 64 images in training and of 500 in inference" in " ".join(ended.out.split())
+    assert "batches of 32 images in training and of 500 in inference" in " ".join(ended.out.split())
     assert re.fullmatch(r"run_ladder\.py: runs/measured/\S+: cannot be written[^\n]+\n", ended.err)
 
 

@@ -25,6 +25,7 @@ from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.loop import train
 from tests.conftest import write_tiny
 from tests.processes import Command, wait_for, writing
+from tests.samples import SHORT_LADDER
 
 SLIGHT = Settings(12, (4.0,), steps=2, check_images=5, check_steps=3, check_restarts=2, check_queries=2)
 TASK = RobustnessTask(SLIGHT)
@@ -125,9 +126,11 @@ def launcher_logs(runs: Path, item: str) -> Path:
 @pytest.mark.slow
 def test_ctrl_c_ends_local_jobs_at_once_and_the_same_command_goes_on(tmp_path: Path, small_images: Path) -> None:
     recipe = write_tiny(tmp_path / "recipes", epochs=1)
-    words = ["--base", "resnet50", "--recipe", str(recipe), "--data", str(small_images), "--only", "stage_ratio"]
-    runs = tmp_path / "work" / "runs"
-    spec = StudySpec("resnet50", str(recipe), only=["stage_ratio"], data_root=small_images, runs=runs)
+    steps, runs = tmp_path / "steps.yaml", tmp_path / "work" / "runs"
+    steps.write_text(SHORT_LADDER)
+    words = ["--steps", str(steps), "--base", "resnet50", "--recipe", str(recipe), "--data", str(small_images)]
+    words += ["--only", "short"]
+    spec = StudySpec("resnet50", recipe, steps, only=["short"], data_root=small_images, runs=runs)
     [run] = prepare(plan_study(spec).planned())
     train(run.config, run.folder, data_root=small_images)
     folder = run.folder

@@ -122,7 +122,7 @@ def look_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def config(tiny_run: MakeRun) -> RunConfig:
-    return tiny_run(batch_size=128)
+    return tiny_run(batch_size=64)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from roadmap.training import loop as train_module
 from roadmap.training.checkpoints import checkpoints, write_checkpoint
 from roadmap.training.evaluation import metrics
 from roadmap.training.loop import Request, Stopped, _Training, train
-from tests.conftest import TEST_IMAGES
+from tests.conftest import TEST_IMAGES, TRAIN_IMAGES
 from tests.processes import STOPPED, Left, fork, outcome, start_training, wait_for, writing
 from tests.samples import ALL_AUGMENTATION, LAYER_NORM
 
@@ -75,7 +75,7 @@ def test_another_seed_ends_elsewhere(tiny_run: MakeRun, small_images: Path, tmp_
 
 @pytest.fixture(scope="module")
 def plain_outcome(tiny_run: MakeRun, small_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Left:
-    return undisturbed(tiny_run(batch_size=128), small_images, tmp_path_factory.mktemp("plain") / "run")
+    return undisturbed(tiny_run(batch_size=64), small_images, tmp_path_factory.mktemp("plain") / "run")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def plain_outcome(tiny_run: MakeRun, small_images: Path, tmp_path_factory: pytes
 def test_every_setting_matters_and_a_run_that_was_stopped_twice_ends_as_if_it_never_was(
     settings: dict[str, Any], plain_outcome: Left, tiny_run: MakeRun, small_images: Path, tmp_path: Path
 ) -> None:
-    config = tiny_run(**{"batch_size": 128} | settings)
+    config = tiny_run(**{"batch_size": 64} | settings)
     expected = undisturbed(config, small_images, tmp_path / "undisturbed")
     assert expected[0] != plain_outcome[0]
     folder = tmp_path / "stopped"
@@ -201,7 +201,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(
 def test_a_run_killed_just_before_or_after_a_file_is_in_place_ends_as_if_it_never_was(
     file: str, moment: str, tiny_run: MakeRun, small_images: Path, tmp_path: Path
 ) -> None:
-    config = tiny_run(batch_size=128)
+    config = tiny_run(batch_size=64)
     expected = undisturbed(config, small_images, tmp_path / "undisturbed")
     folder = tmp_path / "killed"
     folder.mkdir()
@@ -261,7 +261,7 @@ def test_times_count_all_attempts(tiny_run: MakeRun, small_images: Path, tmp_pat
     row = train(config, tmp_path / "run", data_root=small_images)
     assert 100 < row["train_s"] < 110
     assert 200 < row["wall_s"] < 210
-    assert row["images_per_s"] == pytest.approx(2 * 640 / row["train_s"])
+    assert row["images_per_s"] == pytest.approx(2 * TRAIN_IMAGES / row["train_s"])
 
 
 # -- checkpoints that cannot be trusted
@@ -271,7 +271,7 @@ def test_times_count_all_attempts(tiny_run: MakeRun, small_images: Path, tmp_pat
 def test_a_truncated_checkpoint_is_not_trusted_and_the_run_starts_again(
     keep: float, tiny_run: MakeRun, small_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = tiny_run(batch_size=128)
+    config = tiny_run(batch_size=64)
     expected = undisturbed(config, small_images, tmp_path / "undisturbed")
     checkpoint = leave_checkpoint(config, small_images, tmp_path / "run")
     content = checkpoint.read_bytes()
@@ -288,7 +288,7 @@ def test_a_checkpoint_is_data_and_never_executed(
         def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
             return os.mkdir, (str(tmp_path / "executed"),)
 
-    config = tiny_run(batch_size=128)
+    config = tiny_run(batch_size=64)
     checkpoint = leave_checkpoint(config, small_images, tmp_path / "run")
     torch.save({"model": Trap()}, checkpoint, pickle_module=pickle)
     checkpoint.rename(checkpoint.with_name(f"checkpoint-9-{hashlib.sha256(checkpoint.read_bytes()).hexdigest()}.pt"))
@@ -305,7 +305,7 @@ def test_a_run_leaves_a_row_with_every_column(tiny_run: MakeRun, small_images: P
     row = train(config, tmp_path, data_root=small_images)
     assert row == run_folder.read_result(tmp_path)
     assert list(row) == list(run_folder.COLUMNS)
-    assert row["images_seen"] == config.images_seen == 1280
+    assert row["images_seen"] == config.images_seen == 2 * TRAIN_IMAGES
     assert row["test_images"] == TEST_IMAGES
     assert row["error"] is None
     assert 0 <= row["top1_ema"] <= 100
@@ -406,7 +406,7 @@ def test_labels_are_smoothed_once(
         return cross_entropy(logits, targets, label_smoothing=label_smoothing)
 
     monkeypatch.setattr(torch.nn.functional, "cross_entropy", noting)
-    train(tiny_run(batch_size=128, epochs=1, **settings), tmp_path, data_root=small_images)
+    train(tiny_run(batch_size=64, epochs=1, **settings), tmp_path, data_root=small_images)
     assert used == {smoothing}
 
 

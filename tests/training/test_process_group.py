@@ -37,9 +37,9 @@ from roadmap.training import loop as train_module
 from roadmap.training.evaluation import metrics, predict
 from roadmap.training.loop import Stopped, _Training, train
 from roadmap.training.parallel import SharedBatchNorm
-from tests.conftest import NET, TINY
+from tests.conftest import NET, TEST_IMAGES, TINY, TRAIN_IMAGES
 from tests.processes import ROOT, Command, Left, fork, outcome
-from tests.samples import ALL_AUGMENTATION, LAYER_NORM
+from tests.samples import ALL_AUGMENTATION, LAYER_NORM, SHORT_LADDER
 from tests.slurm import free_ports
 
 MakeRun = Callable[..., RunConfig]
@@ -157,7 +157,7 @@ def same(one: Iterable[Iterable[Tensor]], other: Iterable[Iterable[Tensor]]) -> 
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, EVERYTHING, EVERYTHING | {"ghost_batch": 16}], ids=["plain", "everything", "ghost_batches"]
+    "settings", [{}, EVERYTHING, EVERYTHING | {"ghost_batch": 8}], ids=["plain", "everything", "ghost_batches"]
 )
 @pytest.mark.parametrize("size", [2, 4])
 def test_processes_share_out_the_very_batches_of_one_alone(
@@ -230,11 +230,11 @@ def test_a_batch_that_cannot_be_shared_out_in_pairs_is_refused(tiny_run: MakeRun
 
 
 def test_ghost_batches_that_would_not_stay_whole_are_refused(tiny_run: MakeRun, small_images: Path) -> None:
-    config = tiny_run(ghost_batch=16)
+    config = tiny_run(ghost_batch=8)
     load_data(config, small_images, "cpu", group=Group(0, 4))
     with pytest.raises(
         UserError,
-        match=r"made of 4 ghost batches of 16 images, which 8 processes \(.*\) cannot share out whole\. Use a ",
+        match=r"made of 4 ghost batches of 8 images, which 8 processes \(.*\) cannot share out whole\. Use a ",
     ):
         load_data(config, small_images, "cpu", group=Group(0, 8))
 
@@ -245,7 +245,7 @@ def test_ghost_batches_that_would_not_stay_whole_are_refused(tiny_run: MakeRun, 
 def save_images(folder: Path, test_images: int) -> None:
     folder.mkdir()
     for name in IDX_FILES:
-        count = 640 if name.startswith("train") else test_images
+        count = TRAIN_IMAGES if name.startswith("train") else test_images
         (folder / f"{name}-ubyte").write_bytes(write_idx(read_idx(find_idx(EMBEDDED, name))[:count]))
 
 
@@ -281,8 +281,8 @@ def _predict(config: RunConfig, folder: Path) -> None:
     [
         ({"net": LAYER_NORM}, (2, 4), 1e-3),
         # Pieces of 5 images, or of 3 and 2: what is drawn for the blocks of a piece does depend on the pieces.
-        ({"net": LAYER_NORM, "batch_size": 40, "accumulate": 8, "drop_path": 0.0}, (2,), 1e-3),
-        ({"ghost_batch": 32}, (2, 4), 1e-4),
+        ({"net": LAYER_NORM, "batch_size": 20, "accumulate": 4, "drop_path": 0.0}, (2,), 1e-3),
+        ({"ghost_batch": 16}, (2, 4), 1e-4),
         ({"sync_batch_norm": True}, (2,), 0.1),
         ({}, (2,), None),
     ],
@@ -297,7 +297,7 @@ def test_one_process_and_several_train_the_same_unless_batch_norm_averages_over_
     tmp_path: Path,
 ) -> None:
     # Few and small steps, for training amplifies rounding; torch's own BatchNorm is four digits good on a CPU.
-    config = tiny_run(**{"batch_size": 128} | EVERYTHING | settings, optimizer="sgd", lr=2e-3, epochs=1)
+    config = tiny_run(**{"batch_size": 64} | EVERYTHING | settings, optimizer="sgd", lr=2e-3, epochs=1)
     for size in (1, *sizes):
         assert train_together(size, config, tmp_path / f"{size}", small_images) == [0] * size
     seed_step(config.seed, -1 % 2**32)
@@ -306,7 +306,7 @@ def test_one_process_and_several_train_the_same_unless_batch_norm_averages_over_
     for size in sizes:
         weights_together, epochs_together, row_together = left_in(tmp_path / f"{size}")
         assert row_together["processes"] == size
-        assert [row_together[name] for name in ("images_seen", "test_images")] == [640, 200]
+        assert [row_together[name] for name in ("images_seen", "test_images")] == [TRAIN_IMAGES, TEST_IMAGES]
         assert epochs_together[0]["lr"] == epochs[0]["lr"]
         apart = distance(weights, weights_together) / distance(weights, start)
         if tolerance is None:
@@ -360,7 +360,7 @@ def _compare_batch_norms() -> None:
 @pytest.fixture(scope="module")
 def config(tiny_run: MakeRun) -> RunConfig:
     """A run of ten steps with a network whose BatchNorm averages over shares, unless told otherwise."""
-    return tiny_run(**EVERYTHING, batch_size=120)
+    return tiny_run(**EVERYTHING, batch_size=60)
 
 
 @pytest.fixture(scope="module")
@@ -415,13 +415,13 @@ def test_processes_that_look_up_seldom_look_up_at_the_same_step(
 
 @pytest.mark.parametrize(
     ("settings", "goes_on"),
-    [({}, False), ({"sync_batch_norm": True}, True), ({"ghost_batch": 32}, True), ({"net": LAYER_NORM}, True)],
+    [({}, False), ({"sync_batch_norm": True}, True), ({"ghost_batch": 16}, True), ({"net": LAYER_NORM}, True)],
     ids=["batch_norm", "sync_batch_norm", "ghost_batches", "layer_norm"],
 )
 def test_another_number_of_processes_goes_on_unless_batch_norm_averages_over_shares(
     settings: dict[str, Any], goes_on: bool, tiny_run: MakeRun, small_images: Path, tmp_path: Path
 ) -> None:
-    config = tiny_run(**settings, optimizer="sgd", lr=2e-3, epochs=1, batch_size=128)
+    config = tiny_run(**settings, optimizer="sgd", lr=2e-3, epochs=1, batch_size=64)
     assert train_together(2, config, tmp_path / "run", small_images, stop_after=3) == [3, 3]
     if not goes_on:
         with pytest.raises(UserError, match="trained by 2 processes, now there are 1, and BatchNorm would average"):
@@ -519,18 +519,10 @@ def test_torchrun_starting_processes_anew_leaves_nothing_of_the_last_start_in_th
 # -- the command line
 
 
-STEPS = """\
-bases: {resnet50: {label: ResNet-50, result: End}}
-rungs:
-  - {id: start, label: start}
-  - {id: short, label: short, step: stage_ratio, args: {blocks: [1, 1, 1, 1]}}
-"""
-
-
 @pytest.fixture
 def options(tmp_path: Path, write_recipes: Callable[..., Path], small_images: Path) -> list[str]:
     """Options for one rung of a ladder."""
-    (tmp_path / "steps.yaml").write_text(STEPS)
+    (tmp_path / "steps.yaml").write_text(SHORT_LADDER)
     recipe = write_recipes(width_divisor=16, epochs=1)
     words = ["--steps", tmp_path / "steps.yaml", "--base", "resnet50", "--recipe", recipe, "--data", small_images]
     return [*map(str, words), "--only", "short", "--jobs", "1"]
@@ -574,5 +566,5 @@ def test_a_ladder_whose_batches_cannot_be_shared_out_is_refused_before_anything_
     (tmp_path / "cluster.yaml").write_text("tasks_per_node: 3\n")
     ended = Command(tmp_path / "work", *options, "--cluster", str(tmp_path / "cluster.yaml"), cores=3).wait()
     assert ended.code == 2
-    assert "batch_size is 64, but 3 processes (nodes x tasks_per_node) share it out in pairs" in ended.err
+    assert "batch_size is 32, but 3 processes (nodes x tasks_per_node) share it out in pairs" in ended.err
     assert list((tmp_path / "work").iterdir()) == []
