@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class Victim:
     slurm: Slurm
     folder: Path
     seeds: int
-    epochs: int = 120
+    epochs: int = 90
     cluster: Cluster = field(default_factory=lambda: Cluster(time_min=20, save_every_min=0.01))
     draw: random.Random = field(default_factory=lambda: random.Random(0))
 
@@ -66,10 +66,9 @@ class Victim:
         self.runs = self.folder / "runs"
 
     def planned(self, runs: Path | None = None) -> list[PlannedRun]:
-        seeds, where = range(self.seeds), {"runs": runs or self.runs, "data_root": self.images}
-        return plan_study(
-            StudySpec("resnet50", self.recipe, self.steps, only=["short"], seeds=seeds, **where)
-        ).planned()  # fmt: skip
+        ladder, seeds = self.steps, range(self.seeds)
+        spec = StudySpec("resnet50", self.recipe, ladder, only=["short"], seeds=seeds, data_root=self.images)
+        return plan_study(replace(spec, runs=runs or self.runs)).planned()
 
     def options(self) -> JobOptions:
         name = f"victim-{time.monotonic_ns()}"
@@ -267,7 +266,7 @@ CLUSTERS = {
     "preemption by another job": Cluster(partition="low", time_min=20, save_every_min=0.01, signal_delay_s=10),
     "time limit": Cluster(time_min=2, save_every_min=0.01, signal_delay_s=10),
 }
-EPOCHS = {"time limit": 400}
+EPOCHS = {"time limit": 300}
 PAUSE_S = {"preemption by another job": 6.0, "time limit": 1.0}
 
 
@@ -300,7 +299,7 @@ def campaign(name: str, times: int, slurm: Slurm, work: Path) -> dict[str, objec
     """Make one fault happen at least `times` times, to as many ladders as that takes; return its line of the table."""
     start, happened, runs, launched, equal = time.monotonic(), 0, 0, 0, True
     ends: Counter[str] = Counter()
-    seeds, epochs = 16, EPOCHS.get(name, 120)
+    seeds, epochs = 16, EPOCHS.get(name, 90)
     draw = random.Random(name)
     reference = Victim(slurm, work / f"reference-{epochs}", seeds, epochs)
     expected = reference.undisturbed(reference.folder / "undisturbed")

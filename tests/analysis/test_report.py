@@ -85,7 +85,7 @@ def test_the_page_says_what_differs_from_the_papers_recipe(study: Study, tmp_pat
     write_report(study, tmp_path / "out")
     _, _, deviations = (tmp_path / "out" / "report.html").read_text().partition("What differs from the paper's recipe")
     section = deviations.partition("</section>")[0]
-    assert re.search(r"batch_<wbr>size</dt><dd>64 <small>paper: 4096</small>", section)
+    assert re.search(r"batch_<wbr>size</dt><dd>32 <small>paper: 4096</small>", section)
     assert "betas" not in section
 
 

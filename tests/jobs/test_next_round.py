@@ -72,7 +72,7 @@ def test_three_rounds_with_a_job_requeued_and_the_next_rounds_job_killed_equal_u
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    recipe = write_recipes(epochs=8)
+    recipe = write_recipes(epochs=6)
     words = ["--base", "resnet50", "--recipe", str(recipe), "--data", str(small_images), "--only", *RUNGS]
     # A node has room for one job.
     (tmp_path / "cluster.yaml").write_text("time_min: 20\nsave_every_min: 0.01\nmem_gb: 3.9\n")

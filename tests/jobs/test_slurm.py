@@ -31,9 +31,9 @@ from tests.slurm import Slurm
 from tests.training.test_process_group import train_together
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-RUNG = ("--only", "short")
-# Left to records/faults: these take long, or, together with others, break what Slurm knows of its own jobs.
 PAPER = (ROOT / "steps.yaml").read_text()
+RUNG = ("--only", "short")  # of the short ladder
+# Left to records/faults: these take long, or, together with others, break what Slurm knows of its own jobs.
 ALONE = ("full disk", "time limit", "slurmd killed and restarted", "slurmctld killed and restarted")
 
 
@@ -111,7 +111,7 @@ def test_the_ladder_as_one_array_on_two_nodes_equals_the_local_executors(slurm: 
 
 def test_a_ladder_that_everything_happens_to_loses_nothing(slurm: Slurm, tmp_path: Path) -> None:
     cluster = Cluster(partition="low", time_min=20, save_every_min=0.01, signal_delay_s=10)
-    victim = Victim(slurm, tmp_path / "victim", seeds=3, epochs=80, cluster=cluster)
+    victim = Victim(slurm, tmp_path / "victim", seeds=3, epochs=60, cluster=cluster)
     faults = [fault for name, fault in FAULTS.items() if name not in ALONE]
     happened, _ = disturb(victim, faults, len(faults), pause_s=1.0, patience_s=400)
     assert happened == len(faults)
@@ -177,7 +177,7 @@ def test_robustness_and_measurements_are_jobs_and_two_commands_at_once_do_nothin
 def test_a_launch_while_the_jobs_are_queued_submits_nothing_and_cancel_ends_them(
     slurm: Slurm, make_ladder: MakeLadder
 ) -> None:
-    ladder = make_ladder(epochs=4000)
+    ladder = make_ladder(epochs=3000)
     assert ladder.start("launch", *RUNG, "patchify_stem").wait().code == 0
     ended = ladder.start("launch", *RUNG, "patchify_stem").wait()
     assert "2 at work, 0 to do" in ended.out
@@ -201,7 +201,7 @@ def test_a_launch_while_the_jobs_are_queued_submits_nothing_and_cancel_ends_them
 
 
 def test_ctrl_c_leaves_the_jobs_and_the_same_command_waits_for_them(slurm: Slurm, make_ladder: MakeLadder) -> None:
-    ladder = make_ladder(epochs=100)
+    ladder = make_ladder(epochs=60)
     command = ladder.start("run", *RUNG)
     ladder.wait_until_under_way()
     os.killpg(command.pid, signal.SIGINT)
@@ -233,7 +233,7 @@ def test_jobs_of_a_launcher_that_was_killed_when_slurm_had_just_taken_them_train
 def test_status_is_right_while_the_controller_is_down_and_after_it_is_back(
     slurm: Slurm, make_ladder: MakeLadder
 ) -> None:
-    ladder = make_ladder(epochs=4000)
+    ladder = make_ladder(epochs=3000)
     assert ladder.start("launch", *RUNG).wait().code == 0
     ladder.wait_until_under_way()
     ladder.hold(RUNG[1])
@@ -315,7 +315,7 @@ def test_without_slurm_there_is_one_message(
 
 
 def test_killed_runs_of_an_array_come_back_by_themselves(slurm: Slurm, tmp_path: Path) -> None:
-    victim = Victim(slurm, tmp_path / "victim", seeds=2, epochs=60)
+    victim = Victim(slurm, tmp_path / "victim", seeds=2, epochs=45)
     victim.launch()
     for run in victim.planned():
         wait_for(lambda run=run: checkpoints(run.folder), what="a checkpoint")
@@ -330,7 +330,7 @@ def test_killed_runs_of_an_array_come_back_by_themselves(slurm: Slurm, tmp_path:
 
 
 def test_a_run_killed_too_often_is_a_failure_with_its_log_in_the_status(slurm: Slurm, tmp_path: Path) -> None:
-    victim = Victim(slurm, tmp_path / "victim", seeds=1, epochs=800)
+    victim = Victim(slurm, tmp_path / "victim", seeds=1, epochs=600)
     [run] = victim.planned()
     options = replace(victim.options(), max_retries=1)
     launch([run.folder for run in prepare([run])], options)
