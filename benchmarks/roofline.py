@@ -34,7 +34,7 @@ RUNGS = ("baseline", "depthwise_conv", "kernel_7", "layer_norm", "separate_downs
 MOVES, BYTES = 5, 2  # of each activation
 BATCH = {"cuda": 256, "cpu": 4}
 SIDE = {"cuda": 8192, "cpu": 1024}  # of the matrices
-QUICK_SIZE = 32  # of the images, for processors without bfloat16 take a minute for a step at 224
+SMALL = {"image_size": 32}  # a processor without bfloat16 takes a minute for a step at 224
 ROUNDS, VISIT_S = 7, 1.0
 
 
@@ -51,10 +51,11 @@ def device_rates(device: str, side: int) -> tuple[float, float]:
     return side**3 / min(seconds["product"]), 2 * source.numel() / min(seconds["copy"])
 
 
-def planned(rungs: tuple[str, ...], folder: Path) -> list[PlannedRun]:
-    """Return the rungs' runs under the paper's recipe."""
+def planned(rungs: tuple[str, ...], folder: Path, **settings: object) -> list[PlannedRun]:
+    """Return the rungs' runs under the paper's recipe, but for these settings."""
     study = plan_study(StudySpec("resnet50", "imagenet", read_ladder(), runs=folder, seeds=[0], assume_data=True))
-    return [run for run in study.planned() if set(run.rungs) & set(rungs)]
+    runs = [run for run in study.planned() if set(run.rungs) & set(rungs)]
+    return [replace(run, config=replace(run.config, recipe=replace(run.config.recipe, **settings))) for run in runs]
 
 
 def main() -> None:
@@ -71,15 +72,13 @@ def main() -> None:
     print(f"{name}: {macs_per_s / 1e12:.3g}e12 multiply-adds a second, {bytes_per_s / 1e9:.3g}e9 bytes a second\n")
     print_head("rung", "images/s", "compiled", "ratio", "of the product's rate", "of the copy's")
     with TemporaryDirectory() as folder:
-        for planned_run in planned(rungs, Path(folder)):
+        for planned_run in planned(rungs, Path(folder), **SMALL if quick else {}):
             visits = {}
             for compiles in (False,) if quick else (False, True):
-                config = planned_run.config
-                size = QUICK_SIZE if quick else config.recipe.image_size
-                config = replace(config, recipe=replace(config.recipe, compile=compiles, image_size=size))
+                recipe = replace(planned_run.config.recipe, compile=compiles)
+                config = replace(planned_run.config, recipe=recipe)
                 meter = Meter(config, make_batches(config, batch, 1, device), memory_and_inference=False)
                 visits[compiles] = partial(meter.training_speed, visit_s)
-            planned_run = replace(planned_run, config=config)  # what it costs is that of its images
             rung = planned_run.rungs[0]
             speeds = take_turns(visits, rounds, label=lambda compiles: "compiled" * compiles, show=progress.of(rung))
             progress.clear()

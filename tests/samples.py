@@ -39,7 +39,7 @@ rungs:
     args: {size: 5}
 """
 
-# Rungs of a ladder whose networks have a block in each stage, for tests of what happens to runs and not in them.
+# All networks but the first have a block in each stage: for tests of what happens to runs and not in them.
 SHORT_LADDER = """\
 bases: {resnet50: {label: ResNet-50, result: End}}
 rungs:

@@ -132,6 +132,13 @@ class Slurm:
         """Kill the controller: what the last five seconds brought, even a whole job, it may not have saved."""
         self._end("slurmctld")
 
+    def wait_until_saved(self, job: str) -> None:
+        """Wait until the controller has saved that a job runs, which it does every five seconds."""
+        comment = f"{job}-runs."  # a change after its start, to be found in what is saved
+        self.run("scontrol", "update", f"JobId={job}", f"Comment={comment}")
+        saved = self.folder / "state" / "job_state"
+        self._wait(lambda: saved.exists() and comment.encode() in saved.read_bytes(), f"saved {job}", 60.0)
+
     def start_node(self, node: str) -> None:
         """Start a node's daemon; `wait_idle` waits for it."""
         self._start(node, "slurmd", "-D", "-N", node)

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -31,7 +30,7 @@ from tests.slurm import Slurm
 from tests.training.test_process_group import train_together
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-PAPER = (ROOT / "steps.yaml").read_text()
+PAPER_LADDER = (ROOT / "steps.yaml").read_text()
 RUNG = ("--only", "short")  # of the short ladder
 # Left to records/faults: these take long, or, together with others, break what Slurm knows of its own jobs.
 ALONE = ("full disk", "time limit", "slurmd killed and restarted", "slurmctld killed and restarted")
@@ -86,7 +85,7 @@ def make_ladder(slurm: Slurm, tmp_path: Path, small_images: Path) -> MakeLadder:
 
 def test_the_ladder_as_one_array_on_two_nodes_equals_the_local_executors(slurm: Slurm, make_ladder: MakeLadder) -> None:
     # Each job has a node to itself, so that the second one needs the second node.
-    ladder = make_ladder("time_min: 20\nsbatch: {exclusive: true}", steps=PAPER, epochs=1)
+    ladder = make_ladder("time_min: 20\nsbatch: {exclusive: true}", steps=PAPER_LADDER, epochs=1)
     # Launched, for 'run' would measure and report them too; and a core has one thread, as a job on Slurm has here.
     commands = [
         ladder.start("launch", "--runs-per-job", "9"),  # a job takes seconds to start
@@ -236,8 +235,12 @@ def test_status_is_right_while_the_controller_is_down_and_after_it_is_back(
     ladder = make_ladder(epochs=3000)
     assert ladder.start("launch", *RUNG).wait().code == 0
     ladder.wait_until_under_way()
+    last = last_attempt(ladder.run().folder)
+    worker = last.worker() if last else None
+    assert worker
+    assert worker.job
     ladder.hold(RUNG[1])
-    time.sleep(6)  # the controller saves what it knows every five seconds
+    slurm.wait_until_saved(worker.job)
     slurm.kill_controller()
     try:
         ended = ladder.start("status", *RUNG).wait()
@@ -255,7 +258,7 @@ def test_status_is_right_while_the_controller_is_down_and_after_it_is_back(
 
 
 def test_runs_share_a_job_and_jobs_are_limited(slurm: Slurm, make_ladder: MakeLadder) -> None:
-    ladder = make_ladder(steps=PAPER)
+    ladder = make_ladder(steps=PAPER_LADDER)
     options = ("--until", "depthwise_conv", "--runs-per-job", "3", "--jobs", "1")
     text = ladder.start("launch", *options, "--dry-run").wait().out
     assert "--array=0-1%1" in text
@@ -272,7 +275,7 @@ def test_runs_share_a_job_and_jobs_are_limited(slurm: Slurm, make_ladder: MakeLa
 
 
 def test_more_runs_than_an_array_may_have_are_several_arrays(slurm: Slurm, make_ladder: MakeLadder) -> None:
-    ladder = make_ladder(steps=PAPER)
+    ladder = make_ladder(steps=PAPER_LADDER)
     slurm.run("scontrol", "update", "PartitionName=main", "State=DOWN")
     try:
         seeds = ("--seeds", *map(str, range(60)))

@@ -72,9 +72,7 @@ def test_a_job_survives_the_controller(slurm: Slurm, submit: Submit, tmp_path: P
     """It does once the controller has saved that it runs, which takes five seconds; before, it may be lost."""
     job = submit("sleep 60")
     wait_for_starts(tmp_path, 1)
-    slurm.run("scontrol", "update", f"JobId={job}", "Comment=it-runs")  # to be saved after its start
-    saved = slurm.folder / "state" / "job_state"
-    wait_for(lambda: saved.exists() and b"it-runs" in saved.read_bytes(), what="the saved state")
+    slurm.wait_until_saved(job)
     slurm.kill_controller()
     slurm.start_controller()
     assert state(slurm, job) == "RUNNING"
