@@ -52,6 +52,16 @@ def _carry_out(argv: Sequence[str] | None, program: str) -> int:
     except OSError as error:
         print(f"{program}: {error.filename or 'output'}: {error.strerror or error}.", file=sys.stderr)
         return Exit.REFUSED
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing in ("", "roadmap", "analysis"):
+            raise
+        print(
+            f"{program}: needs the package '{missing}', which this Python ({sys.executable}) does not have. Activate "
+            "the environment that the program was installed into, or install it (README.md, Quick start).",
+            file=sys.stderr,
+        )
+        return Exit.REFUSED
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return Exit.INTERRUPTED

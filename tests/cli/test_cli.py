@@ -18,6 +18,28 @@ def run(folder: Path, *arguments: object) -> Outcome:
     return Command(folder, *map(str, arguments)).wait()
 
 
+# -- an environment that is not the right one
+
+
+@pytest.mark.parametrize("action", ["run", "verify", "report"])
+def test_without_the_packages_there_is_one_message(action: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-S", ROOT / "run_ladder.py", action, "--base", "resnet50"]  # without site-packages
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.match(r"run_ladder\.py: needs the package '\w+', which this Python \(", ended.stderr)
+    assert ended.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("version", ["(2, 7, 18)", "(3, 6, 8)", "(3, 10, 13)"])
+def test_an_older_python_is_told_from_which_on(version: str) -> None:
+    program = f"import sys, runpy; sys.version_info = {version}; runpy.run_path({str(ROOT / 'run_ladder.py')!r})"
+    ended = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("run_ladder.py: needs Python 3.11 or newer; this is ")
+    assert ended.stderr.count("\n") == 1
+
+
 # -- requests that cannot be met
 
 

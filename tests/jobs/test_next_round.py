@@ -20,11 +20,12 @@ from roadmap.study.rounds import in_rounds, read_rounds
 from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.loop import train
 from tests.processes import outcome, wait_for
+from tests.samples import SHORT_LADDER
 from tests.slurm import Slurm
 
-RUNGS = ("baseline", "stage_ratio")
+RUNGS = ("short", "patchify_stem")
 # Seeds after each round, whatever the runs say, so that there are three: the jobs that start rounds take it from here.
-SCHEDULE = ({"baseline": 2, "stage_ratio": 2}, {"baseline": 2, "stage_ratio": 3}, {"baseline": 3, "stage_ratio": 3})
+SCHEDULE = tuple(dict(zip(RUNGS, seeds, strict=True)) for seeds in ((2, 2), (2, 3), (3, 3)))
 CUSTOMIZE = """\
 import sys
 if "launch" in sys.orig_argv:
@@ -73,7 +74,10 @@ def test_three_rounds_with_a_job_requeued_and_the_next_rounds_job_killed_equal_u
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     recipe = write_recipes(epochs=6)
-    words = ["--base", "resnet50", "--recipe", str(recipe), "--data", str(small_images), "--only", *RUNGS]
+    steps = tmp_path / "steps.yaml"
+    steps.write_text(SHORT_LADDER)
+    words = ["--steps", str(steps), "--base", "resnet50", "--only", *RUNGS]
+    words += ["--recipe", str(recipe), "--data", str(small_images)]
     # A node has room for one job.
     (tmp_path / "cluster.yaml").write_text("time_min: 20\nsave_every_min: 0.01\nmem_gb: 3.9\n")
     launch = ["launch", *words, "--budget", "60runs", "--runs-per-job", "2"]
@@ -83,9 +87,10 @@ def test_three_rounds_with_a_job_requeued_and_the_next_rounds_job_killed_equal_u
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "custom"))
     monkeypatch.setattr(allocation, "next_seeds", next_seeds)
     monkeypatch.chdir(tmp_path)
-    spec = StudySpec("resnet50", recipe, only=RUNGS, seeds=range(3), data_root=small_images, runs="runs")
+    place = {"data_root": small_images, "runs": "runs"}
+    spec = StudySpec("resnet50", recipe, steps, only=RUNGS, seeds=range(3), **place)
     study = plan_study(spec)
-    first = study.folder(study.configs["baseline", 0])
+    first = study.folder(study.configs[RUNGS[0], 0])
 
     def waiting() -> list[str]:
         lines = slurm.run("squeue", "--noheader", "--states=PENDING,RUNNING", "--format=%i %j").splitlines()
@@ -124,7 +129,7 @@ def test_three_rounds_with_a_job_requeued_and_the_next_rounds_job_killed_equal_u
 
     alone = plan_study(StudySpec(**vars(spec) | {"runs": "alone"}))
     for seeds in SCHEDULE:
-        assert read_rounds(alone).begin(alone, seeds, ["stage_ratio"])
+        assert read_rounds(alone).begin(alone, seeds, RUNGS[1:])
     for run in prepare(alone.planned()):
         train(run.config, run.folder, data_root=small_images)
     for ours, theirs in zip(study.planned(), alone.planned(), strict=True):
