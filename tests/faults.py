@@ -29,14 +29,14 @@ from roadmap.jobs.options import JobOptions
 from roadmap.jobs.status import Queue, is_at_work, look_at_queue, standing
 from roadmap.recipe import Recipe
 from roadmap.runs import run_folder
-from roadmap.runs.attempts import Worker, attempts_of, last_attempt
+from roadmap.runs.attempts import Worker, attempts_of
 from roadmap.runs.config import RunConfig
 from roadmap.study.plan import PlannedRun
 from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.checkpoints import checkpoints
 from roadmap.training.loop import train
 from tests.conftest import NET, TINY, small_file_system, write_small_images, write_tiny
-from tests.processes import Command, outcome
+from tests.processes import Command, outcome, worker_of
 from tests.samples import SHORT_LADDER
 from tests.slurm import Slurm, why_not
 from tests.stops import AtNumber, of_the_run, stop_and_continue
@@ -110,8 +110,7 @@ class Victim:
         if not found:
             return None
         run = self.draw.choice(found)
-        last = last_attempt(run.folder)
-        worker = last.worker() if last else None
+        worker = worker_of(run.folder)
         return (run, worker) if worker else None
 
     def ends(self) -> Counter[str]:

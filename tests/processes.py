@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.runs import run_folder
-from roadmap.runs.attempts import ATTEMPTS
+from roadmap.runs.attempts import ATTEMPTS, Worker, last_attempt
 from roadmap.runs.claims import Writer
 from roadmap.runs.config import RunConfig
 
@@ -63,6 +63,12 @@ def wait_for(condition: Callable[[], Any], *, what: str, timeout_s: float = 60.0
             return found
         time.sleep(max(0.01, min(waited / 50, 1.0)))
     raise AssertionError(f"waited {timeout_s:.0f} s for {what}")
+
+
+def worker_of(folder: Path) -> Worker | None:
+    """Return who made a run's last attempt; None before the first."""
+    last = last_attempt(folder)
+    return last.worker() if last else None
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from roadmap.jobs.launcher import prepare
 from roadmap.jobs.next_round import script
 from roadmap.jobs.options import JobOptions
 from roadmap.runs import run_folder
-from roadmap.runs.attempts import attempts_of, last_attempt
+from roadmap.runs.attempts import attempts_of
 from roadmap.study.rounds import in_rounds, read_rounds
 from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.loop import train
-from tests.processes import outcome, wait_for
+from tests.processes import outcome, wait_for, worker_of
 from tests.samples import SHORT_LADDER
 from tests.slurm import Slurm
 
@@ -87,8 +87,7 @@ def test_three_rounds_with_a_job_requeued_and_the_next_rounds_job_killed_equal_u
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "custom"))
     monkeypatch.setattr(allocation, "next_seeds", next_seeds)
     monkeypatch.chdir(tmp_path)
-    place = {"data_root": small_images, "runs": "runs"}
-    spec = StudySpec("resnet50", recipe, steps, only=RUNGS, seeds=range(3), **place)
+    spec = StudySpec("resnet50", recipe, steps, only=RUNGS, seeds=range(3), data_root=small_images, runs="runs")
     study = plan_study(spec)
     first = study.folder(study.configs[RUNGS[0], 0])
 
@@ -105,8 +104,7 @@ def test_three_rounds_with_a_job_requeued_and_the_next_rounds_job_killed_equal_u
     assert main(launch) == 0
     assert len(waiting()) == 1
     wait_for(lambda: run_folder.read_progress(first), what="a step", timeout_s=120)
-    last = last_attempt(first)
-    worker = last.worker() if last else None
+    worker = worker_of(first)
     assert worker
     assert worker.job
     slurm.run("scontrol", "requeue", worker.job)

@@ -17,14 +17,14 @@ from roadmap.jobs.status import standing
 from roadmap.measuring.rung_costs import read_measured
 from roadmap.robustness.settings import is_complete, read_found
 from roadmap.runs import run_folder
-from roadmap.runs.attempts import attempts_of, last_attempt
+from roadmap.runs.attempts import attempts_of
 from roadmap.study.plan import PlannedRun
 from roadmap.study.spec import StudySpec, plan_study
 from roadmap.training.checkpoints import checkpoints
 from roadmap.training.loop import train
 from tests.conftest import write_tiny
 from tests.faults import FAULTS, Victim, disturb
-from tests.processes import ROOT, Command, outcome, wait_for
+from tests.processes import ROOT, Command, outcome, wait_for, worker_of
 from tests.samples import SHORT_LADDER
 from tests.slurm import Slurm
 from tests.training.test_process_group import train_together
@@ -70,8 +70,7 @@ class SlurmLadder:
     def hold(self, *only: str) -> None:
         """Let the workers stand still, who would take a core from what is tried meanwhile; Slurm wakes whom it ends."""
         for run in self.planned("work", *only):
-            last = last_attempt(run.folder)
-            if worker := last and last.worker():
+            if worker := worker_of(run.folder):
                 os.kill(worker.pid, signal.SIGSTOP)
 
 
@@ -235,8 +234,7 @@ def test_status_is_right_while_the_controller_is_down_and_after_it_is_back(
     ladder = make_ladder(epochs=3000)
     assert ladder.start("launch", *RUNG).wait().code == 0
     ladder.wait_until_under_way()
-    last = last_attempt(ladder.run().folder)
-    worker = last.worker() if last else None
+    worker = worker_of(ladder.run().folder)
     assert worker
     assert worker.job
     ladder.hold(RUNG[1])
@@ -322,8 +320,7 @@ def test_killed_runs_of_an_array_come_back_by_themselves(slurm: Slurm, tmp_path:
     victim.launch()
     for run in victim.planned():
         wait_for(lambda run=run: checkpoints(run.folder), what="a checkpoint")
-        last = last_attempt(run.folder)
-        worker = last.worker() if last else None
+        worker = worker_of(run.folder)
         assert worker
         os.kill(worker.pid, signal.SIGKILL)
     wait_for(victim.is_done, what="all results", timeout_s=120)
